@@ -1,0 +1,3 @@
+from .allocator import keep_large_blocks
+
+keep_large_blocks()

@@ -1,0 +1,211 @@
+"""Helpers around torch tensors, modules and data-parallel training."""
+
+import contextlib
+import functools
+import re
+import warnings
+
+import numpy as np
+import torch
+
+_constants = {}
+
+
+def constant(value, shape=None, dtype=None, device=None, memory_format=None):
+    """A tensor of fixed `value`, made once per (value, shape, dtype, device, memory_format) and then shared.
+
+    Saves a host-to-device copy at every use. The caller must not write to it.
+    """
+    value = np.asarray(value)
+    shape = None if shape is None else tuple(shape)
+    dtype = dtype or torch.get_default_dtype()
+    device = torch.device(device or "cpu")
+    memory_format = memory_format or torch.contiguous_format
+    key = (value.shape, value.dtype, value.tobytes(), shape, dtype, device, memory_format)
+    if key not in _constants:
+        tensor = torch.as_tensor(value.copy(), dtype=dtype, device=device)
+        if shape is not None:
+            tensor = tensor.expand(shape)
+        _constants[key] = tensor.contiguous(memory_format=memory_format)
+    return _constants[key]
+
+
+class suppress_tracer_warnings(warnings.catch_warnings):
+    """Hides the `TracerWarning`s that shape arithmetic causes under `torch.jit.trace`. A context manager."""
+
+    def __enter__(self):
+        result = super().__enter__()
+        warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
+        return result
+
+
+def assert_shape(tensor, ref_shape):
+    """AssertionError unless `tensor` has the shape `ref_shape`, where None stands for any size."""
+    fits = tensor.ndim == len(ref_shape) and all(
+        want is None or bool(torch.as_tensor(size == want)) for size, want in zip(tensor.shape, ref_shape)
+    )
+    if not fits:
+        raise AssertionError(f"shape is {list(tensor.shape)}, expected {list(ref_shape)}")
+
+
+def profiled_function(fn):
+    """Decorator: the function appears under its own name in the autograd profiler."""
+
+    return functools.wraps(fn)(torch.autograd.profiler.record_function(fn.__name__)(fn))
+
+
+class InfiniteSampler(torch.utils.data.Sampler):
+    """Endless indices of a data set, reshuffled little by little, split between `num_replicas` processes.
+
+    The order is shuffled once; from then on every index that was read is swapped with a random one among the
+    `window_size · len(dataset)` read before it. `start` skips that many indices of the whole stream, which is how a
+    resumed run takes up where it left off.
+    """
+
+    def __init__(self, dataset, rank=0, num_replicas=1, shuffle=True, seed=0, window_size=0.5, start=0):
+        super().__init__()
+        if len(dataset) == 0:
+            raise ValueError("the data set is empty")
+        if not 0 <= rank < num_replicas:
+            raise ValueError(f"rank {rank} is not one of {num_replicas} replicas")
+        if not 0 <= window_size <= 1:
+            raise ValueError(f"window_size must lie in [0, 1], not {window_size}")
+        self.dataset = dataset
+        self.rank = rank
+        self.num_replicas = num_replicas
+        self.shuffle = shuffle
+        self.seed = seed
+        self.window_size = window_size
+        self.start = start
+
+    def __iter__(self):
+        size = len(self.dataset)
+        order, swaps = list(range(size)), None
+        if self.shuffle:
+            rng = np.random.RandomState(self.seed)
+            order = np.arange(size)
+            rng.shuffle(order)
+            order = order.tolist()
+            window = int(np.rint(size * self.window_size))
+            if window >= 2:
+                swaps = _endless_integers(rng, window)
+        position = 0
+        while True:
+            i = position % size
+            if position >= self.start and position % self.num_replicas == self.rank:
+                yield order[i]
+            if swaps is not None:
+                j = (i - next(swaps)) % size
+                order[i], order[j] = order[j], order[i]
+            position += 1
+
+
+def _endless_integers(rng, high, block=4096):
+    """`rng.randint(high)` again and again; drawn in blocks, which gives the same numbers sooner."""
+    while True:
+        yield from rng.randint(high, size=block).tolist()
+
+
+def params_and_buffers(module):
+    """All parameters, then all buffers."""
+    return list(module.parameters()) + list(module.buffers())
+
+
+def named_params_and_buffers(module):
+    """(name, tensor) of all parameters, then of all buffers."""
+    return list(module.named_parameters()) + list(module.named_buffers())
+
+
+@torch.no_grad()
+def copy_params_and_buffers(src_module, dst_module, require_all=False):
+    """Copies tensors of equal names from one module to another.
+
+    Names that only the source has are ignored. RuntimeError for shapes that differ, and with `require_all` for names
+    that only the destination has.
+    """
+    source = dict(named_params_and_buffers(src_module))
+    for name, tensor in named_params_and_buffers(dst_module):
+        if name in source:
+            if source[name].shape != tensor.shape:
+                shapes = f"{list(source[name].shape)} in the source, {list(tensor.shape)} in the destination"
+                raise RuntimeError(f"{name} has shape {shapes}")
+            tensor.copy_(source[name])
+        elif require_all:
+            raise RuntimeError(f"the source has no {name}")
+
+
+@contextlib.contextmanager
+def ddp_sync(module, sync):
+    """Gradients of a DistributedDataParallel module are exchanged inside only where `sync` is true."""
+    wrapped = isinstance(module, torch.nn.parallel.DistributedDataParallel)
+    with module.no_sync() if wrapped and not sync else contextlib.nullcontext():
+        yield
+
+
+def check_ddp_consistency(module, ignore_regex=None):
+    """AssertionError unless every process holds the same tensors (NaNs count as equal)."""
+    for name, tensor in named_params_and_buffers(module):
+        full_name = f"{type(module).__name__}.{name}"
+        if ignore_regex is not None and re.fullmatch(ignore_regex, full_name):
+            continue
+        mine = tensor.detach()
+        mine = torch.nan_to_num(mine) if mine.is_floating_point() else mine
+        other = mine.clone()
+        torch.distributed.broadcast(tensor=other, src=0)
+        if not torch.equal(mine, other):
+            raise AssertionError(f"{full_name} differs between processes")
+
+
+def print_module_summary(module, inputs, max_nesting=3, skip_redundant=True):
+    """Runs `module(*inputs)`, prints a table of its parts, and returns the outputs.
+
+    One row per submodule down to `max_nesting` levels: parameters and buffers of its own, output shape, dtype. With
+    `skip_redundant`, parts that add no tensor of their own and repeat a parent's output are left out.
+    """
+    calls = []  # (module, outputs) in the order in which the calls ended
+    depth = 0
+
+    def before(_mod, _inputs):
+        nonlocal depth
+        depth += 1
+
+    def after(mod, _inputs, outputs):
+        nonlocal depth
+        depth -= 1
+        if depth <= max_nesting:
+            items = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+            calls.append((mod, [t for t in items if isinstance(t, torch.Tensor)]))
+
+    hooks = [h for m in module.modules() for h in (m.register_forward_pre_hook(before), m.register_forward_hook(after))]
+    outputs = module(*inputs)
+    for hook in hooks:
+        hook.remove()
+    print()
+    _print_table(_summary_rows(module, calls, skip_redundant))
+    print()
+    return outputs
+
+
+def _summary_rows(module, calls, skip_redundant):
+    names = {mod: name for name, mod in module.named_modules()}
+    seen, rows, totals = set(), [], [0, 0]
+    for mod, outputs in calls:
+        own = [[t for t in tensors if id(t) not in seen] for tensors in (list(mod.parameters()), list(mod.buffers()))]
+        seen |= {id(t) for tensors in own for t in tensors}
+        if skip_redundant and mod is not module and not any(own):
+            continue
+        counts = [sum(t.numel() for t in tensors) for tensors in own]
+        totals = [a + b for a, b in zip(totals, counts)]
+        label = names[mod] or "<top-level>"
+        shapes = [str(list(t.shape)) for t in outputs] or ["-"]
+        dtypes = [str(t.dtype).removeprefix("torch.") for t in outputs] or ["-"]
+        rows.append([label, *(str(c) if c else "-" for c in counts), shapes[0], dtypes[0]])
+        rows += [[f"{label}:{i}", "-", "-", shapes[i], dtypes[i]] for i in range(1, len(shapes))]
+    header = [[type(module).__name__, "Parameters", "Buffers", "Output shape", "Datatype"]]
+    return header + [["---"] * 5] + rows + [["---"] * 5] + [["Total", str(totals[0]), str(totals[1]), "-", "-"]]
+
+
+def _print_table(rows):
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

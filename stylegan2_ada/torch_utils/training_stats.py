@@ -1,0 +1,146 @@
+"""Statistics gathered from anywhere in the code with `report`, and averaged over time and processes by a `Collector`.
+
+A statistic is a vector of three sums over the reported scalars: their count, their sum, the sum of their squares.
+"""
+
+import re
+
+import numpy as np
+import torch
+
+import dnnlib
+
+_NUM_MOMENTS = 3
+_rank = 0
+_sync_device = None  # where the sums of all processes are added up; None: a single process
+_pending = {}  # name → {device → sums not yet added to the totals}
+_totals = {}  # name → sums since the start, over all processes, on the CPU in float64
+
+
+def init_multiprocessing(rank, sync_device):
+    """Tells this process its rank and the device for collective operations (None for a single process)."""
+    global _rank, _sync_device
+    _rank = rank
+    _sync_device = sync_device
+
+
+def report(name, value):
+    """Adds all scalars in `value` (number, array or tensor) to the statistic `name`; returns `value`.
+
+    Cheap: nothing leaves the tensor's device. Every process must report the same names.
+    """
+    tensors = _pending.setdefault(name, {})
+    elems = torch.as_tensor(value).detach().flatten().to(torch.float32)
+    device = elems.device
+    if elems.numel() == 0:
+        return value
+    moments = torch.stack([torch.ones_like(elems).sum(), elems.sum(), elems.square().sum()])
+    moments = moments.to(_counter_dtype(device))
+    tensors[device] = tensors[device] + moments if device in tensors else moments
+    return value
+
+
+def report0(name, value):
+    """Like `report`, but only what the first process reports counts."""
+    report(name, value if _rank == 0 else [])
+    return value
+
+
+class Collector:
+    """Mean and standard deviation of the statistics whose names match `regex`, over the scalars reported between the
+    last two calls of `update()`.
+
+    With `keep_previous`, a statistic for which nothing was reported keeps the value it had; otherwise it is NaN.
+    """
+
+    def __init__(self, regex=".*", keep_previous=True):
+        self._regex = re.compile(regex)
+        self._keep_previous = keep_previous
+        self._seen = {}  # name → totals at the last update
+        self._moments = {}  # name → sums between the last two updates
+        self.update()
+        self._moments.clear()
+
+    def names(self):
+        """Names reported so far that match."""
+        return [name for name in _pending if self._regex.fullmatch(name)]
+
+    def update(self):
+        """Takes in what was reported since the last call, from all processes. All of them must call it together."""
+        if not self._keep_previous:
+            self._moments.clear()
+        for name, total in _synced_totals(self.names()):
+            delta = total - self._seen.get(name, torch.zeros_like(total))
+            self._seen[name] = total.clone()
+            if float(delta[0]) != 0:
+                self._moments[name] = delta
+
+    def state_dict(self):
+        """What this collector knows, and what has been reported that it has not taken in yet (float64 tensors)."""
+        totals = dict(_synced_totals(self.names()))
+        zero = torch.zeros(_NUM_MOMENTS, dtype=torch.float64)
+        pending = {name: total - self._seen.get(name, zero) for name, total in totals.items()}
+        return dict(pending=pending, moments={name: m.clone() for name, m in self._moments.items()})
+
+    def load_state_dict(self, state):
+        """Goes on where the collector that made `state` was; anything reported before this call is forgotten."""
+        totals = dict(_synced_totals(self.names()))
+        zero = torch.zeros(_NUM_MOMENTS, dtype=torch.float64)
+        names = totals.keys() | state["pending"].keys()
+        self._seen = {name: totals.get(name, zero) - state["pending"].get(name, zero) for name in names}
+        self._moments = {name: m.clone() for name, m in state["moments"].items()}
+        for name in state["pending"]:
+            _pending.setdefault(name, {})
+
+    def num(self, name):
+        """Number of scalars; 0 if nothing was collected."""
+        return int(self._moments[name][0]) if name in self._moments else 0
+
+    def mean(self, name):
+        """NaN if nothing was collected."""
+        if not self.num(name):
+            return float("nan")
+        return float(self._moments[name][1] / self._moments[name][0])
+
+    def std(self, name):
+        """Population standard deviation; 0 for a single or a non-finite scalar, NaN if nothing was collected."""
+        if not self.num(name):
+            return float("nan")
+        mean = self.mean(name)
+        if self.num(name) == 1 or not np.isfinite(float(self._moments[name][1])):
+            return 0.0
+        return float(np.sqrt(max(float(self._moments[name][2] / self._moments[name][0]) - mean**2, 0)))
+
+    def as_dict(self):
+        """{name: {num, mean, std}} for everything collected."""
+        return dnnlib.EasyDict(
+            {n: dnnlib.EasyDict(num=self.num(n), mean=self.mean(n), std=self.std(n)) for n in self.names()}
+        )
+
+    def __getitem__(self, name):
+        """The mean."""
+        return self.mean(name)
+
+
+def _counter_dtype(device):
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _synced_totals(names):
+    """[(name, totals)] after adding all pending sums, of all processes."""
+    if not names:
+        return []
+    deltas = []
+    for name in names:
+        delta = torch.zeros(_NUM_MOMENTS, dtype=torch.float64)
+        for device in list(_pending[name]):
+            delta += _pending[name].pop(device).to(torch.float64).cpu()
+        deltas.append(delta)
+    deltas = torch.stack(deltas)  # [names, moments]
+    if _sync_device is not None:
+        deltas = deltas.to(_sync_device, _counter_dtype(_sync_device))
+        torch.distributed.all_reduce(deltas)
+        deltas = deltas.cpu().to(torch.float64)
+    for name, delta in zip(names, deltas):
+        _totals[name] = _totals.get(name, torch.zeros_like(delta)) + delta
+    return [(name, _totals[name]) for name in names]

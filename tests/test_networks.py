@@ -1,0 +1,82 @@
+"""Generator and discriminator against golden data: state names, shapes, outputs, gradients."""
+
+import copy
+
+import pytest
+import torch
+from golden_data import FOLDER, GoldenFile, case_ids
+
+from training import networks
+
+FILES = {
+    kind: [GoldenFile(f"networks/{p.name}") for p in sorted((FOLDER / "networks").glob(f"{kind}*"))] for kind in "GD"
+}
+G_CASES = [case for file in FILES["G"] for case in file.cases]
+D_CASES = [case for file in FILES["D"] for case in file.cases]
+
+
+def build(file):
+    """The file's network in eval mode; its state must fit by name, shape and order."""
+    cls = networks.Generator if file.meta["target"].endswith("Generator") else networks.Discriminator
+    net = cls(**file.meta["init_kwargs"])
+    state = file.tensors("state/")
+    assert [(k, tuple(v.shape)) for k, v in net.state_dict().items()] == [(k, tuple(v.shape)) for k, v in state.items()]
+    net.load_state_dict(state)
+    return net.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("case", G_CASES, ids=case_ids(G_CASES))
+def test_generator_golden(case):
+    G = build(case.file)
+    assert G.num_ws == G.synthesis.num_ws == case.file.meta["num_ws"]
+    inputs, kwargs, outputs = case.inputs(), case.info["kwargs"], case.info["outputs"]
+    if case.info.get("rng_sensitive"):
+        pytest.skip("depends on the order in which random numbers are drawn")
+    if "train" in case.name:
+        G = copy.deepcopy(G).train()
+    if case.name.startswith("mapping"):
+        case.check("ws", G.mapping(**inputs, **kwargs))
+        if "w_avg" in outputs:
+            case.check("w_avg", G.mapping.w_avg)
+    elif case.name == "synthesis":
+        ws = inputs["ws"].requires_grad_(True)
+        img = G.synthesis(ws, **kwargs)
+        case.check("img", img)
+        if "dws" in outputs:
+            case.check("dws", torch.autograd.grad((img * inputs["dimg"]).sum(), ws)[0])
+    else:
+        case.check("img", G(**inputs, **kwargs))
+
+
+@pytest.mark.parametrize("case", D_CASES, ids=case_ids(D_CASES))
+def test_discriminator_golden(case):
+    D = build(case.file)
+    assert [name for name, _ in D.named_parameters()] == case.file.meta["parameters"]
+    assert [name for name, _ in D.named_buffers()] == case.file.meta["buffers"]
+    inputs = case.inputs()
+    img = inputs["img"].requires_grad_(True)
+    logits = D(img, inputs["c"], **case.info["kwargs"])
+    case.check("logits", logits)
+    if "dimg" in case.info["outputs"]:
+        case.check("dimg", torch.autograd.grad(logits.sum(), img)[0])
+
+
+@pytest.mark.parametrize("case", [c for c in G_CASES if c.name == "forward-const"], ids=lambda c: c.file.name)
+def test_fused_and_split_modulation_agree(case):
+    G = build(case.file)
+    if "fp16" in case.file.name:
+        pytest.skip("half precision rounds the two ways differently")
+    fused, split = (G(**case.inputs(), noise_mode="const", fused_modconv=f) for f in (True, False))
+    torch.testing.assert_close(fused, split, rtol=1e-4, atol=1e-4)
+
+
+def test_wrong_arguments_are_explained():
+    with pytest.raises(ValueError, match="power of two"):
+        networks.SynthesisNetwork(w_dim=8, img_resolution=48, img_channels=3)
+    with pytest.raises(ValueError, match="architecture must be"):
+        networks.Discriminator(c_dim=0, img_resolution=16, img_channels=3, architecture="unet")
+    G = networks.Generator(8, 0, 8, 16, 3, synthesis_kwargs=dict(channel_base=64))
+    with pytest.raises(ValueError, match="noise_mode"):
+        G(torch.zeros(1, 8), None, noise_mode="lots")
+    with pytest.raises(AssertionError, match="shape is"):
+        G(torch.zeros(1, 9), None)
