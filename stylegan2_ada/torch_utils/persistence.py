@@ -34,11 +34,10 @@ def persistent_class(orig_class):
         source = inspect.getsource(module)
     except OSError as error:
         raise ValueError(f"{orig_class.__name__} cannot be made persistent: its module has no source file") from error
-    class_name = orig_class.__name__
 
     class Persistent(orig_class):
         _orig_module_src = source
-        _orig_class_name = class_name
+        _orig_class_name = orig_class.__name__
 
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
@@ -58,11 +57,12 @@ def persistent_class(orig_class):
             if len(reduced) < 3:
                 reduced += [None] * (3 - len(reduced))
             if reduced[0] is not _reconstruct_persistent_obj:
-                meta = dict(type="class", version=_VERSION, module_src=source, class_name=class_name, state=reduced[2])
+                meta = dict(type="class", version=_VERSION, module_src=self._orig_module_src)
+                meta |= dict(class_name=self._orig_class_name, state=reduced[2])
                 reduced[:3] = [_reconstruct_persistent_obj, (meta,), None]
             return tuple(reduced)
 
-    Persistent.__name__ = Persistent.__qualname__ = class_name
+    Persistent.__name__ = Persistent.__qualname__ = orig_class.__name__
     Persistent.__module__ = orig_class.__module__
     Persistent.__doc__ = orig_class.__doc__
     return Persistent
@@ -71,7 +71,7 @@ def persistent_class(orig_class):
 def is_persistent(obj):
     """True for persistent classes and for objects of them."""
     cls = obj if isinstance(obj, type) else type(obj)
-    return "_orig_class_name" in {name for base in cls.__mro__ for name in vars(base)}
+    return "_orig_class_name" in vars(cls)  # a subclass has to be decorated too
 
 
 def import_hook(hook):

@@ -10,6 +10,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+
 from torch_utils import misc, persistence
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix, upfirdn2d
 
@@ -83,26 +84,29 @@ def matrix(*rows, device=None):
     return torch.stack(filled, dim=-1).unflatten(-1, (len(rows), -1))
 
 
+_LAST_ROW_2D, _LAST_ROW_3D = [0, 0, 1], [0, 0, 0, 1]
+
+
 def translate2d(tx, ty, **kwargs):
-    return matrix([1, 0, tx], [0, 1, ty], [0, 0, 1], **kwargs)
+    return matrix([1, 0, tx], [0, 1, ty], _LAST_ROW_2D, **kwargs)
 
 
 def translate3d(tx, ty, tz, **kwargs):
-    return matrix([1, 0, 0, tx], [0, 1, 0, ty], [0, 0, 1, tz], [0, 0, 0, 1], **kwargs)
+    return matrix([1, 0, 0, tx], [0, 1, 0, ty], [0, 0, 1, tz], _LAST_ROW_3D, **kwargs)
 
 
 def scale2d(sx, sy, **kwargs):
-    return matrix([sx, 0, 0], [0, sy, 0], [0, 0, 1], **kwargs)
+    return matrix([sx, 0, 0], [0, sy, 0], _LAST_ROW_2D, **kwargs)
 
 
 def scale3d(sx, sy, sz, **kwargs):
-    return matrix([sx, 0, 0, 0], [0, sy, 0, 0], [0, 0, sz, 0], [0, 0, 0, 1], **kwargs)
+    return matrix([sx, 0, 0, 0], [0, sy, 0, 0], [0, 0, sz, 0], _LAST_ROW_3D, **kwargs)
 
 
 def rotate2d(theta, **kwargs):
     """By theta radians, from the x axis towards the y axis."""
     sin, cos = _sin_cos(theta)
-    return matrix([cos, -sin, 0], [sin, cos, 0], [0, 0, 1], **kwargs)
+    return matrix([cos, -sin, 0], [sin, cos, 0], _LAST_ROW_2D, **kwargs)
 
 
 def rotate3d(v, theta, **kwargs):
@@ -113,7 +117,7 @@ def rotate3d(v, theta, **kwargs):
         [cos + x * x * rest, x * y * rest - z * sin, x * z * rest + y * sin, 0],
         [y * x * rest + z * sin, cos + y * y * rest, y * z * rest - x * sin, 0],
         [z * x * rest - y * sin, z * y * rest + x * sin, cos + z * z * rest, 0],
-        [0, 0, 0, 1],
+        _LAST_ROW_3D,
         **kwargs,
     )
 

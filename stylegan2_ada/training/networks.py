@@ -417,7 +417,7 @@ def _fp16_resolution(img_resolution, num_fp16_res):
 
 @persistence.persistent_class
 class SynthesisNetwork(torch.nn.Module):
-    """ws → images: blocks `b4`, `b8` … up to `img_resolution`, with min(channel_base / resolution, channel_max) channels.
+    """ws → images: blocks `b4` … `b<img_resolution>` of min(channel_base / resolution, channel_max) channels.
 
     A block's torgb shares its w with the next block's conv0, so `num_ws` is one more than the number of convolutions
     (for 'skip' and the last block).
@@ -670,9 +670,9 @@ class Discriminator(torch.nn.Module):
                 **block_kwargs,
                 **shared,
             )
-            setattr(self, f"b{res}", block)
+            self.add_module(f"b{res}", block)
             first_layer_idx += block.num_layers
-        if c_dim > 0:
+        if c_dim:
             self.mapping = MappingNetwork(
                 z_dim=0, c_dim=c_dim, w_dim=cmap_dim, num_ws=None, w_avg_beta=None, **mapping_kwargs
             )

@@ -1,0 +1,1 @@
+"""SEGAN: learned linear subspaces in a StyleGAN2 generator."""

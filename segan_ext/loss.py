@@ -1,0 +1,37 @@
+"""The host's loss plus the subspaces' regulariser."""
+
+import torch
+
+from torch_utils import training_stats
+from training.loss import StyleGAN2Loss
+
+
+class SEGANLoss(StyleGAN2Loss):
+    """StyleGAN2's loss with λ·½‖UᵀU − I‖²_F, summed over all subspaces, in the main phase of G (EigenGAN, section 3).
+
+    ortho: λ; 0 turns it off. loss_kwargs: arguments of the host's loss.
+    """
+
+    def __init__(self, device, G_mapping, G_synthesis, D, ortho=1, **loss_kwargs):
+        super().__init__(device, G_mapping, G_synthesis, D, **loss_kwargs)
+        self.ortho = ortho
+        self._subspaces = [module for module in G_synthesis.modules() if hasattr(module, "penalty")]
+
+    def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
+        """As the host's; see there."""
+        super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
+        if phase in ("Gmain", "Gboth") and self.ortho != 0:
+            self._regularise(gain)
+
+    def _regularise(self, gain):
+        """Adds the penalty's gradient to `grad` by hand, so that data-parallel hooks see one backward pass only."""
+        penalties = [p for p in (subspace.penalty() for subspace in self._subspaces) if p is not None]
+        if not penalties:
+            return
+        penalty = torch.stack(penalties).sum()
+        training_stats.report("Loss/G/ortho", penalty)
+        bases = [subspace.U for subspace in self._subspaces if hasattr(subspace, "U") and subspace.U.requires_grad]
+        if not bases:
+            return
+        for U, grad in zip(bases, torch.autograd.grad(penalty * (self.ortho * gain), bases)):
+            U.grad = grad if U.grad is None else U.grad + grad

@@ -1,0 +1,342 @@
+"""Generators whose style path runs through learned linear subspaces.
+
+A style layer (conv0, conv1 or torgb of a block) reads one latent w. A subspace with basis U, importances L and origin μ
+turns the coordinates of w into what the layer uses:
+
+    mode 2     style        w' = U (L ⊙ (f·w + o)) + μ                           U: [D, D]        before the affine
+    mode 2     residual     w' = w + U ((f ⊙ L − 1) ⊙ Uᵀw + L ⊙ o) + μ           U: [D, K]        before the affine
+    mode 2     published    w' = (Σ_chw U) ⊙ L ⊙ (f·w + o) + μ                   U: [C, H, W, D]  before the affine
+    mode 3     importance   w' = L ⊙ (f·w + o)                                                    before the affine
+    mode 1     feature      x' = x + reshape(U (L ⊙ (f·w_K + o))) + μ            U: [C·H·W, K]    after the layer
+
+f (factor, 1) and o (offset, 0) are the controls: `with G.edited(offsets={(3, 1): o}): G(z, c)`. They belong to the
+caller's context, not to the network, so that several threads can edit one G without meeting.
+
+This file travels inside pickles as source: it imports nothing but torch and the host's public names.
+"""
+
+import contextlib
+import contextvars
+import math
+
+import torch
+
+from torch_utils import persistence
+from training import networks
+
+MODES = (0, 1, 2, 3)
+FORMS = ("full", "residual", "published")  # of mode 2
+_MAX_ENTRIES = 2**28  # of one basis
+
+_edits = contextvars.ContextVar("subspace_edits", default={})  # noqa: B039 (never written to): (L, N) → (factor, offset)
+
+
+class LinearSubspace(torch.nn.Module):
+    """What all forms share: an address (L, N), K importances `L`, a basis `U`, an origin `mu`, and the controls.
+
+    L of the address: synthesis block (0 is 4×4); N: style layer within it in order of use. U is stored at unit scale
+    and multiplied by a power of two near 1/√rows, like the host's weights: an optimizer step moves a large basis
+    relatively as much as a small one, and the identity is stored exactly.
+    """
+
+    def __init__(self, address, dims):
+        super().__init__()
+        self.address, self.dims = tuple(address), dims
+        self.L = torch.nn.Parameter(torch.ones([dims]))
+
+    def _add_basis(self, rows, identity=False):
+        """`U`: [rows, dims] with orthonormal columns, or orthonormal rows where there are fewer of them."""
+        if rows * self.dims > _MAX_ENTRIES:
+            raise ValueError(
+                f"the basis of layer {self.address} would have {rows} × {self.dims} = {rows * self.dims:,} entries, "
+                f"more than {_MAX_ENTRIES:,}; choose --subspace-dim={max(_MAX_ENTRIES // rows, 1)} or less"
+            )
+        self.gain = 2.0 ** round(-math.log2(rows) / 2)
+        U = torch.eye(rows, self.dims) if identity else torch.nn.init.orthogonal_(torch.empty(rows, self.dims))
+        self.U = torch.nn.Parameter(U / self.gain)
+
+    def basis(self):
+        """U at its own scale, [rows, dims]"""
+        return self.U * self.gain
+
+    def controlled(self, coordinates):
+        """f·coordinates + o; the very same tensor where nothing is edited. [N, dims]"""
+        factor, offset = _edits.get().get(self.address, (None, None))
+        coordinates = coordinates if factor is None else coordinates * factor.to(coordinates)
+        return coordinates if offset is None else coordinates + offset.to(coordinates)
+
+    def coordinates(self, w):
+        """What the controls act on: w [N, D] → [N, dims]"""
+        return w
+
+    def penalty(self):
+        """½‖UᵀU − I‖²_F (EigenGAN's regulariser), a scalar; with UUᵀ where U has fewer rows than columns."""
+        U = self.basis()
+        gram = U.t() @ U if U.shape[0] >= U.shape[1] else U @ U.t()
+        return (gram - torch.eye(len(gram), device=U.device)).square().sum() / 2
+
+
+@persistence.persistent_class
+class StyleSubspace(LinearSubspace):
+    """w' = U (L ⊙ (f·w + o)) + μ"""
+
+    def __init__(self, address, w_dim, identity=False):
+        super().__init__(address, w_dim)
+        self._add_basis(w_dim, identity)
+        self.mu = torch.nn.Parameter(torch.zeros([w_dim]))
+
+    def forward(self, w):
+        return (self.L * self.controlled(w)) @ self.basis().t() + self.mu
+
+
+@persistence.persistent_class
+class ResidualSubspace(LinearSubspace):
+    """w' = w + U ((f ⊙ L − 1) ⊙ Uᵀw + L ⊙ o) + μ, the identity for L = 1, μ = 0 and any U"""
+
+    def __init__(self, address, w_dim, dims):
+        super().__init__(address, dims)
+        self._add_basis(w_dim)
+        self.mu = torch.nn.Parameter(torch.zeros([w_dim]))
+
+    def coordinates(self, w):
+        return w @ self.basis()
+
+    def forward(self, w):
+        before = self.coordinates(w)
+        change = self.L * self.controlled(before) - before
+        return w + change @ self.basis().t() + self.mu
+
+
+@persistence.persistent_class
+class PublishedSubspace(LinearSubspace):
+    """w'_d = (Σ_chw U_chwd) · L_d · (f·w_d + o_d) + μ_d, the parametrisation of the published code
+
+    Every entry of U[:, :, :, d] gets the same gradient, so that this sum learns C·H·W times as fast as one number.
+    """
+
+    def __init__(self, address, w_dim, channels, resolution, identity=False):
+        super().__init__(address, w_dim)
+        U = torch.zeros(channels, resolution, resolution, w_dim)
+        if identity:
+            U[0, 0, 0] = 1
+        else:
+            torch.nn.init.orthogonal_(U)  # over the channels
+        self.U = torch.nn.Parameter(U)
+        self.mu = torch.nn.Parameter(torch.zeros([w_dim]))
+
+    def basis(self):
+        return self.U.flatten(0, 2)  # [C·H·W, D]
+
+    def forward(self, w):
+        return self.U.sum(dim=[0, 1, 2]) * self.L * self.controlled(w) + self.mu
+
+
+@persistence.persistent_class
+class ImportanceSubspace(LinearSubspace):
+    """w' = L ⊙ (f·w + o)"""
+
+    def __init__(self, address, w_dim):
+        super().__init__(address, w_dim)
+
+    def forward(self, w):
+        return self.L * self.controlled(w)
+
+    def penalty(self):
+        return None  # there is no basis
+
+
+@persistence.persistent_class
+class FeatureSubspace(LinearSubspace):
+    """reshape(U (L ⊙ (f·w_K + o))) + μ, an image [C, H, W] that is added to what the layer puts out"""
+
+    def __init__(self, address, dims, channels, resolution, identity=False):
+        super().__init__(address, dims)
+        self._add_basis(channels * resolution**2)
+        self.mu = torch.nn.Parameter(torch.zeros([channels, resolution, resolution]))
+        if identity:
+            torch.nn.init.zeros_(self.L)
+
+    def coordinates(self, w):
+        return w[:, : self.dims]
+
+    def forward(self, w):
+        features = (self.L * self.controlled(self.coordinates(w))) @ self.basis().t()  # [N, C·H·W]
+        return features.reshape(-1, *self.mu.shape) + self.mu
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where they sit in the host's layers
+
+
+@persistence.persistent_class
+class SubspaceAffine(networks.FullyConnectedLayer):
+    """A style layer's affine that sends w through a subspace first (modes 2 and 3)."""
+
+    def __init__(self, in_features, out_features, subspace):
+        super().__init__(in_features, out_features, bias_init=1)
+        self.subspace = subspace
+
+    def forward(self, x):
+        return super().forward(self.subspace(x))
+
+
+@persistence.persistent_class
+class SubspaceSynthesisLayer(networks.SynthesisLayer):
+    """A convolution whose output has a subspace's image added (mode 1). layer_kwargs: those of the host's layer."""
+
+    def __init__(self, in_channels, out_channels, w_dim, subspace, **layer_kwargs):
+        super().__init__(in_channels, out_channels, w_dim, **layer_kwargs)
+        self.subspace = subspace
+
+    def forward(self, x, w, **kwargs):
+        x = super().forward(x, w, **kwargs)
+        return x + self.subspace(w).to(x.dtype)
+
+
+@persistence.persistent_class
+class SubspaceToRGBLayer(networks.ToRGBLayer):
+    """A torgb whose image has a subspace's image added (mode 1)."""
+
+    def __init__(self, in_channels, out_channels, w_dim, subspace, **layer_kwargs):
+        super().__init__(in_channels, out_channels, w_dim, **layer_kwargs)
+        self.subspace = subspace
+
+    def forward(self, x, w, **kwargs):
+        x = super().forward(x, w, **kwargs)
+        return x + self.subspace(w).to(x.dtype)
+
+
+def style_layers(synthesis):
+    """(address, block, name) of every style layer, in order of use."""
+    for L, resolution in enumerate(synthesis.block_resolutions):
+        block = getattr(synthesis, f"b{resolution}")
+        names = [name for name in ("conv0", "conv1", "torgb") if hasattr(block, name)]
+        for N, name in enumerate(names):
+            yield (L, N), block, name
+
+
+@persistence.persistent_class
+class SEGANGenerator(networks.Generator):
+    """The host's generator with a subspace in every style layer.
+
+    mode: 0 none, 1 feature, 2 style, 3 importance. subspace_form: of mode 2, full, residual or published; None means
+    residual with subspace_dim, else full. subspace_dim: K coordinates (modes 1 and residual 2; None: w_dim).
+    subspace_init: 'orthogonal' to train from scratch; 'identity' to make the images those of the generator without
+    subspaces. The other arguments are the host's. ValueError for what does not go together.
+    """
+
+    def __init__(
+        self,
+        z_dim,
+        c_dim,
+        w_dim,
+        img_resolution,
+        img_channels,
+        mapping_kwargs={},
+        synthesis_kwargs={},
+        mode=2,
+        subspace_dim=None,
+        subspace_form=None,
+        subspace_init="orthogonal",
+    ):
+        form = subspace_form or ("full" if subspace_dim is None else "residual")
+        _check_options(mode, form, subspace_form, subspace_dim, subspace_init, w_dim)
+        super().__init__(
+            z_dim,
+            c_dim,
+            w_dim,
+            img_resolution,
+            img_channels,
+            mapping_kwargs=mapping_kwargs,
+            synthesis_kwargs=synthesis_kwargs,
+        )
+        self.mode, self.subspace_form, self.subspace_dim = mode, form, subspace_dim or w_dim
+        identity = subspace_init == "identity"
+        for address, block, name in style_layers(self.synthesis):
+            if mode == 1:
+                layer = self._feature_layer(address, block, name, identity, synthesis_kwargs)
+                setattr(block, name, layer)
+            elif mode in (2, 3):
+                layer = getattr(block, name)
+                subspace = self._style_subspace(address, layer, block.resolution, identity)
+                layer.affine = SubspaceAffine(w_dim, layer.affine.weight.shape[0], subspace)
+
+    def _style_subspace(self, address, layer, resolution, identity):
+        if self.mode == 3:
+            return ImportanceSubspace(address, self.w_dim)
+        if self.subspace_form == "residual":
+            return ResidualSubspace(address, self.w_dim, self.subspace_dim)
+        if self.subspace_form == "published":
+            return PublishedSubspace(address, self.w_dim, layer.weight.shape[0], resolution, identity)
+        return StyleSubspace(address, self.w_dim, identity)
+
+    def _feature_layer(self, address, block, name, identity, synthesis_kwargs):
+        """A layer like the one that the host's constructor made, with a feature subspace."""
+        out_channels, in_channels = getattr(block, name).weight.shape[:2]
+        subspace = FeatureSubspace(address, self.subspace_dim, out_channels, block.resolution, identity)
+        kwargs = dict(conv_clamp=getattr(block, name).conv_clamp, channels_last=block.channels_last)
+        if name == "torgb":
+            return SubspaceToRGBLayer(in_channels, out_channels, self.w_dim, subspace, **kwargs)
+        shared = ("kernel_size", "use_noise", "activation", "resample_filter")
+        kwargs |= {key: synthesis_kwargs[key] for key in shared if key in synthesis_kwargs}
+        kwargs |= dict(resolution=block.resolution, up=getattr(block, name).up)
+        return SubspaceSynthesisLayer(in_channels, out_channels, self.w_dim, subspace, **kwargs)
+
+    def subspaces(self):
+        """{(L, N): subspace} in order of use."""
+        found = {}
+        for address, block, name in style_layers(self.synthesis):
+            layer = getattr(block, name)
+            subspace = getattr(layer, "subspace", None) or getattr(layer.affine, "subspace", None)
+            if subspace is not None:
+                found[address] = subspace
+        return found
+
+    @contextlib.contextmanager
+    def edited(self, factors={}, offsets={}):
+        """Inside, in this thread or task only, subspaces are controlled by these factors and offsets.
+
+        factors, offsets: {(L, N): scalar or [K]}. Contexts nest; the inner one counts where both name an address.
+        ValueError for an address that this generator does not have, or a vector of another length than K.
+        """
+        subspaces = self.subspaces()
+        edits = dict(_edits.get())
+        for address in {**factors, **offsets}:
+            if address not in subspaces:
+                raise ValueError(f"there is no subspace at {address}; this generator has {list(subspaces)}")
+            pair = [_control(values.get(address), subspaces[address]) for values in (factors, offsets)]
+            edits[address] = tuple(pair)
+        token = _edits.set(edits)
+        try:
+            yield self
+        finally:
+            _edits.reset(token)
+
+
+def _control(value, subspace):
+    """A factor or offset as a tensor, or None."""
+    if value is None:
+        return None
+    value = torch.as_tensor(value, dtype=torch.float32)
+    if value.ndim > 1 or (value.ndim == 1 and len(value) != subspace.dims):
+        raise ValueError(
+            f"a control of {subspace.address} is a number or {subspace.dims} of them, not {list(value.shape)}"
+        )
+    return value
+
+
+def _check_options(mode, form, given_form, dims, init, w_dim):
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, not {mode!r}")
+    if form not in FORMS:
+        raise ValueError(f"subspace_form must be one of {', '.join(FORMS)}, not {form!r}")
+    if init not in ("orthogonal", "identity"):
+        raise ValueError(f"subspace_init must be orthogonal or identity, not {init!r}")
+    if given_form is not None and mode != 2:
+        raise ValueError(f"subspace_form belongs to mode 2, not to mode {mode}")
+    if dims is not None and mode not in (1, 2):
+        raise ValueError(f"subspace_dim belongs to modes 1 and 2, not to mode {mode}")
+    if dims is not None and mode == 2 and form != "residual":
+        raise ValueError(f"subspace_dim belongs to the residual form, not to the {form} form")
+    if dims is not None and not 1 <= dims <= w_dim:
+        raise ValueError(f"subspace_dim must lie between 1 and w_dim = {w_dim}, not {dims}")

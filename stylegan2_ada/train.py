@@ -1,0 +1,37 @@
+"""Trains StyleGAN2-ADA: `python train.py --outdir=training-runs --data=images.zip`."""
+
+import os
+
+import click
+
+import launch
+import recipe
+
+
+@click.command()
+@click.option("--cfg", type=recipe.OneOf(["auto", *recipe.BASE_CONFIGS]), default="auto", help="Base configuration")
+@recipe.train_options
+def main(cfg, **options):
+    """Train a GAN with StyleGAN2 and adaptive discriminator augmentation (ADA).
+
+    The data set is a folder or a zip of square pictures of equal size; dataset_tool.py makes one of other pictures.
+    """
+    options = dict(options, cfg=cfg)
+    outdir, dry_run = options["outdir"] or "training-runs", options.pop("dry_run")
+    run_dir = launch.run_to_continue(options["resume"], outdir)
+    if run_dir is not None:
+        launch.continue_run(run_dir, options, options["device"], dry_run)
+        return
+    if options["data"] is None:
+        raise click.UsageError("--data: name the folder or the zip of images to train on")
+    if (options["gpus"] or 1) != 1:
+        raise click.UsageError("--gpus: this version trains in one process; leave --gpus out")
+    device = launch.choose_device(options["device"])
+    data = launch.open_training_set(recipe.dataset_kwargs(options))
+    config = recipe.auto_config(1, data.resolution) if cfg == "auto" else recipe.BASE_CONFIGS[cfg]
+    description, args = recipe.build(options, cfg, config, data, device, cores=os.cpu_count() or 1)
+    launch.start(outdir, description, args, options, dry_run)
+
+
+if __name__ == "__main__":
+    main()

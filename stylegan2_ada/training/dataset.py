@@ -1,0 +1,250 @@
+"""Image data sets: a folder or an uncompressed zip of pictures, with labels in `dataset.json`."""
+
+import contextlib
+import io
+import json
+import os
+import zipfile
+from collections import Counter
+
+import numpy as np
+import PIL.Image
+import torch
+import tqdm
+
+from dnnlib import EasyDict
+
+
+class Dataset(torch.utils.data.Dataset):
+    """Images uint8 [C, H, W] with labels float32 [label_dim]; a subclass loads the raw images and labels.
+
+    raw_shape: [number of images, C, H, W]. max_size: keep that many, chosen by `random_seed`. use_labels: False makes
+    all labels empty. xflip: append a mirrored copy of every image.
+    Subclasses define `_load_raw_image(raw_idx)` → uint8 [C, H, W] and `_load_raw_labels()` → int64 [N] (classes),
+    float32 [N, dim], or None.
+    """
+
+    def __init__(self, name, raw_shape, max_size=None, use_labels=False, xflip=False, random_seed=0):
+        self._name = name
+        self._raw_shape = list(raw_shape)
+        self._use_labels = use_labels
+        self._raw_labels = None  # loaded on first use
+        indices = np.arange(self._raw_shape[0], dtype=np.int64)
+        if max_size is not None and max_size < indices.size:
+            np.random.RandomState(random_seed).shuffle(indices)
+            indices = np.sort(indices[:max_size])
+        copies = 2 if xflip else 1
+        self._raw_idx = np.tile(indices, copies)
+        self._xflip = np.repeat(np.arange(copies, dtype=np.uint8), indices.size)
+
+    def _load_raw_image(self, raw_idx):
+        raise NotImplementedError
+
+    def _load_raw_labels(self):
+        raise NotImplementedError
+
+    def _labels(self):
+        """int64 [N] or float32 [N, dim] for all raw images."""
+        if self._raw_labels is None:
+            labels = self._load_raw_labels() if self._use_labels else None
+            if labels is None:
+                labels = np.zeros([self._raw_shape[0], 0], dtype=np.float32)
+            if len(labels) != self._raw_shape[0] or labels.dtype not in (np.int64, np.float32):
+                raise ValueError(f"{self._name}: labels must be one int64 or a float32 vector an image")
+            self._raw_labels = labels
+        return self._raw_labels
+
+    def close(self):
+        """Closes files; the object can still be used."""
+
+    def __getstate__(self):
+        return dict(self.__dict__, _raw_labels=None)
+
+    def __del__(self):
+        with contextlib.suppress(Exception):  # half-constructed objects, or an interpreter that is shutting down
+            self.close()
+
+    def __len__(self):
+        return self._raw_idx.size
+
+    def __getitem__(self, idx):
+        """(image uint8 [C, H, W], label float32 [label_dim])"""
+        image = self._load_raw_image(self._raw_idx[idx])
+        if list(image.shape) != self.image_shape or image.dtype != np.uint8:
+            found = f"{list(image.shape)} of {image.dtype}"
+            raise ValueError(f"{self._name}: image {self._raw_idx[idx]} is {found}, the others are {self.image_shape}")
+        image = image[:, :, ::-1] if self._xflip[idx] else image
+        return image.copy(), self.get_label(idx)
+
+    def get_label(self, idx):
+        """float32 [label_dim]; one-hot for classes"""
+        label = self._labels()[self._raw_idx[idx]]
+        if label.dtype != np.int64:
+            return label.copy()
+        onehot = np.zeros(self.label_shape, dtype=np.float32)
+        onehot[label] = 1
+        return onehot
+
+    def get_details(self, idx):
+        """raw_idx, xflip, raw_label of an item"""
+        raw_idx = int(self._raw_idx[idx])
+        return EasyDict(raw_idx=raw_idx, xflip=bool(self._xflip[idx]), raw_label=self._labels()[raw_idx].copy())
+
+    @property
+    def name(self):
+        return self._name
+
+    @property
+    def image_shape(self):
+        """[C, H, W]"""
+        return list(self._raw_shape[1:])
+
+    @property
+    def num_channels(self):
+        return self.image_shape[0]
+
+    @property
+    def resolution(self):
+        """Height and width; ValueError unless they are equal."""
+        _, height, width = self.image_shape
+        if height != width:
+            raise ValueError(f"{self._name} holds images of {width}×{height}; they must be square")
+        return height
+
+    @property
+    def label_shape(self):
+        labels = self._labels()
+        return [int(labels.max()) + 1] if labels.dtype == np.int64 else list(labels.shape[1:])
+
+    @property
+    def label_dim(self):
+        (dim,) = self.label_shape
+        return dim
+
+    @property
+    def has_labels(self):
+        return any(size != 0 for size in self.label_shape)
+
+    @property
+    def has_onehot_labels(self):
+        return self._labels().dtype == np.int64
+
+
+class ImageFolderDataset(Dataset):
+    """All pictures below a folder or in a zip, in the order of their names.
+
+    OSError for a path that is neither, ValueError for one without pictures, or whose first picture is not
+    `resolution`² pixels.
+    """
+
+    def __init__(self, path, resolution=None, **super_kwargs):
+        self._path = str(path)
+        self._zip = None  # (process, file): a handle must not be shared with a forked worker
+        if os.path.isdir(self._path):
+            self._is_zip, names = False, _files_below(self._path)
+        elif not os.path.exists(self._path):
+            raise OSError(f"{self._path} does not exist; give a folder or a zip of images")
+        elif not zipfile.is_zipfile(self._path):
+            raise OSError(f"{self._path} is neither a folder nor a zip; make a data set of it with dataset_tool.py")
+        else:
+            self._is_zip = True
+            names = self._zip_file().namelist()
+        self._all_fnames = set(names)
+        PIL.Image.init()
+        self._image_fnames = sorted(f for f in names if os.path.splitext(f)[1].lower() in PIL.Image.EXTENSION)
+        if not self._image_fnames:
+            raise ValueError(f"{self._path} holds no images")
+        shape = [len(self._image_fnames), *self._load_raw_image(0).shape]
+        if resolution is not None and shape[2:] != [resolution, resolution]:
+            raise ValueError(f"{self._path} holds images of {shape[3]}×{shape[2]}, expected {resolution}×{resolution}")
+        super().__init__(os.path.splitext(os.path.basename(os.path.normpath(self._path)))[0], shape, **super_kwargs)
+
+    def _zip_file(self):
+        if self._zip is None or self._zip[0] != os.getpid():
+            self._zip = os.getpid(), zipfile.ZipFile(self._path)
+        return self._zip[1]
+
+    def _open(self, fname):
+        return self._zip_file().open(fname) if self._is_zip else open(os.path.join(self._path, fname), "rb")
+
+    def close(self):
+        if getattr(self, "_zip", None) is not None and self._zip[0] == os.getpid():
+            self._zip[1].close()
+        self._zip = None
+
+    def __getstate__(self):
+        return dict(super().__getstate__(), _zip=None)
+
+    def _load_raw_image(self, raw_idx):
+        fname = self._image_fnames[raw_idx]
+        try:
+            with self._open(fname) as file:
+                pixels = np.array(PIL.Image.open(file))
+        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+            raise OSError(f"{self._path}: {fname} cannot be read ({error})") from error
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
+
+    def _load_raw_labels(self):
+        if "dataset.json" not in self._all_fnames:
+            return None
+        with self._open("dataset.json") as file:
+            labels = json.load(file).get("labels")
+        if labels is None:
+            return None
+        by_name = {name.replace("\\", "/"): label for name, label in labels}
+        missing = [name for name in self._image_fnames if name.replace("\\", "/") not in by_name]
+        if missing:
+            raise ValueError(f"{self._path}: dataset.json has no label for {missing[0]} and {len(missing) - 1} others")
+        values = np.array([by_name[name.replace("\\", "/")] for name in self._image_fnames])
+        return values.astype(np.int64 if values.ndim == 1 else np.float32)
+
+    def has_stored_labels(self):
+        """True if `dataset.json` holds labels, whether they are used or not."""
+        return self._load_raw_labels() is not None
+
+    def check_images(self, progress=True):
+        """Opens every picture and raises ValueError with one sentence if one would stop training later.
+
+        Reads all bytes of the data set, but decodes only what has no checksums (formats other than PNG).
+        """
+        kinds, damaged = Counter(), []
+        names = tqdm.tqdm(self._image_fnames, desc="Checking images", leave=False, disable=None if progress else True)
+        for fname in names:
+            try:
+                with self._open(fname) as file:
+                    image = PIL.Image.open(io.BytesIO(file.read()))
+                    kinds[(*image.size, image.mode)] += 1
+                    image.verify() if image.format == "PNG" else image.load()
+            except (OSError, SyntaxError, ValueError, zipfile.BadZipFile):
+                damaged.append(fname)
+        if damaged:
+            raise ValueError(f"{self._path}: {_several(damaged)} damaged; remove, or run dataset_tool.py --on-bad=skip")
+        _check_kinds(self._path, kinds)
+
+
+def _several(names):
+    return f"{names[0]} is" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more pictures are"
+
+
+def _check_kinds(path, kinds):
+    """ValueError unless all pictures have one size, square, a power of two, and one of the modes RGB and L."""
+    sizes = sorted({(w, h) for w, h, _ in kinds})
+    listed = ", ".join(f"{w}×{h}" for w, h in sizes[:3]) + (", …" if len(sizes) > 3 else "")
+    cure = "run dataset_tool.py with --width and --height"
+    if len(sizes) > 1:
+        raise ValueError(f"{path} holds images of {len(sizes)} sizes ({listed}); {cure}")
+    (width, height), modes = sizes[0], sorted({mode for _, _, mode in kinds})
+    if width != height:
+        raise ValueError(f"{path} holds images that are not square ({listed}); {cure} and --transform=center-crop")
+    if width < 4 or width & (width - 1):
+        raise ValueError(f"{path} holds images of {listed}, which is not a power of two from 4 on; {cure}")
+    if modes not in (["RGB"], ["L"]):
+        raise ValueError(
+            f"{path} holds images in the modes {', '.join(modes)}; run dataset_tool.py to make them all RGB"
+        )
+
+
+def _files_below(folder):
+    """Paths relative to `folder`, with forward slashes."""
+    found = [os.path.join(base, name) for base, _, names in os.walk(folder) for name in names]
+    return [os.path.relpath(path, folder).replace(os.sep, "/") for path in found]

@@ -1,0 +1,49 @@
+"""Says in plain words whether a training run is going well, from what its statistics show."""
+
+import numpy as np
+import torch
+
+# Thresholds, with what they mean. They are rules of thumb: a warning is a reason to look, not a verdict.
+_NONFINITE = 0.01  # share of optimizer steps whose gradients held NaN or infinity
+_SURE = 0.9  # mean sign of D's scores for reals beyond which it tells nearly all of them from fakes
+_HIGH_P = 0.8  # beyond this ADA's augmentations begin to show in the images
+_COLLAPSED = 0.35  # diversity of the samples relative to that of the real images
+
+
+def diversity(images, points=16):
+    """Mean distance between pairs of images [N, C, H, W], as root mean square over pixels shrunk to 16×16."""
+    images = torch.as_tensor(images, dtype=torch.float32)
+    if len(images) < 2:
+        return float("nan")
+    small = torch.nn.functional.adaptive_avg_pool2d(images, min(points, images.shape[-1])).flatten(1)
+    distances = torch.pdist(small) / np.sqrt(small.shape[1])
+    return float(distances.mean())
+
+
+def assess(signs_real, signs_fake, augment_p, adaptive, nonfinite, relative_diversity):
+    """A list of sentences, each a problem and what to change; empty when all is well. NaN means not known.
+
+    signs_real, signs_fake: mean sign of D's scores. augment_p: ADA's p; adaptive: whether it adapts. nonfinite: share
+    of steps with non-finite gradients. relative_diversity: of the samples, with that of the reals as 1.
+    """
+    problems = []
+    if nonfinite > _NONFINITE:
+        problems.append(
+            f"{nonfinite:.0%} of the steps had non-finite gradients: lower --lrate or raise --gamma, or use --fp32=1."
+        )
+    if augment_p > _HIGH_P:
+        problems.append(
+            f"augment p is {augment_p:.2f}: augmentations begin to show in the images; more data, --mirror=1, "
+            "a higher --gamma or a milder --augpipe help."
+        )
+    if signs_real > _SURE and signs_fake < -_SURE and not (adaptive and augment_p < _HIGH_P):
+        problems.append(
+            f"D recognises nearly every real image (sign {signs_real:+.2f}) and every fake ({signs_fake:+.2f}): "
+            "it memorises; use --aug=ada, a higher --gamma or more data."
+        )
+    if relative_diversity < _COLLAPSED:
+        problems.append(
+            f"the samples are {relative_diversity:.0%} as different from each other as real images are: "
+            "G collapses; raise --gamma (×2 to ×4), or go back to an earlier snapshot."
+        )
+    return problems

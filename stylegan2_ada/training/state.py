@@ -1,0 +1,129 @@
+"""Everything a training run has to remember, in one object that is saved whole.
+
+A run that is continued from a saved state goes on exactly where the saved one was: same weights, same random numbers,
+same images in the same order.
+"""
+
+import dataclasses
+import os
+import random
+import re
+
+import numpy as np
+import torch
+
+_FILE_NAME = re.compile(r"training-state-(\d{6,})\.pt")
+
+
+def write_atomically(path, write):
+    """Calls `write(file)` on a temporary file beside `path` and renames it, so that `path` is never half-written."""
+    temp = f"{path}.tmp"
+    try:
+        with open(temp, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    except BaseException:
+        if os.path.exists(temp):
+            os.remove(temp)
+        raise
+
+
+def state_path(run_dir, kimg):
+    return os.path.join(run_dir, f"training-state-{kimg:06d}.pt")
+
+
+def saved_states(run_dir):
+    """Paths of the states in a run directory, oldest first."""
+    found = [(int(m[1]), name) for name in os.listdir(run_dir) if (m := _FILE_NAME.fullmatch(name))]
+    return [os.path.join(run_dir, name) for _, name in sorted(found)]
+
+
+@dataclasses.dataclass
+class TrainingState:
+    """The moving parts of a run.
+
+    modules: name → network or augmentation (weights and buffers, EMA and ADA's p among them). optimizers: name → Adam.
+    loss: its tensors (the path length mean) are kept. collectors: name → `training_stats.Collector`.
+    """
+
+    modules: dict
+    optimizers: dict
+    loss: object
+    collectors: dict
+    cur_nimg: int = 0  # images shown to D so far; also the position in the stream of real images
+    cur_tick: int = 0
+    tick_start_nimg: int = 0
+    batch_idx: int = 0
+    seconds: float = 0  # spent so far, over all parts of the run
+    log_bytes: int = 0  # length of log.txt, and of stats.jsonl, when the state was taken
+    stats_bytes: int = 0
+
+    _COUNTERS = ("cur_nimg", "cur_tick", "tick_start_nimg", "batch_idx", "seconds", "log_bytes", "stats_bytes")
+
+    def save(self, path):
+        """Writes the state; `torch.load(path, weights_only=True)` opens it."""
+        saved = dict(
+            format=1,
+            counters={name: getattr(self, name) for name in self._COUNTERS},
+            modules={name: module.state_dict() for name, module in self.modules.items()},
+            optimizers={name: opt.state_dict() for name, opt in self.optimizers.items()},
+            loss=_tensors(self.loss),
+            collectors={name: collector.state_dict() for name, collector in self.collectors.items()},
+            random=random_state(),
+        )
+        write_atomically(path, lambda file: torch.save(saved, file))
+
+    def load(self, path):
+        """Takes everything but the random numbers from a saved state, and returns those for `set_random_state`."""
+        saved = read(path)
+        for name, module in self.modules.items():
+            module.load_state_dict(saved["modules"][name])
+        for name, opt in self.optimizers.items():
+            opt.load_state_dict(saved["optimizers"][name])
+        for name, tensor in saved["loss"].items():
+            getattr(self.loss, name).copy_(tensor)
+        for name, collector in self.collectors.items():
+            collector.load_state_dict(saved["collectors"][name])
+        for name, value in saved["counters"].items():
+            setattr(self, name, value)
+        return saved["random"]
+
+
+def read(path):
+    """The dictionary that `TrainingState.save` wrote. ValueError for a file that is not one."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is damaged; delete it to continue from an older one ({error})") from error
+    if not isinstance(saved, dict) or saved.get("format") != 1:
+        raise ValueError(f"{path} is not a training state that this version can read")
+    return saved
+
+
+def _tensors(obj):
+    return {name: value for name, value in vars(obj).items() if isinstance(value, torch.Tensor)}
+
+
+def random_state():
+    """The state of all random number generators, as tensors and plain values."""
+    _, keys, pos, has_gauss, cached = np.random.get_state()
+    version, words, gauss = random.getstate()
+    return dict(
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        numpy=[torch.from_numpy(keys.astype(np.int64)), pos, has_gauss, cached],
+        python=[version, list(words), gauss],
+    )
+
+
+def set_random_state(state):
+    """Undoes everything drawn since `random_state()`."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    keys, pos, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), pos, has_gauss, cached))
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))

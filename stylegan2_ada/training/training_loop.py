@@ -1,0 +1,576 @@
+"""The training loop: fetches real images, runs the phases of G and D, keeps EMA and ADA, and saves what comes out."""
+
+import contextlib
+import copy
+import json
+import os
+import pickle
+import time
+
+import numpy as np
+import PIL.Image
+import psutil
+import torch
+
+import dnnlib
+import legacy
+from metrics import metric_main
+from torch_utils import misc, training_stats
+from training import health
+from training.state import TrainingState, random_state, saved_states, set_random_state, state_path, write_atomically
+
+_HEALTH_SAMPLES = 64
+
+
+def setup_snapshot_image_grid(training_set, random_seed=0, grid_size=None):
+    """Chooses real images for `reals.png`, whose labels the generated grids then share.
+
+    With labels, every row shows one class. grid_size: (columns, rows); None fills about 8K by 4K pixels.
+    Returns (columns, rows), images [columns·rows, C, H, W], labels [columns·rows, label_dim].
+    """
+    rng = np.random.RandomState(random_seed)
+    _, height, width = training_set.image_shape
+    columns, rows = grid_size or (int(np.clip(7680 // width, 7, 32)), int(np.clip(4320 // height, 4, 32)))
+    if not training_set.has_labels:
+        shuffled = list(range(len(training_set)))
+        rng.shuffle(shuffled)
+        chosen = [shuffled[i % len(shuffled)] for i in range(columns * rows)]
+    else:
+        groups = {}
+        for index in range(len(training_set)):
+            label = tuple(training_set.get_details(index).raw_label.flat[::-1])
+            groups.setdefault(label, []).append(index)
+        groups = [groups[label] for label in sorted(groups)]
+        for group in groups:
+            rng.shuffle(group)
+        chosen = []
+        for row in range(rows):
+            group, round_ = groups[row % len(groups)], row // len(groups)
+            chosen += [group[(round_ * columns + column) % len(group)] for column in range(columns)]
+    images, labels = zip(*(training_set[i] for i in chosen))
+    return (columns, rows), np.stack(images), np.stack(labels)
+
+
+def save_image_grid(img, fname, drange, grid_size):
+    """Writes images [columns·rows, C, H, W] with values in drange = (lowest, highest) as one PNG."""
+    columns, rows = grid_size
+    low, high = drange
+    pixels = (np.asarray(img, dtype=np.float32) - low) * (255 / (high - low))
+    pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
+    _, channels, height, width = pixels.shape
+    pixels = pixels.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    pixels = pixels.reshape(rows * height, columns * width, channels)
+    if channels not in (1, 3):
+        raise ValueError(f"a picture of {channels} channels cannot be drawn")
+    picture = PIL.Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    write_atomically(fname, lambda file: picture.save(file, format="PNG"))
+
+
+def training_loop(
+    run_dir=".",
+    training_set_kwargs={},
+    data_loader_kwargs={},
+    G_kwargs={},
+    D_kwargs={},
+    G_opt_kwargs={},
+    D_opt_kwargs={},
+    augment_kwargs=None,
+    loss_kwargs={},
+    metrics=[],
+    random_seed=0,
+    num_gpus=1,
+    rank=0,
+    batch_size=4,
+    batch_gpu=4,
+    ema_kimg=10,
+    ema_rampup=None,
+    G_reg_interval=4,
+    D_reg_interval=16,
+    augment_p=0,
+    ada_target=None,
+    ada_interval=4,
+    ada_kimg=500,
+    total_kimg=25000,
+    kimg_per_tick=4,
+    image_snapshot_ticks=50,
+    network_snapshot_ticks=50,
+    resume_pkl=None,
+    cudnn_benchmark=True,
+    allow_tf32=False,
+    abort_fn=None,
+    progress_fn=None,
+    device=None,
+    resume_state=None,
+    grid_size=None,
+):
+    """Trains G and D; everything that comes out lies in `run_dir` (host_api: run directory).
+
+    *_kwargs: `class_name` and constructor arguments; the networks also get the data set's shape. batch_size: images a
+    step over all processes, of which each handles batch_gpu at a time. ema_rampup: EMA half-life is at most that share
+    of the run so far. *_reg_interval: steps between regularisation; None regularises in every step. augment_p: initial
+    probability; ada_target: adapts it to hold that share of reals above zero (ada_kimg: from 0 to 1 at the fastest).
+    *_snapshot_ticks: None saves at the end only. resume_pkl: networks to start from. abort_fn(): True stops the run
+    after the current step and saves it. progress_fn(kimg, total_kimg) is called after every step.
+    Ours: device (None: cuda where there is one), resume_state: path of a state to continue from exactly, grid_size.
+    """
+    options = dnnlib.EasyDict(locals())
+    torch.backends.cudnn.benchmark = cudnn_benchmark
+    torch.backends.cuda.matmul.allow_tf32 = allow_tf32
+    torch.backends.cudnn.allow_tf32 = allow_tf32
+    Trainer(options).run()
+
+
+class Phase:
+    """One kind of step: `name` of the loss's phase, the network it trains, and how often it runs."""
+
+    def __init__(self, name, module, opt, interval):
+        self.name, self.module, self.opt, self.interval = name, module, opt, interval
+        self.seconds, self.steps = 0.0, 0  # in this tick
+
+
+class Trainer:
+    """A training run. `run()` is the loop; the methods below it are its steps in order of use."""
+
+    def __init__(self, options):
+        self.o = options
+        self.device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.device.type == "cuda":
+            self.device = torch.device("cuda", options.rank if options.num_gpus > 1 else self.device.index or 0)
+            torch.cuda.set_device(self.device)
+        seed = options.random_seed * options.num_gpus + options.rank
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        self.started = time.time()
+        self._load_training_set()
+        self._build_networks()
+        self._build_phases()
+        self._build_state()
+        self._open_logs()
+
+    def run(self):
+        self._prepare_samples()
+        self._start_loader()
+        tick = self._start_tick()
+        while not self._finished():
+            self._train_batch()
+            self._update_ema()
+            self.state.cur_nimg += self.o.batch_size
+            self.state.batch_idx += 1
+            self._adapt_augmentation()
+            self._report_progress()
+            aborted = self.o.abort_fn is not None and self.o.abort_fn()
+            if aborted and not self._finished():
+                self._save_snapshot()
+                self._say(f"Stopped at {self.state.cur_nimg / 1000:.1f} kimg; --resume={self.o.run_dir} continues it.")
+                break
+            if self._tick_is_over():
+                self._end_tick(tick)
+                tick = self._start_tick()
+        self._close()
+
+    # Construction
+
+    def _load_training_set(self):
+        self._say("Loading training set...")
+        self.training_set = dnnlib.util.construct_class_by_name(**self.o.training_set_kwargs)
+        data = self.training_set
+        self._say(f"{len(data)} images, {data.image_shape}, labels {data.label_shape}")
+
+    def _build_networks(self):
+        data = self.training_set
+        self.shape_kwargs = dict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.num_channels)
+        build = lambda kwargs: dnnlib.util.construct_class_by_name(**kwargs, **self.shape_kwargs)
+        self.G = build(self.o.G_kwargs).train().requires_grad_(False).to(self.device)
+        self.D = build(self.o.D_kwargs).train().requires_grad_(False).to(self.device)
+        self.G_ema = copy.deepcopy(self.G).eval()
+        if self.o.resume_pkl is not None and self.o.resume_state is None and self.o.rank == 0:
+            self._say(f"Starting from {self.o.resume_pkl}")
+            with dnnlib.util.open_url(self.o.resume_pkl) as file:
+                source = legacy.load_network_pkl(file)
+            for name in ("G", "D", "G_ema"):
+                misc.copy_params_and_buffers(source[name], getattr(self, name), require_all=False)
+        self.augment_pipe = None
+        if self.o.augment_kwargs is not None and (self.o.augment_p > 0 or self.o.ada_target is not None):
+            pipe = dnnlib.util.construct_class_by_name(**self.o.augment_kwargs)
+            self.augment_pipe = pipe.train().requires_grad_(False).to(self.device)
+            self.augment_pipe.p.fill_(self.o.augment_p)
+        if self.o.rank == 0 and self.o.resume_state is None:
+            self._print_summaries()
+
+    def _print_summaries(self):
+        G, D = copy.deepcopy(self.G).eval(), copy.deepcopy(self.D).eval()
+        z = torch.zeros([self.o.batch_gpu, G.z_dim], device=self.device)
+        c = torch.zeros([self.o.batch_gpu, G.c_dim], device=self.device)
+        with torch.no_grad(), _preserved_randomness():
+            img = misc.print_module_summary(G, [z, c])
+            misc.print_module_summary(D, [img, c])
+
+    def _build_phases(self):
+        self.loss_modules = dict(G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D)
+        # The seam of data-parallel training: every process holds the same weights, gradients are averaged.
+        if self.o.num_gpus > 1:
+            self._make_data_parallel()
+        modules = dict(self.loss_modules, augment_pipe=self.augment_pipe)
+        self.loss = dnnlib.util.construct_class_by_name(device=self.device, **modules, **self.o.loss_kwargs)
+        self.phases, self.optimizers = [], {}
+        for name, module, opt_kwargs, interval in (
+            ("G", self.G, self.o.G_opt_kwargs, self.o.G_reg_interval),
+            ("D", self.D, self.o.D_opt_kwargs, self.o.D_reg_interval),
+        ):
+            opt = dnnlib.util.construct_class_by_name(module.parameters(), **_lazy(opt_kwargs, interval))
+            self.optimizers[name] = opt
+            if interval is None:
+                self.phases.append(Phase(f"{name}both", module, opt, 1))
+            else:
+                self.phases += [Phase(f"{name}main", module, opt, 1), Phase(f"{name}reg", module, opt, interval)]
+
+    def _make_data_parallel(self):
+        for name, module in self.loss_modules.items():
+            module.requires_grad_(True)
+            ids = [self.device] if self.device.type == "cuda" else None
+            wrapped = torch.nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+            module.requires_grad_(False)
+            self.loss_modules[name] = wrapped
+
+    def _build_state(self):
+        self.stats = training_stats.Collector(regex=".*")
+        self.signs = training_stats.Collector(regex="Loss/signs/real")
+        modules = dict(G=self.G, D=self.D, G_ema=self.G_ema)
+        if self.augment_pipe is not None:
+            modules["augment_pipe"] = self.augment_pipe
+        collectors = dict(stats=self.stats, signs=self.signs)
+        self.state = TrainingState(modules, self.optimizers, self.loss, collectors)
+        self._restored_randomness = None
+        if self.o.resume_state is not None:
+            self._restored_randomness = self.state.load(self.o.resume_state)
+            self._say(f"Continuing at {self.state.cur_nimg / 1000:.1f} kimg from {self.o.resume_state}")
+
+    # Logs
+
+    def _open_logs(self):
+        self.stats_file = self.tensorboard = None
+        if self.o.rank != 0:
+            return
+        path = os.path.join(self.o.run_dir, "stats.jsonl")
+        if self.o.resume_state is not None and os.path.exists(path):
+            os.truncate(path, min(self.state.stats_bytes, os.path.getsize(path)))
+        self.stats_file = open(path, "ab" if self.o.resume_state is not None else "wb")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge = self.state.cur_nimg // 1000 if self.o.resume_state is not None else None
+            self.tensorboard = SummaryWriter(self.o.run_dir, purge_step=purge)
+        except ImportError:
+            self._say("TensorBoard is not installed; statistics go to stats.jsonl alone.")
+
+    def _say(self, text):
+        if self.o.rank == 0:
+            print(text)
+
+    def _close(self):
+        if self.stats_file is not None:
+            self.stats_file.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+        if self._finished():
+            self._say("Done.")
+
+    # Samples
+
+    def _prepare_samples(self):
+        """Chooses the latents and labels that every grid shows; writes reals.png and fakes_init.png."""
+        data, rng = self.training_set, np.random.RandomState(self.o.random_seed)
+        with _preserved_randomness():
+            self.grid_size, images, labels = setup_snapshot_image_grid(data, self.o.random_seed, self.o.grid_size)
+            z = rng.randn(len(labels), self.G.z_dim).astype(np.float32)
+            self.grid_z = torch.from_numpy(z).to(self.device).split(self.o.batch_gpu)
+            self.grid_c = torch.from_numpy(labels).to(self.device).split(self.o.batch_gpu)
+            reals = [data[i][0] for i in rng.choice(len(data), min(len(data), _HEALTH_SAMPLES), replace=False)]
+            self.real_diversity = health.diversity(np.stack(reals) / 127.5 - 1)
+            if self.o.rank == 0 and self.o.resume_state is None:
+                save_image_grid(images, self._in_run_dir("reals.png"), drange=[0, 255], grid_size=self.grid_size)
+                self._save_fakes("fakes_init.png")
+
+    def _fakes(self, limit=None):
+        """Images of the EMA generator for the fixed latents, [N, C, H, W]."""
+        count = len(self.grid_z) if limit is None else -(-limit // self.o.batch_gpu)
+        with torch.no_grad():
+            batches = [
+                self.G_ema(z=z, c=c, noise_mode="const").cpu() for z, c in zip(self.grid_z[:count], self.grid_c[:count])
+            ]
+        return torch.cat(batches)[:limit]
+
+    def _save_fakes(self, name):
+        save_image_grid(self._fakes(), self._in_run_dir(name), drange=[-1, 1], grid_size=self.grid_size)
+
+    def _in_run_dir(self, name):
+        return os.path.join(self.o.run_dir, name)
+
+    # One step
+
+    def _start_loader(self):
+        o = self.o
+        sampler = misc.InfiniteSampler(
+            self.training_set, rank=o.rank, num_replicas=o.num_gpus, seed=o.random_seed, start=self.state.cur_nimg
+        )
+        local_batch = o.batch_size // o.num_gpus
+        loader = torch.utils.data.DataLoader(
+            self.training_set, sampler=sampler, batch_size=local_batch, **_loader_kwargs(o.data_loader_kwargs)
+        )
+        self.batches = iter(loader)
+        if self._restored_randomness is not None:  # after everything that draws numbers while a run starts
+            set_random_state(self._restored_randomness)
+
+    def _fetch_batch(self):
+        """Real images and labels, and latents and labels for every phase, in parts of batch_gpu."""
+        o = self.o
+        img, c = next(self.batches)
+        img = img.to(self.device, non_blocking=True).to(torch.float32) / 127.5 - 1
+        real = list(zip(img.split(o.batch_gpu), c.to(self.device, non_blocking=True).split(o.batch_gpu)))
+        per_phase = o.batch_size // o.num_gpus
+        z = torch.randn([len(self.phases) * per_phase, self.G.z_dim], device=self.device)
+        data = self.training_set
+        labels = [data.get_label(np.random.randint(len(data))) for _ in range(len(self.phases) * per_phase)]
+        labels = torch.from_numpy(np.stack(labels)).to(self.device, non_blocking=True)
+        parts = zip(z.split(per_phase), labels.split(per_phase))
+        return real, [list(zip(z.split(o.batch_gpu), c.split(o.batch_gpu))) for z, c in parts]
+
+    def _train_batch(self):
+        real, generated = self._fetch_batch()
+        for phase, gen in zip(self.phases, generated):
+            if self.state.batch_idx % phase.interval == 0:
+                start = self._clock()
+                self._run_phase(phase, real, gen)
+                phase.seconds += self._clock() - start
+                phase.steps += 1
+
+    def _run_phase(self, phase, real, gen):
+        """Accumulates the gradients of all parts of the batch, and takes one optimizer step."""
+        phase.opt.zero_grad(set_to_none=True)
+        phase.module.requires_grad_(True)
+        last = len(real) - 1
+        for i, ((real_img, real_c), (gen_z, gen_c)) in enumerate(zip(real, gen)):
+            self.loss.accumulate_gradients(
+                phase=phase.name,
+                real_img=real_img,
+                real_c=real_c,
+                gen_z=gen_z,
+                gen_c=gen_c,
+                sync=i == last,
+                gain=phase.interval,
+            )
+        phase.module.requires_grad_(False)
+        grads = [p.grad for p in phase.module.parameters() if p.grad is not None]
+        if grads:
+            sums = torch.stack([g.sum() for g in grads])
+            training_stats.report("Health/nonfinite_steps", (~sums.isfinite()).any().float())
+            for grad in grads:
+                torch.nan_to_num(grad, nan=0, posinf=1e5, neginf=-1e5, out=grad)
+            phase.opt.step()
+
+    @torch.no_grad()
+    def _update_ema(self):
+        half_life = self.o.ema_kimg * 1000
+        if self.o.ema_rampup is not None:
+            half_life = min(half_life, self.state.cur_nimg * self.o.ema_rampup)
+        keep = 0.5 ** (self.o.batch_size / max(half_life, 1e-8))
+        for ema, now in zip(self.G_ema.parameters(), self.G.parameters()):
+            ema.lerp_(now, 1 - keep)
+        for ema, now in zip(self.G_ema.buffers(), self.G.buffers()):
+            ema.copy_(now)
+
+    def _adapt_augmentation(self):
+        """ADA: raises p while D is too sure of the reals, lowers it otherwise; p stays in [0, 1]."""
+        if self.augment_pipe is None or self.o.ada_target is None or self.state.batch_idx % self.o.ada_interval != 0:
+            return
+        self.signs.update()
+        direction = np.sign(self.signs["Loss/signs/real"] - self.o.ada_target)
+        step = direction * self.o.batch_size * self.o.ada_interval / (self.o.ada_kimg * 1000)
+        self.augment_pipe.p.copy_((self.augment_pipe.p + step).clamp(0, 1))
+
+    def _report_progress(self):
+        if self.o.progress_fn is not None:
+            self.o.progress_fn(self.state.cur_nimg / 1000, self.o.total_kimg)
+
+    def _finished(self):
+        return self.state.cur_nimg >= self.o.total_kimg * 1000
+
+    def _clock(self):
+        if self.device.type == "cuda":  # a tick's phases are timed as what they cost, not as what was queued
+            torch.cuda.synchronize(self.device)
+        return time.time()
+
+    # Ticks: the first one ends after a single step, to show at once that everything works
+
+    def _tick_is_over(self):
+        s = self.state
+        full = s.cur_nimg >= s.tick_start_nimg + self.o.kimg_per_tick * 1000
+        return full or s.cur_tick == 0 or self._finished()
+
+    def _start_tick(self):
+        for phase in self.phases:
+            phase.seconds, phase.steps = 0.0, 0
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        return dnnlib.EasyDict(start=time.time(), nimg=self.state.cur_nimg)
+
+    def _end_tick(self, tick):
+        """Status line, pictures, statistics, snapshot: in this order, so that a saved state holds all but itself."""
+        s, o = self.state, self.o
+        now = time.time()
+        s.seconds += now - self.started
+        self.started = now
+        fields = self._report_tick(tick, now)
+        relative = health.diversity(self._fakes(_HEALTH_SAMPLES)) / max(self.real_diversity, 1e-8)
+        training_stats.report0("Health/diversity", relative)
+        self.stats.update()
+        problems = self._assess_health()
+        self._say("  ".join(fields) + ("" if problems else "  health ok"))
+        for problem in problems:
+            self._say(f"  health: {problem}")
+        finished = self._finished()
+        due = lambda ticks: finished or s.cur_tick % ticks == 0 if ticks is not None else finished
+        if o.rank == 0 and due(o.image_snapshot_ticks):
+            self._save_fakes(f"fakes{s.cur_nimg // 1000:06d}.png")
+        self._write_stats()
+        snapshot_due = due(o.network_snapshot_ticks)
+        s.cur_tick += 1
+        s.tick_start_nimg = s.cur_nimg
+        if snapshot_due:
+            self._save_snapshot()
+
+    def _report_tick(self, tick, now):
+        """Reports a tick's progress, times and memory; returns the fields of its status line."""
+        s, report = self.state, training_stats.report0
+        kimg = max(s.cur_nimg - tick.nimg, 1) / 1000
+        seconds = now - tick.start
+        p = float(self.augment_pipe.p) if self.augment_pipe is not None else 0.0
+        cpu_gb = psutil.Process(os.getpid()).memory_info().rss / 2**30
+        gpu_gb = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
+        report("Timing/total_hours", s.seconds / 3600)
+        report("Timing/total_days", s.seconds / 86400)
+        for phase in self.phases:
+            if phase.steps:
+                report(f"Timing/{phase.name}", phase.seconds / phase.steps)
+        return [
+            f"tick {report('Progress/tick', s.cur_tick):<5d}",
+            f"kimg {report('Progress/kimg', s.cur_nimg / 1e3):<8.1f}",
+            f"time {dnnlib.util.format_time(report('Timing/total_sec', s.seconds)):<12s}",
+            f"sec/tick {report('Timing/sec_per_tick', seconds):<7.1f}",
+            f"sec/kimg {report('Timing/sec_per_kimg', seconds / kimg):<7.2f}",
+            f"cpumem {report('Resources/cpu_mem_gb', cpu_gb):<6.2f}",
+            f"gpumem {report('Resources/peak_gpu_mem_gb', gpu_gb):<6.2f}",
+            f"augment {report('Progress/augment', p):.3f}",
+        ]
+
+    def _assess_health(self):
+        """Writes health.txt and returns what is wrong, in sentences."""
+        stats = self.stats
+        problems = health.assess(
+            signs_real=stats["Loss/signs/real"],
+            signs_fake=stats["Loss/signs/fake"],
+            augment_p=stats["Progress/augment"],
+            adaptive=self.o.ada_target is not None,
+            nonfinite=stats["Health/nonfinite_steps"],
+            relative_diversity=stats["Health/diversity"],
+        )
+        if self.o.rank == 0:
+            kimg, text = self.state.cur_nimg / 1000, "\n".join(problems) or "All is well."
+            write = lambda file: file.write(f"At {kimg:.1f} kimg:\n{text}\n".encode())
+            write_atomically(self._in_run_dir("health.txt"), write)
+        return problems
+
+    def _write_stats(self):
+        if self.stats_file is None:
+            return
+        values = dict(self.stats.as_dict(), timestamp=time.time())
+        self.stats_file.write((json.dumps(values) + "\n").encode())
+        self.stats_file.flush()
+        if self.tensorboard is not None:
+            step = int(self.state.cur_nimg / 1e3)
+            for name in self.stats.names():
+                self.tensorboard.add_scalar(name, self.stats[name], global_step=step, walltime=values["timestamp"])
+            self.tensorboard.flush()
+
+    # Snapshots
+
+    def _save_snapshot(self):
+        """The networks as a pickle, the state beside it, then the metrics; each file is whole or absent."""
+        networks = dict(
+            G=self.G,
+            D=self.D,
+            G_ema=self.G_ema,
+            augment_pipe=self.augment_pipe,
+            training_set_kwargs=dict(self.o.training_set_kwargs),
+        )
+        if self.o.num_gpus > 1:
+            for module in (self.G, self.D):
+                misc.check_ddp_consistency(module, ignore_regex=r".*\.w_avg")
+        kimg = self.state.cur_nimg // 1000
+        path = self._in_run_dir(f"network-snapshot-{kimg:06d}.pkl")
+        if self.o.rank == 0:
+            networks = {
+                key: copy.deepcopy(value).eval().requires_grad_(False).cpu()
+                if isinstance(value, torch.nn.Module)
+                else value
+                for key, value in networks.items()
+            }
+            write_atomically(path, lambda file: pickle.dump(networks, file))
+            self._save_state(state_path(self.o.run_dir, kimg))
+        self._evaluate_metrics(path)
+
+    def _save_state(self, path):
+        log = self._in_run_dir("log.txt")
+        self.state.log_bytes = os.path.getsize(log) if os.path.exists(log) else 0
+        self.state.stats_bytes = self.stats_file.tell()
+        self.state.save(path)
+        for old in saved_states(self.o.run_dir):  # one is enough to continue from, and they are large
+            if old != path:
+                os.remove(old)
+
+    def _evaluate_metrics(self, snapshot_pkl):
+        for metric in self.o.metrics:
+            with _preserved_randomness():  # otherwise a run would depend on what was measured
+                result = metric_main.calc_metric(
+                    metric=metric,
+                    G=self.G_ema,
+                    dataset_kwargs=self.o.training_set_kwargs,
+                    num_gpus=self.o.num_gpus,
+                    rank=self.o.rank,
+                    device=self.device,
+                )
+            if self.o.rank == 0:
+                metric_main.report_metric(result, run_dir=self.o.run_dir, snapshot_pkl=snapshot_pkl)
+            for name, value in result.results.items():
+                training_stats.report0(f"Metrics/{name}", value)
+
+
+@contextlib.contextmanager
+def _preserved_randomness():
+    """What is drawn inside leaves no trace outside."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)
+
+
+def _lazy(opt_kwargs, interval):
+    """Optimizer options for two kinds of steps that share one optimizer (StyleGAN2, appendix B).
+
+    Together main and regularisation steps are interval + 1 in interval; lr and betas make up for that.
+    """
+    if interval is None:
+        return opt_kwargs
+    ratio = interval / (interval + 1)
+    lr, betas = opt_kwargs["lr"] * ratio, [float(beta) ** ratio for beta in opt_kwargs["betas"]]
+    return dict(opt_kwargs, lr=lr, betas=betas)
+
+
+def _loader_kwargs(kwargs):
+    """`prefetch_factor` means something only with workers, `pin_memory` only with an accelerator."""
+    kwargs = dict(kwargs)
+    if not kwargs.get("num_workers"):
+        kwargs.pop("prefetch_factor", None)
+    kwargs["pin_memory"] = bool(kwargs.get("pin_memory")) and torch.cuda.is_available()
+    return kwargs
