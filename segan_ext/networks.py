@@ -240,7 +240,9 @@ class SEGANGenerator(networks.Generator):
         subspace_init="orthogonal",
     ):
         form = subspace_form or ("full" if subspace_dim is None else "residual")
-        _check_options(mode, form, subspace_form, subspace_dim, subspace_init, w_dim)
+        check_subspace_options(mode, subspace_dim, subspace_form, w_dim)
+        if subspace_init not in ("orthogonal", "identity"):
+            raise ValueError(f"subspace_init must be orthogonal or identity, not {subspace_init!r}")
         super().__init__(
             z_dim,
             c_dim,
@@ -325,18 +327,19 @@ def _control(value, subspace):
     return value
 
 
-def _check_options(mode, form, given_form, dims, init, w_dim):
+def check_subspace_options(mode, subspace_dim, subspace_form, w_dim):
+    """ValueError, in one sentence, unless these arguments of `SEGANGenerator` go together."""
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, not {mode!r}")
-    if form not in FORMS:
-        raise ValueError(f"subspace_form must be one of {', '.join(FORMS)}, not {form!r}")
-    if init not in ("orthogonal", "identity"):
-        raise ValueError(f"subspace_init must be orthogonal or identity, not {init!r}")
-    if given_form is not None and mode != 2:
+    if subspace_form is not None and subspace_form not in FORMS:
+        raise ValueError(f"subspace_form must be one of {', '.join(FORMS)}, not {subspace_form!r}")
+    if subspace_form is not None and mode != 2:
         raise ValueError(f"subspace_form belongs to mode 2, not to mode {mode}")
-    if dims is not None and mode not in (1, 2):
+    if subspace_dim is not None and mode not in (1, 2):
         raise ValueError(f"subspace_dim belongs to modes 1 and 2, not to mode {mode}")
-    if dims is not None and mode == 2 and form != "residual":
-        raise ValueError(f"subspace_dim belongs to the residual form, not to the {form} form")
-    if dims is not None and not 1 <= dims <= w_dim:
-        raise ValueError(f"subspace_dim must lie between 1 and w_dim = {w_dim}, not {dims}")
+    if subspace_dim is not None and subspace_form in ("full", "published"):
+        raise ValueError(f"subspace_dim belongs to the residual form, not to the {subspace_form} form")
+    if subspace_dim is None and subspace_form == "residual":
+        raise ValueError(f"subspace_form residual needs subspace_dim, from 1 to {w_dim}")
+    if subspace_dim is not None and not 1 <= subspace_dim <= w_dim:
+        raise ValueError(f"subspace_dim must lie between 1 and w_dim = {w_dim}, not {subspace_dim}")

@@ -13,6 +13,7 @@ import tqdm
 import tqdm.contrib
 
 import dnnlib
+import legacy
 from training import training_loop
 from training.state import read, saved_states
 
@@ -47,6 +48,57 @@ def open_training_set(kwargs):
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--data: {error}") from error
     return data
+
+
+def adopt_networks(args):
+    """The networks that --resume starts from (None without it); their widths win over the recipe's, and this is said.
+
+    click.UsageError if they cannot be opened, or make images or take labels of another shape than the data's.
+    """
+    if args.get("resume_pkl") is None:
+        return None
+    try:
+        with dnnlib.util.open_url(args["resume_pkl"]) as file:
+            networks = legacy.load_network_pkl(file)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--resume: {args['resume_pkl']} cannot be used ({error})") from error
+    data = dnnlib.util.construct_class_by_name(**args["training_set_kwargs"])
+    for name, ours in (
+        ("img_resolution", data.resolution),
+        ("img_channels", data.num_channels),
+        ("c_dim", data.label_dim),
+    ):
+        theirs = getattr(networks["G_ema"], name)
+        if theirs != ours:
+            raise click.UsageError(
+                f"--resume: its networks have {name} {theirs}, the data set has {ours}; make them equal"
+            )
+    said = []
+    for net, kwargs in (("G", args["G_kwargs"]), ("D", args["D_kwargs"])):
+        for name, value in _widths(networks[net].init_kwargs).items():
+            part = kwargs
+            for key in name[:-1]:
+                part = part.setdefault(key, {})
+            if part.get(name[-1]) != value:
+                said.append(f"{net} {name[-1]} {part.get(name[-1])} → {value}")
+                part[name[-1]] = value
+    if said:
+        print(f"The networks of --resume decide their own shape: {', '.join(said)}.")
+    return networks
+
+
+_SHAPE = ("z_dim", "w_dim", "architecture", "channel_base", "channel_max", "num_layers", "resample_filter", "use_noise")
+
+
+def _widths(init_kwargs, path=()):
+    """{(key, …): value} of the arguments of a network that decide the shapes of its tensors."""
+    found = {}
+    for key, value in init_kwargs.items():
+        if key in _SHAPE:
+            found[(*path, key)] = value
+        elif key.endswith("_kwargs"):
+            found |= _widths(value, (*path, key))
+    return found
 
 
 def start(outdir, description, args, options, dry_run=False):
@@ -104,8 +156,8 @@ def continue_run(run_dir, given, device=None, dry_run=False):
     for name, value in given.items():
         if value is not None and name not in _FREE and value != before.get(name, value):
             raise click.UsageError(
-                f"--{name.replace('_', '-')}: the run in {run_dir} has {before[name]}, and --resume={run_dir} continues "
-                "it exactly; leave the option out, or start a new run from one of its snapshots (--resume=….pkl)"
+                f"--{name.replace('_', '-')}: the run in {run_dir} has {before[name]} and --resume continues it exactly; "
+                "leave the option out, or start a new run from one of its snapshots (--resume=….pkl)"
             )
     if given.get("kimg") is not None:
         args["total_kimg"] = given["kimg"]
@@ -152,14 +204,14 @@ def _summarise(args):
 def _run(args):
     """Calls the loop with a log file, a progress bar and a clean way to stop."""
     run_dir = args["run_dir"]
-    with _terminal_bar(args["total_kimg"]) as progress, _stoppable() as stop_asked:
-        with dnnlib.util.Logger(os.path.join(run_dir, "log.txt"), file_mode="a"):
-            try:
-                training_loop.training_loop(**args, abort_fn=stop_asked, progress_fn=progress)
-            except OSError as error:
-                kept = "its newest snapshot is whole" if saved_states(run_dir) else "it had saved nothing yet"
-                print(f"Error: the run in {run_dir} stopped ({error}); {kept}; --resume={run_dir} continues it.")
-                sys.exit(1)
+    log = os.path.join(run_dir, "log.txt")
+    with _terminal_bar(args["total_kimg"]) as progress, _stoppable() as asked, dnnlib.util.Logger(log, file_mode="a"):
+        try:
+            training_loop.training_loop(**args, abort_fn=asked, progress_fn=progress)
+        except OSError as error:
+            kept = "its newest snapshot is whole" if saved_states(run_dir) else "it had saved nothing yet"
+            print(f"Error: the run in {run_dir} stopped ({error}); {kept}; --resume={run_dir} continues it.")
+            sys.exit(1)
 
 
 @contextlib.contextmanager

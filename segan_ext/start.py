@@ -1,0 +1,45 @@
+"""What `train_segan.py` adds to the host's recipe: default data, subspaces, and their loss."""
+
+import click
+
+from segan_ext.networks import check_subspace_options
+
+
+def default_data():
+    """The built-in avatars at 64×64, drawn once and kept in the cache."""
+    from segan_ext.avatars import cached_avatars  # needs DiceBear, which data of one's own does not
+
+    print("No --data: training on the built-in avatars.")
+    return str(cached_avatars())
+
+
+def add_subspaces(args, options, mode, source):
+    """Makes the arguments of the training loop those of `mode`, or of --mode where that is given.
+
+    source: generator that --resume starts from, or None. Without subspaces of its own it gets ones that leave its
+    images as they are. click.UsageError for options that do not go together.
+    """
+    mode = mode if options["mode"] is None else options["mode"]
+    dims, form = options["subspace_dim"], options["subspace_form"]
+    source_mode = getattr(source, "mode", 0)
+    if source_mode not in (0, mode):
+        raise click.UsageError(f"--resume: its generator has subspaces of mode {source_mode}; use --mode={source_mode}")
+    if mode == 0:
+        for name in ("subspace_dim", "subspace_form", "ortho"):
+            if options[name] is not None:
+                raise click.UsageError(f"--{name.replace('_', '-')}: mode 0 has no subspaces; use --cfg=segan-mode2")
+        return
+    if source_mode != 0:
+        dims, form = source.init_kwargs.get("subspace_dim"), source.init_kwargs.get("subspace_form")
+    try:
+        check_subspace_options(mode, dims, form, args["G_kwargs"]["w_dim"])
+    except ValueError as error:
+        raise click.UsageError(f"--{str(error).replace('subspace_', 'subspace-')}") from error
+    G = args["G_kwargs"]
+    G |= dict(class_name="segan_ext.networks.SEGANGenerator", mode=mode, subspace_dim=dims, subspace_form=form)
+    if source is not None and source_mode == 0:
+        G["subspace_init"] = "identity"
+    ortho = options["ortho"] if options["ortho"] is not None else float(form != "published")
+    if ortho < 0:
+        raise click.UsageError("--ortho: must not be negative; 0 turns the penalty off")
+    args["loss_kwargs"] |= dict(class_name="segan_ext.loss.SEGANLoss", ortho=ortho)

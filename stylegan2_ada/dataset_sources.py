@@ -1,0 +1,232 @@
+"""What dataset_tool.py can read: folders, zips, LSUN, CIFAR-10, MNIST, each with its labels.
+
+Every source is a context manager `path -> Source`, listed in SOURCES. CIFAR's pickles open without running their code.
+"""
+
+import codecs
+import fnmatch
+import gzip
+import json
+import math
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from click import UsageError
+from PIL import Image
+
+Image.init()
+# EPS would start Ghostscript on a file from anywhere; the others are stubs without a decoder.
+FORMATS = [f for f in Image.ID if f not in ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")]
+SUFFIXES = {suffix for suffix, f in Image.registered_extensions().items() if f in FORMATS}
+
+
+class Source(NamedTuple):
+    names: list[str]  # in the order of the data set; relative paths with forward slashes where there are files
+    read: Callable[[str], Any]  # name -> bytes of an image file, or a uint8 array [H, W] or [H, W, 3]
+    labels: dict[str, int] | None = None
+    meta: bytes | None = None  # the source's own dataset.json
+
+
+def images_among(paths):
+    """The paths that look like images, sorted; hidden files and the Mac's resource forks left out."""
+    return sorted(
+        p
+        for p in set(paths)
+        if os.path.splitext(p)[1].lower() in SUFFIXES
+        and not any(part.startswith((".", "__MACOSX")) for part in p.split("/"))
+    )
+
+
+@contextmanager
+def folder_source(path):
+    files = [Path(root, f).relative_to(path).as_posix() for root, _, found in os.walk(path) for f in found]
+    meta = (path / "dataset.json").read_bytes() if "dataset.json" in files else None
+    yield Source(images_among(files), lambda name: (path / name).read_bytes(), meta=meta)
+
+
+@contextmanager
+def zip_source(path):
+    with zipfile.ZipFile(path) as archive:
+        files = archive.namelist()
+        meta = archive.read("dataset.json") if "dataset.json" in files else None
+        yield Source(images_among(files), archive.read, meta=meta)
+
+
+@contextmanager
+def lmdb_source(path):
+    try:
+        import lmdb
+    except ImportError:
+        raise UsageError("--source: an LSUN folder needs the lmdb package; pip install lmdb") from None
+    with lmdb.open(str(path), readonly=True, lock=False) as database:
+        with database.begin() as view, view.cursor() as cursor:
+            names = [key.decode("latin1") for key in cursor.iternext(keys=True, values=False)]
+
+        def read(name):
+            with database.begin() as view:
+                return view.get(name.encode("latin1"))
+
+        yield Source(names, read)
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Rebuilds containers and arrays; refuses every other name, so that no code of a pickle runs."""
+
+    rebuild = np.empty(0).__reduce__()[0]
+    allowed = {
+        "numpy.core.multiarray._reconstruct": rebuild,
+        "numpy._core.multiarray._reconstruct": rebuild,
+        "numpy.ndarray": np.ndarray,
+        "numpy.dtype": np.dtype,
+        "_codecs.encode": codecs.encode,
+    }
+
+    def find_class(self, module, name):
+        if f"{module}.{name}" not in self.allowed:
+            raise pickle.UnpicklingError(f"its pickle asks for {module}.{name}, which is not allowed")
+        return self.allowed[f"{module}.{name}"]
+
+
+@contextmanager
+def cifar_source(path):
+    images, labels = {}, {}
+    with tarfile.open(path, "r:gz") as archive:
+        members = {os.path.basename(m.name): m for m in archive if m.isfile()}
+        for batch in (f"data_batch_{i}" for i in range(1, 6)):
+            if batch not in members:
+                raise ValueError(f"it holds no {batch}")
+            content = ArrayUnpickler(archive.extractfile(members[batch]), encoding="bytes").load()
+            if not {b"data", b"labels"} <= set(content):
+                raise ValueError(f"{batch} lacks data or labels")
+            planes = np.asarray(content[b"data"], dtype=np.uint8).reshape(len(content[b"labels"]), 3, 32, 32)
+            for i, (image, label) in enumerate(zip(planes.transpose(0, 2, 3, 1), content[b"labels"])):
+                images[f"{batch}:{i:05d}"] = image  # [32, 32, 3]
+                labels[f"{batch}:{i:05d}"] = int(label)
+    yield Source(list(images), images.__getitem__, labels)
+
+
+def read_idx(path, magic, dims):
+    """An array of bytes in MNIST's format: magic number, one size per dimension, values."""
+    data = gzip.decompress(path.read_bytes())
+    found, *shape = struct.unpack_from(f">{dims + 1}i", data)
+    if found != magic:
+        raise ValueError(f"{path.name} has the magic number {found}, not {magic}")
+    return np.frombuffer(data, np.uint8, offset=4 * (dims + 1)).reshape(shape)
+
+
+@contextmanager
+def mnist_source(path):
+    labels_path = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
+    if not labels_path.is_file():
+        raise UsageError(f"--source: {labels_path.name} is missing; put it beside {path.name}")
+    images, labels = read_idx(path, 2051, 3), read_idx(labels_path, 2049, 1)
+    if images.shape[1:] != (28, 28) or len(images) != len(labels):
+        raise ValueError(f"shapes {images.shape} and {labels.shape} of images and labels do not go together")
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))  # [N, 32, 32]
+    names = [f"{i:05d}" for i in range(len(images))]
+    yield Source(names, lambda name: images[int(name)], dict(zip(names, labels.tolist())))
+
+
+SOURCES = [  # (kind, is a folder, pattern of the name, opens it); the first that fits is used
+    ("LSUN lmdb folder", True, "*_lmdb", lmdb_source),
+    ("folder of images", True, "*", folder_source),
+    ("zip of images", False, "*.zip", zip_source),
+    ("cifar-10-python.tar.gz", False, "*.tar.gz", cifar_source),
+    ("MNIST train-images-idx3-ubyte.gz", False, "*images-idx3-ubyte.gz", mnist_source),
+]
+
+
+@contextmanager
+def open_source(path):
+    """Open any source of the table; what is broken in it becomes one sentence."""
+    if not path.exists():
+        raise UsageError(f"--source: {path} does not exist; check the path")
+    fits = [
+        (kind, opener)
+        for kind, is_folder, pattern, opener in SOURCES
+        if is_folder == path.is_dir() and fnmatch.fnmatch(path.name.lower(), pattern)
+    ]
+    if not fits:
+        raise UsageError(f"--source: {path.name} is of no known kind; give a " + ", ".join(s[0] for s in SOURCES))
+    kind, opener = fits[0]
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(opener(path))
+        except UsageError:
+            raise
+        except Exception as error:  # zip, tar, gzip, pickle and lmdb each have errors of their own
+            reason = " ".join(str(error).split())
+            raise UsageError(f"--source: {path} is no sound {kind} ({reason}); get it again") from error
+        if not source.names:
+            raise UsageError(f"--source: {path} holds no images; point it at a {kind} that does")
+        yield source
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Labels
+
+
+def label_kind(label):
+    if type(label) is int and label >= 0:
+        return "class numbers"
+    if isinstance(label, list) and label and all(type(x) in (int, float) and math.isfinite(x) for x in label):
+        return f"vectors of {len(label)} numbers"
+    return "other values"
+
+
+def labels_from_json(source):
+    """(labels, classes) from the source's own dataset.json."""
+    cure = "mend it or pass --labels=none"
+    try:
+        content = json.loads(source.meta)
+        labels, classes = content["labels"], content.get("classes")
+        labels = labels if labels is None else dict(labels)
+        classes = classes if isinstance(classes, list) else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f'--source: its dataset.json has no "labels": [["path", label], …]; {cure}') from error
+    if labels is None or not any(label is not None for label in labels.values()):
+        return None, None
+    missing = sorted(map(str, labels.keys() - set(source.names)))
+    unlabelled = [name for name in source.names if labels.get(name) is None]
+    kinds = sorted({label_kind(label) for label in labels.values() if label is not None})
+    if missing:
+        problem = f"labels {len(missing)} missing files (first: {missing[0]})"
+    elif unlabelled:
+        problem = f"has no label for {len(unlabelled)} of {len(source.names)} images (first: {unlabelled[0]})"
+    elif len(kinds) > 1 or kinds == ["other values"]:
+        problem = f"holds {' and '.join(kinds)}, not only class numbers from 0 or only vectors of one length"
+    else:
+        return labels, classes
+    raise UsageError(f"--source: its dataset.json {problem}; {cure}")
+
+
+def labels_from_folders(source):
+    """(labels, classes) from the first folder in each name; a folder around all of them (as zips have) is no class."""
+    parts = [name.split("/") for name in source.names]
+    while all(len(p) > 2 for p in parts) and len({p[0] for p in parts}) == 1:
+        parts = [p[1:] for p in parts]
+    outside = [name for name, p in zip(source.names, parts) if len(p) < 2]
+    if outside:
+        raise UsageError(
+            f"--labels: folders needs every image in a sub-folder, but {len(outside)} of "
+            f"{len(parts)} are in none (first: {outside[0]}); move them or drop --labels"
+        )
+    classes = sorted({p[0] for p in parts})
+    number = {name: i for i, name in enumerate(classes)}
+    return {name: number[p[0]] for name, p in zip(source.names, parts)}, classes
+
+
+def choose_labels(source, labels):
+    if labels == "none":
+        return None, None
+    if labels == "folders":
+        return labels_from_folders(source)
+    return labels_from_json(source) if source.meta is not None else (source.labels, None)

@@ -1,0 +1,385 @@
+"""Turn pictures from many kinds of sources into a data set that training can read.
+
+A run has three steps: open the source, scan every picture and list what does not fit, write the data set. Nothing is
+written before the scan is content, and nothing that existed is replaced before the writing is complete.
+"""
+
+import io
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+from click import UsageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from dataset_sources import FORMATS, SOURCES, choose_labels, open_source
+
+FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
+MODES = {"rgb": "RGB", "grey": "L"}
+EXACT = ("turned upright", "16-bit grey", "1-bit", "palette")  # conversions that need no option
+BLOCK = 32  # results in flight at once; bounds the memory
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One picture: decode, make it L or RGB, crop and resize
+
+
+class Policy(NamedTuple):
+    width: int | None
+    height: int | None
+    transform: str | None
+    resize_filter: str
+    alpha: str | None
+    mode: str | None
+
+
+def decode(data, verify=False):
+    if isinstance(data, np.ndarray):
+        return Image.fromarray(data)
+    if verify:  # checksums, which loading alone does not look at
+        Image.open(io.BytesIO(data), formats=FORMATS).verify()
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image.load()
+    return image
+
+
+def to_grey_or_rgb(image, policy):
+    """(image in mode L or RGB, what had to be done for it). Loss-free steps and those that need a policy alike."""
+    steps = []
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        steps.append("turned upright")
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        steps.append("16-bit grey")  # 65535 / 255 = 257, so 8-bit values that were widened come back exactly
+        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no fixed range of values")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
+        alpha, base = image.getchannel("A"), image.mode[:-1]
+        image = image.convert(base)
+        if alpha.getextrema() != (255, 255):
+            steps.append("alpha")
+            if policy.alpha in ("white", "black"):
+                image = Image.composite(image, Image.new(base, image.size, policy.alpha), alpha)
+    if image.mode not in ("L", "RGB"):
+        steps.append({"1": "1-bit", "P": "palette"}.get(image.mode, image.mode))
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return image.convert(MODES.get(policy.mode, image.mode)), tuple(steps)
+
+
+def layout(size, policy):
+    """(box to cut out, size to bring it to, size of the finished image), or None for an image that is too small."""
+    width, height = size
+    inner = outer = (policy.width or width, policy.height or height)
+    cut = size
+    if policy.transform == "center-crop":
+        cut = (min(size), min(size))
+    elif policy.transform == "center-crop-wide":
+        if width < inner[0] or height < inner[1]:
+            return None
+        scale = min(width / inner[0], height / inner[1])
+        cut = (round(inner[0] * scale), round(inner[1] * scale))
+        outer = (inner[0], inner[0])
+    left, top = (width - cut[0]) // 2, (height - cut[1]) // 2
+    return (left, top, left + cut[0], top + cut[1]), inner, outer
+
+
+def finish(image, policy):
+    """The image as it goes into the data set, in bytes of PNG."""
+    image, _ = to_grey_or_rgb(image, policy)
+    box, inner, outer = layout(image.size, policy)
+    image = image.crop(box)
+    if image.size != inner:
+        image = image.resize(inner, FILTERS[policy.resize_filter])
+    if inner != outer:
+        canvas = Image.new(image.mode, outer)
+        canvas.paste(image, (0, (outer[1] - inner[1]) // 2))
+        image = canvas
+    image.info = {}  # else profile and resolution would be written too
+    out = io.BytesIO()
+    image.save(out, format="png", compress_level=0, optimize=False)
+    return out.getvalue()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scan: look at every picture, then list what does not fit and the option that mends it
+
+
+class Finding(NamedTuple):
+    size: tuple[int, int] | None = None  # of the finished image; None: too small for the transform
+    mode: str = ""
+    steps: tuple[str, ...] = ()
+    error: str = ""  # why it cannot be used at all
+
+
+def inspect(source, name, policy):
+    try:
+        image, steps = to_grey_or_rgb(decode(source.read(name), verify=True), policy)
+    except UnidentifiedImageError:
+        return Finding(error="not an image that Pillow can read")
+    except Exception as error:  # decoders raise what they like on broken files
+        return Finding(error=" ".join(str(error).split()) or type(error).__name__)
+    placed = layout(image.size, policy)
+    return Finding(placed and placed[2], image.mode, steps)
+
+
+def in_order(function, items, what):
+    """Yield function(item) of every item in order, computed in threads, with a progress bar on a terminal."""
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(items), desc=what, unit="img", disable=None) as bar:
+        for start in range(0, len(items), BLOCK):
+            for result in pool.map(function, items[start : start + BLOCK]):
+                yield result
+                bar.update()
+
+
+def some(names, limit=1):
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
+
+
+def size_misfit(sizes, policy):
+    """(what is wrong, cure) with the sizes of the finished images, or None."""
+    usual = sizes.most_common(1)[0][0]
+    square = all(w == h for w, h in sizes)
+    if len(sizes) == 1 and square and usual[0] >= 4 and usual[0].bit_count() == 1:
+        return None
+    side = policy.width or policy.height or max(4, 1 << (min(usual).bit_length() - 1))
+    counts = some([f"{n} of {w}×{h}" for (w, h), n in sizes.most_common()], 6)
+    cure = f"--width={side} --height={side}" + ("" if square else " --transform=center-crop")
+    return f"sizes: {counts}; all must be one square with a power of two of 4 or more as its side", cure
+
+
+def misfits(found, policy, on_bad):
+    """[(what is wrong, cure)] for {name: Finding}."""
+    rows = []
+    bad = [f"{name} ({f.error})" for name, f in found.items() if f.error]
+    good = {name: f for name, f in found.items() if not f.error and f.size}
+    if bad and on_bad == "stop":
+        rows.append((f"{len(bad)} cannot be used: " + some(bad, 10), "--on-bad=skip"))
+    alpha = [name for name, f in good.items() if "alpha" in f.steps]
+    if alpha and policy.alpha is None:
+        rows.append((f"{len(alpha)} with alpha ({some(alpha, 3)}); put on white or black or drop it", "--alpha=white"))
+    foreign = Counter(step for f in good.values() for step in f.steps if step not in EXACT and step != "alpha")
+    if foreign and policy.mode is None:
+        rows.append(("other colour spaces: " + ", ".join(f"{n} {m}" for m, n in foreign.items()), "--mode=rgb"))
+    modes = Counter(f.mode for f in good.values())
+    if len(modes) > 1:
+        rows.append((f"{modes['RGB']} in colour and {modes['L']} grey; make all rgb or all grey", "--mode=rgb"))
+    sizes = Counter(f.size for f in good.values())
+    return rows + [row for row in [sizes and size_misfit(sizes, policy)] if row]
+
+
+def scan(source, names, policy, on_bad):
+    """{name: Finding} of the pictures that can be used; if they do not fit, one UsageError with the whole listing."""
+    found = dict(zip(names, in_order(lambda name: inspect(source, name, policy), names, "Scan")))
+    rows = misfits(found, policy, on_bad)
+    small = sum(not f.error and f.size is None for f in found.values())
+    exact = Counter(step for f in found.values() for step in f.steps if step in EXACT)
+    notes = [f"{n} {step}: converted" for step, n in exact.items()]
+    notes += [f"{small} smaller than {policy.width}×{policy.height}: skipped"] if small else []
+    if rows:
+        lines = [f"{what}: {cure}" for what, cure in rows] + [f"{note}, needs no option" for note in notes]
+        lines += ["all at once: " + " ".join(dict.fromkeys(cure for _, cure in rows))] if len(rows) > 1 else []
+        raise UsageError(
+            f"--source: its {len(names)} images do not fit as they are, and nothing was written; "
+            "found, with the option that mends it:\n  " + "\n  ".join(lines)
+        )
+    bad = [f"{name} ({f.error})" for name, f in found.items() if f.error]
+    notes += [f"{len(bad)} cannot be used: skipped: {some(bad, 10)}"] if bad else []
+    usable = {name: f for name, f in found.items() if f.size}
+    if not usable:
+        raise UsageError("--source: no image is left to write: " + "; ".join(notes))
+    for note in notes:
+        click.echo(note)
+    return usable
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Write
+
+
+def check_dest(source, dest, overwrite):
+    """Refuse a destination whose content would be lost."""
+    if dest == source or dest in source.parents:
+        raise UsageError(f"--dest: {dest} holds the source; name another place")
+    if not dest.exists():
+        return
+    if dest.is_dir() == (dest.suffix.lower() == ".zip"):
+        raise UsageError(f"--dest: {dest} exists and is no {'file' if dest.is_dir() else 'folder'}; name another")
+    content = [] if dest.is_file() else os.listdir(dest)
+    if (dest.is_file() or content) and not overwrite:
+        raise UsageError(f"--dest: {dest} exists; name another or replace it with --overwrite")
+    if content and not all(name == "dataset.json" or re.fullmatch(r"\d{5}", name) for name in content):
+        raise UsageError(f"--dest: {dest} holds more than a data set and is not replaced; name another")
+
+
+@contextmanager
+def writing(source, dest, overwrite):
+    """Give a function save(name, data); all of it appears at `dest` at the end, or nothing does."""
+    temp, old = (dest.with_name(f".{dest.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+
+    def save_file(name, data):
+        (temp / name).parent.mkdir(exist_ok=True)
+        (temp / name).write_bytes(data)
+
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        if dest.suffix.lower() == ".zip":
+            with zipfile.ZipFile(temp, "x") as archive:  # a bare ZipInfo is stored and has a fixed date: same bytes
+                yield lambda name, data: archive.writestr(zipfile.ZipInfo(name), data)
+        else:
+            temp.mkdir()
+            yield save_file
+        check_dest(source, dest, overwrite)  # the scan may have taken long
+        if dest.is_dir():
+            dest.rename(old)  # a folder with content cannot be replaced in one step
+        try:
+            temp.replace(dest)
+        except OSError:
+            if old.exists():
+                old.rename(dest)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UsageError(f"--dest: cannot write {dest} ({error.strerror or error}); name another") from error
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+        with suppress(OSError):
+            temp.unlink()
+
+
+def write(source, usable, labels, classes, policy, save):
+    """Save all images and dataset.json."""
+
+    def render(name):
+        try:
+            return finish(decode(source.read(name)), policy)
+        except Exception as error:
+            raise UsageError(f"--source: {name} has changed since the scan ({error}); run again") from error
+
+    rows = []
+    for i, (name, data) in enumerate(zip(usable, in_order(render, list(usable), "Write"))):
+        rows.append([f"{i // 1000:05d}/img{i:08d}.png", labels and labels[name]])
+        save(rows[-1][0], data)
+    content = {"labels": rows if labels else None} | ({"classes": classes} if classes else {})
+    save("dataset.json", json.dumps(content).encode())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+
+
+def check_options(policy):
+    width, height, transform = policy[:3]
+    if transform and not (width and height):
+        raise UsageError(f"--transform: {transform} needs the size of the result; give --width and --height too")
+    if transform == "center-crop-wide" and height > width:
+        raise UsageError("--height: center-crop-wide makes pictures wider than high; give at most the --width")
+    if transform != "center-crop-wide" and width and height and width != height:
+        raise UsageError(f"--height: must equal --width={width}, as training takes squares")
+    for name, side in (("width", width), ("height", None if transform == "center-crop-wide" else height)):
+        if side and (side < 4 or side.bit_count() != 1):
+            lower = max(4, 1 << (side.bit_length() - 1))
+            raise UsageError(f"--{name}: {side} is not a power of two from 4 on; try {lower} or {2 * lower}")
+
+
+def print_summary(usable, labels, classes, dest):
+    ((size, mode),) = {(f.size, f.mode) for f in usable.values()}
+    click.echo(f"Wrote {len(usable)} images, {size[0]}×{size[1]} {mode}, to {dest}")
+    used = [labels[name] for name in usable] if labels else []
+    if used and isinstance(used[0], int):
+        counts = sorted(Counter(used).items())
+        lines = [f"  {i}{' ' + str(classes[i]) if classes and i < len(classes) else ''}: {n}" for i, n in counts[:20]]
+        click.echo("\n".join([f"{len(counts)} classes:", *lines] + ["  …"] * (len(counts) > 20)))
+
+
+def convert_dataset(
+    source,
+    dest,
+    max_images=None,
+    resize_filter="lanczos",
+    transform=None,
+    width=None,
+    height=None,
+    labels="auto",
+    on_bad="stop",
+    alpha=None,
+    mode=None,
+    overwrite=False,
+):
+    """Scan the images of `source`, then write them as a data set to `dest`, a folder or a .zip; return their number.
+
+    source, dest   paths; SOURCES lists the kinds of source
+    max_images     use only the first ones of the source
+    resize_filter  'box' or 'lanczos'
+    transform      None: resize to width x height (one that is None stays as it is); 'center-crop': the largest centred
+                   square; 'center-crop-wide': cut to width:height, with black bars above and below
+    labels         'auto': those of the source, if any; 'folders': its sub-folders; 'none'
+    on_bad         'stop' or 'skip' at images that cannot be read
+    alpha          transparency: put on 'white' or 'black', or 'drop' it; None: stop at it
+    mode           make all images 'rgb' or 'grey'; None: stop at a mixture
+    overwrite      replace a data set at `dest`
+
+    Raises click.UsageError with a sentence for the user; `dest` is then as it was.
+    """
+    source, dest = Path(source).resolve(), Path(dest).resolve()
+    policy = Policy(width, height, transform, resize_filter, alpha, mode)
+    check_options(policy)
+    check_dest(source, dest, overwrite)
+    with open_source(source) as opened:
+        chosen, classes = choose_labels(opened, labels)
+        usable = scan(opened, opened.names[:max_images], policy, on_bad)
+        with writing(source, dest, overwrite) as save:
+            write(opened, usable, chosen, classes, policy, save)
+    print_summary(usable, chosen, classes, dest)
+    return len(usable)
+
+
+main = click.Command(
+    "dataset_tool",
+    callback=convert_dataset,
+    help=__doc__,
+    params=[
+        click.Option(["--source"], required=True, metavar="PATH", help="; ".join(kind for kind, *_ in SOURCES)),
+        click.Option(["--dest"], required=True, metavar="PATH", help="new folder or .zip"),
+        click.Option(["--max-images"], type=click.IntRange(min=1), help="use only the first ones"),
+        click.Option(["--resize-filter"], type=click.Choice(sorted(FILTERS)), default="lanczos", show_default=True),
+        click.Option(
+            ["--transform"], type=click.Choice(["center-crop", "center-crop-wide"]), help="cut before resizing"
+        ),
+        click.Option(["--width"], type=click.IntRange(min=1), help="of the result"),
+        click.Option(
+            ["--height"], type=click.IntRange(min=1), help="of the result (center-crop-wide: without the bars)"
+        ),
+        click.Option(
+            ["--labels"],
+            type=click.Choice(["auto", "folders", "none"]),
+            default="auto",
+            show_default=True,
+            help="auto: the source's own; folders: sub-folders are classes",
+        ),
+        click.Option(
+            ["--on-bad"],
+            type=click.Choice(["stop", "skip"]),
+            default="stop",
+            show_default=True,
+            help="at images that cannot be read",
+        ),
+        click.Option(["--alpha"], type=click.Choice(["white", "black", "drop"]), help="what to do with transparency"),
+        click.Option(["--mode"], type=click.Choice(["rgb", "grey"]), help="convert all images to it"),
+        click.Option(["--overwrite"], is_flag=True, help="replace a data set at --dest"),
+    ],
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Trains a SEGAN: `python train_segan.py --cfg=segan-mode2 --data=images.zip`."""
+
+import os
+
+import click
+
+from segan_ext import host
+
+host.activate()
+
+import launch  # noqa: E402 (the host has to be on the path)
+import recipe  # noqa: E402
+from segan_ext.presets import PRESETS, for_device  # noqa: E402
+from segan_ext.start import add_subspaces, default_data  # noqa: E402
+
+
+@click.command()
+@click.option(
+    "--cfg",
+    type=recipe.OneOf([*PRESETS, "auto", *recipe.BASE_CONFIGS]),
+    default="segan-mode2",
+    show_default=True,
+    help="Method and recipe; the host's own recipes are mode 0 unless --mode says otherwise",
+)
+@click.option("--mode", type=click.IntRange(0, 3), help="Subspaces: 0 none, 1 feature, 2 style, 3 importance")
+@click.option("--subspace-dim", type=int, help="Dimensions of a subspace (modes 1 and 2; mode 2 in residual form)")
+@click.option("--subspace-form", type=recipe.OneOf(["full", "residual", "published"]), help="Form of mode 2")
+@click.option("--ortho", type=float, help="Weight of the orthonormality penalty  [default: 1; published form: 0]")
+@recipe.train_options
+def main(cfg, **options):
+    """Train a StyleGAN2 generator with linear subspaces in its style layers.
+
+    Without --data it draws and uses the built-in avatars. --resume=RUN_DIR continues a run exactly; --resume=PKL starts
+    from trained networks, whose images a subspace leaves as they are at first.
+    """
+    options = dict(options, cfg=cfg)
+    outdir, dry_run = options["outdir"] or "training-runs", options.pop("dry_run")
+    run_dir = launch.run_to_continue(options["resume"], outdir)
+    if run_dir is not None:
+        launch.continue_run(run_dir, options, options["device"], dry_run)
+        return
+    if (options["gpus"] or 1) != 1:
+        raise click.UsageError("--gpus: this version trains in one process; leave --gpus out")
+    device = launch.choose_device(options["device"])
+    options["data"] = options["data"] or default_data()
+    data = launch.open_training_set(recipe.dataset_kwargs(options))
+    config = PRESETS.get(cfg) or recipe.BASE_CONFIGS.get(cfg) or recipe.auto_config(1, data.resolution)
+    description, args = recipe.build(options, cfg, for_device(config, device), data, device, cores=os.cpu_count() or 1)
+    networks = launch.adopt_networks(args)
+    source = None if networks is None else networks["G_ema"]
+    add_subspaces(args, options, getattr(config, "mode", 0), source)
+    launch.start(outdir, description, args, options, dry_run)
+
+
+if __name__ == "__main__":
+    main()
