@@ -99,10 +99,20 @@ def style_factors(style: str) -> dict[str, list[str] | None]:
 
 
 def render_avatar(
-    style: str, seed: int, index: int, resolution: int, zoom: float = 1
+    style: str,
+    seed: int,
+    index: int,
+    resolution: int,
+    zoom: float = 1,
+    jitter: float = 1,
+    only: dict[str, list[str]] | None = None,
 ) -> tuple[np.ndarray, dict[str, str | float]]:
-    """Draw avatar `index` of the set `seed`: its image, uint8 [H, W, 3], and the value of each of its factors."""
-    options = {"seed": f"{seed}-{index}", "backgroundColor": BACKGROUNDS} | _pose(style, zoom)
+    """Draw avatar `index` of the set `seed`: its image, uint8 [H, W, 3], and the value of each of its factors.
+
+    zoom enlarges the face; jitter says how much tilt, scale and shift vary: 1 as in POSE, 0 not at all; only limits
+    factors to some of their values.
+    """
+    options = {"seed": f"{seed}-{index}", "backgroundColor": BACKGROUNDS} | _pose(style, zoom, jitter) | (only or {})
     avatar = _avatar(_style(style), options)
     return _rasterise(avatar["svg"], resolution), _resolved_factors(style, avatar["options"])
 
@@ -171,14 +181,14 @@ def nearest(name: str, known: dict) -> str:
     return f"nearest: {', '.join(near)}" if near else f"it has {', '.join(known)}"
 
 
-def _pose(style: str, zoom: float) -> dict[str, list[float]]:
+def _pose(style: str, zoom: float, jitter: float) -> dict[str, list[float]]:
     """Ranges of tilt, scale, shift; zoom brings the eyes to the middle, as far as the drawing still fills the image."""
-    pose = {name: list(span) for name, span in POSE.items()}
-    pose["scale"] = [zoom * end for end in POSE["scale"]]
+    pose = {name: [jitter * end for end in span] for name, span in POSE.items()}
+    pose["scale"] = [zoom * (1 + jitter * (end - 1)) for end in POSE["scale"]]
     if zoom > 1:
         for name, centre in zip(("translateX", "translateY"), eye_centre(style), strict=True):
             shift = round(float(np.clip((50 - centre) * zoom, -50 * (zoom - 1), 50 * (zoom - 1))), 2)
-            pose[name] = [shift + end for end in POSE[name]]
+            pose[name] = [shift + end for end in pose[name]]
     return pose
 
 

@@ -7,6 +7,7 @@ from segan_ext import host
 host.activate()
 
 from segan_ext.avatars import avatars  # noqa: E402 (the host has to be on the path)
+from segan_ext.explore import explore, samples  # noqa: E402
 
 
 @click.group()
@@ -15,3 +16,5 @@ def main():
 
 
 main.add_command(avatars)
+main.add_command(explore)
+main.add_command(samples)

@@ -298,8 +298,8 @@ class SEGANGenerator(networks.Generator):
     def edited(self, factors={}, offsets={}):
         """Inside, in this thread or task only, subspaces are controlled by these factors and offsets.
 
-        factors, offsets: {(L, N): scalar or [K]}. Contexts nest; the inner one counts where both name an address.
-        ValueError for an address that this generator does not have, or a vector of another length than K.
+        factors, offsets: {(L, N): scalar, [K], or [N, K] for N images}. Contexts nest; the inner one counts where both
+        name an address. ValueError for an address that this generator does not have, or a length that is not K.
         """
         subspaces = self.subspaces()
         edits = dict(_edits.get())
@@ -320,7 +320,7 @@ def _control(value, subspace):
     if value is None:
         return None
     value = torch.as_tensor(value, dtype=torch.float32)
-    if value.ndim > 1 or (value.ndim == 1 and len(value) != subspace.dims):
+    if value.ndim > 2 or (value.ndim > 0 and value.shape[-1] != subspace.dims):
         raise ValueError(
             f"a control of {subspace.address} is a number or {subspace.dims} of them, not {list(value.shape)}"
         )

@@ -155,8 +155,9 @@ def continue_run(run_dir, given, device=None, dry_run=False):
     before = args.pop("options", {})
     for name, value in given.items():
         if value is not None and name not in _FREE and value != before.get(name, value):
+            option = f"--{name.replace('_', '-')}"
             raise click.UsageError(
-                f"--{name.replace('_', '-')}: the run in {run_dir} has {before[name]} and --resume continues it exactly; "
+                f"{option}: the run in {run_dir} has {before[name]}, and --resume continues it exactly; "
                 "leave the option out, or start a new run from one of its snapshots (--resume=….pkl)"
             )
     if given.get("kimg") is not None:

@@ -298,7 +298,7 @@ def _schedule(options, config, device):
     args = dict(total_kimg=_positive(options, "kimg", config.kimg), kimg_per_tick=_or(options, "tick", config.tick))
     args |= dict(image_snapshot_ticks=snap, network_snapshot_ticks=snap, metrics=_metrics(options))
     args |= dict(cudnn_benchmark=not options["nobench"], allow_tf32=bool(options["allow_tf32"]))
-    return args | dict(grid_size=_grid(options["grid"]) or ([8, 8] if on_cpu else None))
+    return args | dict(grid_size=parse_grid(options["grid"]) or ([8, 8] if on_cpu else None))
 
 
 def _metrics(options):
@@ -313,7 +313,8 @@ def _metrics(options):
     return names
 
 
-def _grid(text):
+def parse_grid(text):
+    """[columns, rows] of a text like 8x4, or None of None; click.UsageError for any other."""
     if text is None:
         return None
     try:

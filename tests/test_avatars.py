@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from segan_ext import avatar_drawing as drawing
 from segan_ext import avatars as av
 
 pytest.importorskip("dicebear")
@@ -59,8 +60,8 @@ def test_same_bytes_for_any_number_of_workers(archive, tmp_path):
 
 def test_a_longer_set_begins_with_the_shorter_and_seeds_differ(archive):
     images, _ = read(archive)
-    image, _ = av.render_avatar("toon-head", seed=5, index=7, resolution=RESOLUTION)
-    other, _ = av.render_avatar("toon-head", seed=6, index=7, resolution=RESOLUTION)
+    image, _ = drawing.render_avatar("toon-head", seed=5, index=7, resolution=RESOLUTION)
+    other, _ = drawing.render_avatar("toon-head", seed=6, index=7, resolution=RESOLUTION)
     assert np.array_equal(image, images["00000/img00000007.png"])
     assert not np.array_equal(image, other)
 
@@ -95,43 +96,43 @@ def test_label_is_the_factor(archive):
 def test_factor_rows_draw_their_images(archive):
     images, description = read(archive)
     for index, image in enumerate(images.values()):
-        assert np.array_equal(av.render("toon-head", decode(description, index), RESOLUTION), image)
+        assert np.array_equal(drawing.render("toon-head", decode(description, index), RESOLUTION), image)
 
 
 @pytest.mark.parametrize("style", ["avataaars", "personas", "thumbs", "micah", "stripes", "fun-emoji"])
 def test_factors_draw_their_image_in_other_styles(style):
     for index in range(5):
-        image, factors = av.render_avatar(style, seed=1, index=index, resolution=24)
-        assert list(factors) == list(av.style_factors(style))
-        assert np.array_equal(av.render(style, factors, 24, seed=f"1-{index}"), image)
+        image, factors = drawing.render_avatar(style, seed=1, index=index, resolution=24)
+        assert list(factors) == list(drawing.style_factors(style))
+        assert np.array_equal(drawing.render(style, factors, 24, seed=f"1-{index}"), image)
 
 
 def test_every_factor_changes_the_image(archive):
     _, description = read(archive)
     factors = decode(description, 0) | {"beardVariant": "chin", "rearHairVariant": "longWavy"}
-    image = av.render("toon-head", factors, 64)
-    for name, values in av.style_factors("toon-head").items():
+    image = drawing.render("toon-head", factors, 64)
+    for name, values in drawing.style_factors("toon-head").items():
         other = factors[name] * 0.9 - 1 if values is None else next(v for v in values if v != factors[name])
         other = 1.5 if name == "scale" else other
-        assert not np.array_equal(av.render("toon-head", factors | {name: other}, 64), image), name
+        assert not np.array_equal(drawing.render("toon-head", factors | {name: other}, 64), image), name
 
 
 def test_pose_is_what_was_drawn():
     still = {"rotate": 0.0, "scale": 1.0, "translateX": 0.0, "translateY": 0.0}
-    _, factors = av.render_avatar("toon-head", seed=0, index=0, resolution=64)
-    image = av.render("toon-head", factors | still, 64)
-    shifted = av.render("toon-head", factors | still | {"translateX": 12.5}, 64)
+    _, factors = drawing.render_avatar("toon-head", seed=0, index=0, resolution=64)
+    image = drawing.render("toon-head", factors | still, 64)
+    shifted = drawing.render("toon-head", factors | still | {"translateX": 12.5}, 64)
     assert np.array_equal(shifted[:, 8:], image[:, :-8])  # 12.5 % of 64 pixels
-    turned = av.render("toon-head", factors | still | {"rotate": 180.0}, 64).astype(int)
+    turned = drawing.render("toon-head", factors | still | {"rotate": 180.0}, 64).astype(int)
     assert np.abs(turned[::-1, ::-1] - image).mean() < 1  # rotated by float arithmetic, so edges differ a little
 
 
 def test_zoom_is_part_of_the_scale_and_shows_more_eyes():
     def eyes(zoom):
-        drawn = [av.render_avatar("avataaars", 0, i, 32, zoom) for i in range(12)]
+        drawn = [drawing.render_avatar("avataaars", 0, i, 32, zoom) for i in range(12)]
         assert all(1.0 * zoom <= factors["scale"] <= 1.2 * zoom for _, factors in drawn)
-        masks = [av.render_mask("avataaars", factors, 32, f"0-{i}") for i, (_, factors) in enumerate(drawn)]
-        return np.mean(np.equal(masks, av.CLASSES.index("eyes")))
+        masks = [drawing.render_mask("avataaars", factors, 32, f"0-{i}") for i, (_, factors) in enumerate(drawn)]
+        return np.mean(np.equal(masks, drawing.CLASSES.index("eyes")))
 
     assert eyes(1.5) > 1.5 * eyes(1)
 
@@ -140,11 +141,11 @@ def test_masks_fit_the_images(archive):
     images, description = read(archive)
     masks, mask_description = read(av.mask_path(archive))
     assert list(masks) == list(images)
-    assert mask_description["classes"] == list(av.CLASSES)
-    counts, exact = np.zeros(len(av.CLASSES), int), []
+    assert mask_description["classes"] == list(drawing.CLASSES)
+    counts, exact = np.zeros(len(drawing.CLASSES), int), []
     for index, (name, mask) in enumerate(masks.items()):
         assert mask.shape == (RESOLUTION, RESOLUTION) and mask.dtype == np.uint8
-        counts += np.bincount(mask.ravel(), minlength=len(av.CLASSES))  # fails for an index beyond the classes
+        counts += np.bincount(mask.ravel(), minlength=len(drawing.CLASSES))  # fails for an index beyond the classes
         colour = bytes.fromhex(decode(description, index)["backgroundColor"][1:])
         background = mask == 0
         inner = ~grow(~background)  # an edge pixel is blended with what adjoins
@@ -153,21 +154,21 @@ def test_masks_fit_the_images(archive):
         assert inner.sum() > 50 and np.mean(error == 0) > 0.9 and error.max() < 128
         exact.append(np.mean(error == 0))
     assert np.mean(exact) > 0.98
-    seen = {name for name, count in zip(av.CLASSES, counts, strict=True) if count}
+    seen = {name for name, count in zip(drawing.CLASSES, counts, strict=True) if count}
     assert {"background", "skin", "hair", "eyes", "brows", "mouth", "beard", "clothes"} <= seen
 
 
 @pytest.mark.parametrize(("name", "part"), [("hairColor", "hair"), ("clothesColor", "clothes"), ("skinColor", "skin")])
 def test_recolouring_a_part_changes_only_its_pixels(name, part):
     for index in range(6):
-        _, factors = av.render_avatar("toon-head", seed=2, index=index, resolution=64)
+        _, factors = drawing.render_avatar("toon-head", seed=2, index=index, resolution=64)
         factors |= {"beardVariant": "none"}  # beard and brows have the colour of the hair
-        mask = av.render_mask("toon-head", factors, 64)
-        colours = [c for c in av.style_factors("toon-head")[name] if c not in ("none", factors[name])]
-        images = [av.render("toon-head", factors | {name: c}, 64).astype(int) for c in (factors[name], colours[0])]
+        mask = drawing.render_mask("toon-head", factors, 64)
+        colours = [c for c in drawing.style_factors("toon-head")[name] if c not in ("none", factors[name])]
+        images = [drawing.render("toon-head", factors | {name: c}, 64).astype(int) for c in (factors[name], colours[0])]
         changed = np.abs(images[0] - images[1]).max(-1) > 40  # less is the blend at an edge
-        own = mask == av.CLASSES.index(part)
-        allowed = own | ((mask == av.CLASSES.index("brows")) if part == "hair" else False)
+        own = mask == drawing.CLASSES.index(part)
+        allowed = own | ((mask == drawing.CLASSES.index("brows")) if part == "hair" else False)
         assert changed[~grow(allowed)].mean() < 0.005
         assert changed[own].mean() > 0.25  # an open jacket is mostly the white shirt below
 
@@ -176,9 +177,9 @@ def test_recolouring_a_part_changes_only_its_pixels(name, part):
 def test_masks_of_other_styles(style):
     masks = []
     for index in range(12):
-        _, factors = av.render_avatar(style, 0, index, 48)
-        masks.append(av.render_mask(style, factors, 48, seed=f"0-{index}"))
-    seen = {av.CLASSES[label] for label in np.unique(masks)}
+        _, factors = drawing.render_avatar(style, 0, index, 48)
+        masks.append(drawing.render_mask(style, factors, 48, seed=f"0-{index}"))
+    seen = {drawing.CLASSES[label] for label in np.unique(masks)}
     assert {"background", "skin", "hair", "eyes", "mouth"} <= seen
 
 
@@ -224,9 +225,9 @@ def test_errors_say_what_to_do(options, sentence, tmp_path, monkeypatch):
 
 def test_unknown_factor_or_value():
     with pytest.raises(click.UsageError, match="nearest: hairColor"):
-        av.render("toon-head", {"hairColour": "#000000"}, 16)
+        drawing.render("toon-head", {"hairColour": "#000000"}, 16)
     with pytest.raises(click.UsageError, match="its values: agape"):
-        av.render("toon-head", {"mouthVariant": "grin"}, 16)
+        drawing.render("toon-head", {"mouthVariant": "grin"}, 16)
 
 
 def test_command(tmp_path):

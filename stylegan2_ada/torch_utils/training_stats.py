@@ -78,19 +78,20 @@ class Collector:
     def state_dict(self):
         """What this collector knows, and what has been reported that it has not taken in yet (float64 tensors)."""
         totals = dict(_synced_totals(self.names()))
-        zero = torch.zeros(_NUM_MOMENTS, dtype=torch.float64)
-        pending = {name: total - self._seen.get(name, zero) for name, total in totals.items()}
-        return dict(pending=pending, moments={name: m.clone() for name, m in self._moments.items()})
+        copies = lambda sums: {name: value.clone() for name, value in sums.items()}
+        return dict(totals=copies(totals), seen=copies(self._seen), moments=copies(self._moments))
 
     def load_state_dict(self, state):
-        """Goes on where the collector that made `state` was; anything reported before this call is forgotten."""
-        totals = dict(_synced_totals(self.names()))
-        zero = torch.zeros(_NUM_MOMENTS, dtype=torch.float64)
-        names = totals.keys() | state["pending"].keys()
-        self._seen = {name: totals.get(name, zero) - state["pending"].get(name, zero) for name in names}
-        self._moments = {name: m.clone() for name, m in state["moments"].items()}
-        for name in state["pending"]:
+        """Goes on where the collector that made `state` was, in a process that starts from there too.
+
+        Restores the process's totals of these statistics, so that even their rounding is the same.
+        """
+        _synced_totals(self.names())  # drops what was reported before
+        for name, total in state["totals"].items():
+            _totals[name] = total.clone()
             _pending.setdefault(name, {})
+        self._seen = {name: value.clone() for name, value in state["seen"].items()}
+        self._moments = {name: value.clone() for name, value in state["moments"].items()}
 
     def num(self, name):
         """Number of scalars; 0 if nothing was collected."""

@@ -87,10 +87,9 @@ class StyleGAN2Loss(Loss):
                 self._path_length(gen_z, gen_c, sync, gain)
         else:
             regularise = part in ("reg", "both") and self.r1_gamma != 0
-            if main:
-                self._discriminator_fakes(gen_z, gen_c, gain)
+            fake_loss = self._discriminator_fakes(gen_z, gen_c, gain) if main else None
             if main or regularise:
-                self._discriminator_reals(real_img, real_c, sync, gain, main, regularise)
+                self._discriminator_reals(real_img, real_c, sync, gain, fake_loss, regularise)
 
     def _generator_main(self, gen_z, gen_c, sync, gain):
         """G wants its images taken for real ones."""
@@ -119,24 +118,24 @@ class StyleGAN2Loss(Loss):
         (img[:, 0, 0, 0] * 0 + loss).mean().mul(gain).backward()
 
     def _discriminator_fakes(self, gen_z, gen_c, gain):
-        """D wants a low score for generated images."""
+        """D wants a low score for generated images; returns the loss [N, 1]."""
         with torch.no_grad():
             img, _ws = self.run_G(gen_z, gen_c, sync=False)
         logits = self.run_D(img, gen_c, sync=False)  # the reals that follow are the ones to synchronise
         _report_scores("fake", logits)
         loss = softplus(logits)
-        self._fake_loss = loss.detach()
         loss.mean().mul(gain).backward()
+        return loss.detach()
 
-    def _discriminator_reals(self, real_img, real_c, sync, gain, main, regularise):
-        """D wants a high score for real images, and a flat one around them (R1)."""
+    def _discriminator_reals(self, real_img, real_c, sync, gain, fake_loss, regularise):
+        """D wants a high score for real images (unless fake_loss is None), and a flat one around them (R1)."""
         img = real_img.detach().requires_grad_(regularise)
         logits = self.run_D(img, real_c, sync=sync)
         _report_scores("real", logits)
         loss = 0
-        if main:
+        if fake_loss is not None:
             loss = softplus(-logits)
-            training_stats.report("Loss/D/loss", self._fake_loss + loss)
+            training_stats.report("Loss/D/loss", fake_loss + loss)
         if regularise:
             with conv2d_gradfix.no_weight_gradients():
                 (grads,) = torch.autograd.grad(logits.sum(), img, create_graph=True)

@@ -577,7 +577,8 @@ class MinibatchStdLayer(torch.nn.Module):
         with misc.suppress_tracer_warnings():  # inside a trace the batch size is a tensor
             size = int(batch) if self.group_size is None else min(self.group_size, int(batch))
         groups = x.reshape(size, -1, self.num_channels, channels // self.num_channels, height, width)
-        std = (groups.var(dim=0, unbiased=False) + 1e-8).sqrt()  # [N / size, num_channels, C', H, W]
+        variance = (groups - groups.mean(dim=0)).square().mean(dim=0)  # faster than var() on a CPU
+        std = (variance + 1e-8).sqrt()  # [N / size, num_channels, C', H, W]
         std = std.mean(dim=[2, 3, 4]).repeat(size, 1)  # [N, num_channels]
         return torch.cat([x, std[:, :, None, None].expand(-1, -1, height, width)], dim=1)
 

@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import pickle
+import random
 import time
 
 import numpy as np
@@ -138,6 +139,7 @@ class Trainer:
             self.device = torch.device("cuda", options.rank if options.num_gpus > 1 else self.device.index or 0)
             torch.cuda.set_device(self.device)
         seed = options.random_seed * options.num_gpus + options.rank
+        random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
         self.started = time.time()

@@ -1,0 +1,122 @@
+"""Makes images with a trained generator: `python generate.py --network=PKL --seeds=0-35 --outdir=out`."""
+
+import os
+import re
+
+import click
+import numpy as np
+import PIL.Image
+import torch
+
+import dnnlib
+import legacy
+from launch import choose_device
+
+
+class Numbers(click.ParamType):
+    """`1,5,7` or `10-20` (both ends included), as a list."""
+
+    name = "numbers"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, list):
+            return value
+        numbers = []
+        for part in value.replace(" ", "").split(","):
+            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+            if match is None:
+                raise click.UsageError(f"{param.opts[0]}: {part!r} is no number or range; write 1,5,7 or 10-20")
+            first, last = int(match[1]), int(match[2] or match[1])
+            numbers += range(first, last + 1)
+        return numbers
+
+
+def load_generator(network, device):
+    """The EMA generator of a pickle (path or URL), ready for inference. click.UsageError if it cannot be opened."""
+    print(f"Loading networks from {network}...")
+    try:
+        with dnnlib.util.open_url(network) as file:
+            return legacy.load_network_pkl(file)["G_ema"].eval().requires_grad_(False).to(device)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--network: {error}") from error
+
+
+def seed_latents(G, seeds, device):
+    """z [len(seeds), z_dim]: the latent that each seed stands for"""
+    z = np.concatenate([np.random.RandomState(seed).randn(1, G.z_dim) for seed in seeds])
+    return torch.from_numpy(z).to(device)
+
+
+def class_label(G, class_idx, count, device):
+    """One-hot labels [count, c_dim]. click.UsageError unless a conditional generator gets a class it has."""
+    label = torch.zeros([count, G.c_dim], device=device)
+    if G.c_dim != 0:
+        if class_idx is None or not 0 <= class_idx < G.c_dim:
+            raise click.UsageError(f"--class: this network is conditional; give a class from 0 to {G.c_dim - 1}")
+        label[:, class_idx] = 1
+    elif class_idx is not None:
+        print("--class is ignored: this network is not conditional.")
+    return label
+
+
+def to_pictures(images):
+    """Images [N, C, H, W] in [−1, 1] → list of N PIL images"""
+    pixels = (images.permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return [PIL.Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
+
+
+def network_options(command):
+    """Decorator: the options that all scripts around a generator share."""
+    for option in reversed(
+        [
+            click.option("--network", required=True, metavar="PKL", help="Network pickle, a path or a URL"),
+            click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise"),
+            click.option("--outdir", required=True, metavar="DIR", help="Where to save the images"),
+            click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]"),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@network_options
+@click.option("--seeds", type=Numbers(), help="Random seeds, as 0,5,10-20")
+@click.option("--trunc", "truncation_psi", type=float, default=1, show_default=True, help="Truncation psi")
+@click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
+@click.option("--projected-w", metavar="FILE", help="Use the ws in an .npz of projector.py instead of seeds")
+def main(network, noise_mode, outdir, device, seeds, truncation_psi, class_idx, projected_w):
+    """Generate images with a trained network: one PNG a seed."""
+    if (seeds is None) == (projected_w is None):
+        raise click.UsageError("--seeds: give the seeds to use, or --projected-w, one of the two")
+    device = choose_device(device)
+    G = load_generator(network, device)
+    if projected_w is not None:
+        ws = _load_ws(G, projected_w, device)
+        os.makedirs(outdir, exist_ok=True)
+        for i, w in enumerate(ws):
+            image = G.synthesis(w[None], noise_mode=noise_mode)
+            to_pictures(image)[0].save(os.path.join(outdir, f"proj{i:02d}.png"))
+        return
+    label = class_label(G, class_idx, 1, device)
+    os.makedirs(outdir, exist_ok=True)
+    for i, seed in enumerate(seeds):
+        print(f"Generating image for seed {seed} ({i + 1}/{len(seeds)}) ...")
+        z = seed_latents(G, [seed], device)
+        image = G(z, label, truncation_psi=truncation_psi, noise_mode=noise_mode)
+        to_pictures(image)[0].save(os.path.join(outdir, f"seed{seed:04d}.png"))
+
+
+def _load_ws(G, path, device):
+    """[N, num_ws, w_dim]"""
+    try:
+        ws = torch.from_numpy(np.load(path)["w"]).to(device, torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise click.UsageError(f"--projected-w: {path} is no .npz with an array w ({error})") from error
+    if list(ws.shape[1:]) != [G.num_ws, G.w_dim]:
+        raise click.UsageError(f"--projected-w: w is {list(ws.shape)}, this network takes [N, {G.num_ws}, {G.w_dim}]")
+    return ws
+
+
+if __name__ == "__main__":
+    main()

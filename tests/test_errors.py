@@ -1,0 +1,97 @@
+"""Wrong input gets one sentence that names the option and the cure, exit status 2, and no traceback."""
+
+import io
+
+import PIL.Image
+import pytest
+from helpers import make_dataset, png, run
+
+
+def picture(width, height, mode="RGB"):
+    buffer = io.BytesIO()
+    PIL.Image.new(mode, (width, height)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def damaged():
+    data = bytearray(png())
+    data[len(data) // 2] ^= 255
+    return bytes(data)
+
+
+BROKEN_DATA = {
+    "missing": (None, "does not exist"),
+    "empty zip": (dict(count=0), "holds no images"),
+    "corrupt PNG": (dict(extra={"00000/zz.png": damaged()}), "zz.png is damaged"),
+    "truncated PNG": (dict(extra={"00000/zz.png": png()[:-20]}), "zz.png is damaged"),
+    "sizes differ": (dict(extra={"00000/zz.png": picture(32, 16)}), "images of 2 sizes (16×16, 32×16)"),
+    "not square": (dict(count=0, extra={"a.png": picture(32, 16)}), "not square"),
+    "no power of two": (dict(size=24), "24×24, which is not a power of two"),
+    "alpha": (dict(count=0, extra={"a.png": picture(16, 16, "RGBA")}), "RGBA"),
+    "grey among RGB": (dict(extra={"00000/zz.png": png(mode="L")}), "modes L, RGB"),
+    "label missing": (dict(labels="classes", extra={"00000/zz.png": png()}), "no label for 00000/zz.png"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_DATA)
+@pytest.mark.parametrize("suffix", [".zip", ""])
+def test_broken_data(case, suffix, tmp_path):
+    made, sentence = BROKEN_DATA[case]
+    path = tmp_path / f"data{suffix}"
+    if made is not None:
+        path.mkdir() if not suffix else None
+        make_dataset(path, **made)
+    assert_refused(["--data", path], "--data: ", sentence, tmp_path)
+
+
+def test_a_file_that_is_no_zip(tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"hello")
+    assert_refused(["--data", tmp_path / "x.zip"], "--data: ", "neither a folder nor a zip", tmp_path)
+
+
+BROKEN_OPTIONS = {
+    "--cond=1": "has no labels in dataset.json",
+    "--cfg=segan-mod2": "did you mean segan-mode2?",
+    "--cfg=paper265": "did you mean paper256?",
+    "--aug=adda": "did you mean ada?",
+    "--augpipe=bgcx": "did you mean",
+    "--batch=0": "must be at least 1",
+    "--batch=10": "choose a multiple of 4",
+    "--batch=16 --batch-gpu=5": "choose a divisor",
+    "--p=0.5": "only with --aug=fixed",
+    "--aug=fixed": "needs the probability, --p",
+    "--aug=fixed --p=1.5": "between 0 and 1",
+    "--aug=noaug --augpipe=bgc": "no meaning with --aug=noaug",
+    "--metrics=fid5k": "there is no 'fid5k'",
+    "--device=tpu": "cannot be used here",
+    "--fp32=0": "half precision needs CUDA",
+    "--kimg=0": "must be at least 1",
+    "--gamma=-1": "must not be negative",
+    "--grid=4by4": "COLUMNSxROWS",
+    "--gpus=2": "one process",
+    "--resume=latest": "no run in",
+    "--resume=nonsense.pkl": "cannot be used",
+    "--cfg=segan-mode0 --ortho=1": "mode 0 has no subspaces",
+    "--cfg=segan-mode3 --subspace-dim=8": "modes 1 and 2",
+    "--subspace-dim=65": "between 1 and w_dim = 64",
+    "--subspace-form=publish": "did you mean published?",
+    "--subspace-form=residual": "needs subspace-dim",
+    "--ortho=-1": "must not be negative",
+}
+
+
+@pytest.mark.parametrize("options", BROKEN_OPTIONS)
+def test_broken_options(options, tmp_path):
+    data = make_dataset(tmp_path / "discs.zip", count=8)
+    name = options.split("=")[0] if " " not in options else ""
+    assert_refused([f"--data={data}", *options.split()], name, BROKEN_OPTIONS[options], tmp_path)
+
+
+def assert_refused(args, start, sentence, tmp_path):
+    out = tmp_path / "out"
+    done = run("train_segan.py", f"--outdir={out}", *args, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert sentence in line and start in line, line
+    assert "Traceback" not in done.stderr
+    assert not out.exists()

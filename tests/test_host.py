@@ -1,0 +1,387 @@
+"""Data sets, samplers and grids against golden data; statistics, persistence, downloads and other helpers."""
+
+import hashlib
+import http.server
+import json
+import pickle
+import threading
+import zipfile
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from golden_data import FOLDER
+from helpers import make_dataset, png
+
+import dnnlib
+from torch_utils import custom_ops, misc, persistence, training_stats
+from training import health
+from training.dataset import Dataset, ImageFolderDataset
+from training.training_loop import save_image_grid, setup_snapshot_image_grid
+
+PARITY = json.loads((FOLDER / "rng_parity.json").read_text())
+
+
+def sha256(array):
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def cases(name):
+    return pytest.mark.parametrize("case", PARITY[name]["cases"], ids=range(len(PARITY[name]["cases"])))
+
+
+# Golden order of random numbers
+
+
+def first_indices(count, dataset, **kwargs):
+    stream = iter(misc.InfiniteSampler(dataset, **kwargs))
+    return [int(next(stream)) for _ in range(count)]
+
+
+@cases("InfiniteSampler")
+def test_sampler_golden(case):
+    dataset = range(case["dataset_size"])
+    assert first_indices(60, dataset, **case["kwargs"]) == case["first"]
+    indices = first_indices(1000, dataset, **case["kwargs"])
+    assert sha256(np.array(indices, dtype="<i8")) == case["sha256_first_1000"]
+
+
+@cases("InfiniteSampler")
+def test_sampler_takes_up_where_it_left_off(case):
+    dataset, kwargs = range(case["dataset_size"]), case["kwargs"]
+    start = 60 * kwargs["num_replicas"]
+    assert first_indices(30, dataset, **kwargs, start=start) == first_indices(90, dataset, **kwargs)[60:]
+
+
+class MemoryDataset(Dataset):
+    def __init__(self, labels, **kwargs):
+        self.pixels = np.array(PARITY["Dataset"]["pixels"], dtype=np.uint8)
+        self.labels = labels
+        super().__init__("memory", self.pixels.shape, **kwargs)
+
+    def _load_raw_image(self, raw_idx):
+        return self.pixels[raw_idx]
+
+    def _load_raw_labels(self):
+        return {
+            "none": None,
+            "int": np.array(PARITY["Dataset"]["ints"], dtype=np.int64),
+            "vector": np.array(PARITY["Dataset"]["vectors"], dtype=np.float32),
+        }[self.labels.removesuffix("s")]
+
+
+def check_dataset(dataset, expect):
+    assert len(dataset) == expect["len"]
+    for name in set(expect) - {"len", "items"}:
+        assert getattr(dataset, name) == expect[name], name
+    for i, item in enumerate(expect["items"]):
+        image, label = dataset[i]
+        details = dataset.get_details(i)
+        assert (details.raw_idx, details.xflip) == (item["raw_idx"], item["xflip"])
+        assert details.raw_label.tolist() == item["raw_label"]
+        assert (label.tolist(), label.dtype.name) == (item["label"], item["label_dtype"])
+        assert (sha256(image), image.dtype.name) == (item["image_sha256"], item["image_dtype"])
+
+
+@cases("Dataset")
+def test_dataset_golden(case):
+    check_dataset(MemoryDataset(case["labels"], **case["kwargs"]), case["expect"])
+
+
+@cases("ImageFolderDataset")
+def test_image_folder_golden(case, tmp_path):
+    check_dataset(ImageFolderDataset(FOLDER / case["file"], **case["kwargs"]), case["expect"])
+    folder = tmp_path / case["file"].removesuffix(".zip")
+    zipfile.ZipFile(FOLDER / case["file"]).extractall(folder)
+    check_dataset(ImageFolderDataset(folder, **case["kwargs"]), case["expect"])
+
+
+class ManyPixels(Dataset):
+    def _load_raw_image(self, raw_idx):
+        return np.zeros([1, 4, 4], dtype=np.uint8)
+
+
+@cases("max_size")
+def test_max_size_golden(case):
+    data = ManyPixels("x", [case["size"], 1, 4, 4], max_size=case["max_size"], random_seed=case["random_seed"])
+    indices = [data.get_details(i).raw_idx for i in range(len(data))]
+    assert indices[: len(case["first"])] == case["first"]
+    assert sha256(np.array(indices, dtype="<i8")) == case["sha256"]
+
+
+@cases("setup_snapshot_image_grid")
+def test_grid_golden(case):
+    data = ImageFolderDataset(FOLDER / case["file"], use_labels=case["use_labels"])
+    grid_size, images, labels = setup_snapshot_image_grid(data, random_seed=case["random_seed"])
+    assert list(grid_size) == case["grid_size"] and list(labels.shape) == case["labels_shape"]
+    assert sha256(images) == case["images_sha256"] and sha256(labels) == case["labels_sha256"]
+
+
+@cases("setup_snapshot_image_grid")
+def test_the_first_rows_of_a_smaller_grid_show_what_a_large_one_does(case):
+    data = ImageFolderDataset(FOLDER / case["file"], use_labels=case["use_labels"])
+    _, images, _ = setup_snapshot_image_grid(data, case["random_seed"], grid_size=(32, 2))
+    _, large, _ = setup_snapshot_image_grid(data, case["random_seed"])
+    assert np.array_equal(images, large[:64])
+
+
+@cases("latents")
+def test_seed_latents_golden(case):
+    assert sha256(np.random.RandomState(case["seed"]).randn(1, 512)) == case["sha256"]
+
+
+# Data sets
+
+
+def test_a_zip_is_read_by_several_worker_processes(tmp_path):
+    data = ImageFolderDataset(make_dataset(tmp_path / "discs.zip", count=64))
+    data[0]  # opens the archive in this process before it forks
+    loader = torch.utils.data.DataLoader(data, batch_size=4, num_workers=3)
+    images = torch.cat([images for images, _ in loader])
+    assert torch.equal(images, torch.stack([torch.from_numpy(data[i][0]) for i in range(64)]))
+
+
+def test_dataset_pickles_without_its_open_file(tmp_path):
+    data = ImageFolderDataset(make_dataset(tmp_path / "discs.zip", labels="classes"), use_labels=True)
+    expected = data[3]
+    again = pickle.loads(pickle.dumps(data))
+    assert all(np.array_equal(a, b) for a, b in zip(again[3], expected))
+
+
+def test_save_image_grid(tmp_path):
+    images = np.linspace(-1.5, 1.5, 6)[:, None, None, None] * np.ones([6, 3, 4, 5])
+    save_image_grid(images, tmp_path / "grid.png", drange=[-1, 1], grid_size=(3, 2))
+    pixels = np.asarray(PIL.Image.open(tmp_path / "grid.png"))
+    assert pixels.shape == (8, 15, 3)
+    assert [int(pixels[y, x, 0]) for y in (0, 4) for x in (0, 5, 10)] == [0, 13, 89, 166, 242, 255]
+
+
+# Statistics
+
+
+def test_statistics_between_updates():
+    collector = training_stats.Collector(regex="Test/.*")
+    training_stats.report("Test/a", [1.0, 2.0, 3.0])
+    assert torch.equal(training_stats.report("Test/b", torch.ones(2)), torch.ones(2))
+    assert collector.num("Test/a") == 0 and np.isnan(collector["Test/a"])
+    collector.update()
+    training_stats.report("Test/a", 100)
+    assert (collector.num("Test/a"), collector["Test/a"]) == (3, 2)
+    np.testing.assert_allclose(collector.std("Test/a"), np.std([1, 2, 3]))
+    collector.update()
+    assert collector.mean("Test/a") == 100 and collector.std("Test/a") == 0
+    assert collector.mean("Test/b") == 1  # kept, as nothing new was reported
+    assert set(collector.as_dict()["Test/b"]) == {"num", "mean", "std"}
+
+
+def test_collector_state_continues_where_it_was():
+    first = training_stats.Collector(regex="State/.*")
+    training_stats.report("State/a", [1.0, 2.0])
+    first.update()
+    training_stats.report("State/a", [5.0])
+    state = first.state_dict()
+    other = training_stats.Collector(regex="State/.*")
+    other.load_state_dict(state)
+    assert other["State/a"] == 1.5
+    training_stats.report("State/a", [7.0])
+    for collector in (first, other):
+        collector.update()
+        assert (collector.num("State/a"), collector["State/a"]) == (2, 6)
+
+
+def test_health_speaks_up_when_something_is_wrong():
+    well = dict(signs_real=0.5, signs_fake=-0.5, augment_p=0.3, adaptive=True, nonfinite=0, relative_diversity=0.9)
+    assert health.assess(**well) == []
+    for change, word in [
+        (dict(nonfinite=0.2), "non-finite"),
+        (dict(augment_p=0.9), "augment p is 0.90"),
+        (dict(signs_real=0.97, signs_fake=-0.97, adaptive=False), "memorises"),
+        (dict(relative_diversity=0.1), "collapses"),
+    ]:
+        (sentence,) = health.assess(**(well | change))
+        assert word in sentence
+    nan = float("nan")
+    assert health.assess(nan, nan, nan, True, nan, nan) == []
+    images = torch.randn(8, 3, 32, 32)
+    assert health.diversity(images) > 10 * health.diversity(images[:1] + 0.01 * images)
+
+
+# Persistence
+
+
+@persistence.persistent_class
+class Small(torch.nn.Module):
+    def __init__(self, size, scale=1):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(size) * scale)
+
+
+def test_persistent_objects_carry_source_and_arguments(monkeypatch):
+    small = Small(3, scale=2)
+    assert persistence.is_persistent(small) and not persistence.is_persistent(torch.nn.Linear(1, 1))
+    assert small.init_args == (3,) and small.init_kwargs == {"scale": 2}
+    function, (meta,), *_ = small.__reduce__()
+    assert function is persistence._reconstruct_persistent_obj
+    assert {"type", "version", "module_src", "class_name", "state"} == meta.keys()
+    assert meta["version"] == 6 and meta["class_name"] == "Small" and "class Small" in meta["module_src"]
+    with pytest.raises(pickle.UnpicklingError, match="'Small', a class that is not among"):
+        pickle.loads(pickle.dumps(small))
+    monkeypatch.setattr(persistence, "known_modules", [__name__])
+    assert torch.equal(pickle.loads(pickle.dumps(small)).weight, small.weight)
+
+
+def test_import_hooks_can_change_what_is_rebuilt(monkeypatch):
+    monkeypatch.setattr(persistence, "known_modules", [__name__])
+    monkeypatch.setattr(persistence, "_import_hooks", [])
+    data = pickle.dumps(Small(3)).replace(b"\x8c\x05Small", b"\x8c\x05Smoll")
+    with pytest.raises(pickle.UnpicklingError, match="Smoll"):
+        pickle.loads(data)
+    persistence.import_hook(lambda meta: dnnlib.EasyDict(meta, class_name="Small"))
+    assert pickle.loads(data).weight.shape == (3,)
+
+
+def test_a_pickle_that_names_other_code_is_refused(tmp_path):
+    import legacy
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps(dict(G=Evil(), D=None, G_ema=None)))
+    with path.open("rb") as file, pytest.raises(ValueError, match=r"it names (_?io)\.open"):
+        legacy.load_network_pkl(file)
+    assert not (tmp_path / "ran").exists()
+    with (tmp_path / "x.pkl").open("wb+") as file, pytest.raises(ValueError, match="x.pkl is not a network pickle"):
+        legacy.load_network_pkl(file)
+
+
+# Helpers
+
+
+def test_easy_dict_and_names():
+    d = dnnlib.EasyDict(a=1)
+    d.b = 2
+    del d.a
+    assert d == {"b": 2} and d.b == 2
+    with pytest.raises(AttributeError):
+        d.c  # noqa: B018
+    assert dnnlib.util.get_obj_by_name("np.linalg.norm") is np.linalg.norm
+    assert (
+        dnnlib.util.construct_class_by_name(class_name="torch.nn.Linear", in_features=2, out_features=3).in_features
+        == 2
+    )
+    assert dnnlib.util.call_func_by_name([1, 2], func_name="numpy.sum") == 3
+    assert dnnlib.util.get_top_level_function_name(json.dumps) == "json.dumps"
+    with pytest.raises(ImportError, match="no_such_module.x"):
+        dnnlib.util.get_obj_by_name("no_such_module.x")
+    with pytest.raises(AttributeError, match="Generatr"):
+        dnnlib.util.get_obj_by_name("training.networks.Generatr")
+    assert dnnlib.util.tuple_product((2, 3, 4)) == 24 and dnnlib.util.tuple_product(()) == 1
+    assert dnnlib.util.get_dtype_and_ctype(np.float32)[0] == np.float32
+
+
+@pytest.mark.parametrize(
+    "seconds, text", [(0, "0s"), (59.4, "59s"), (60, "1m 00s"), (3725, "1h 02m 05s"), (90061, "1d 01h 01m")]
+)
+def test_format_time(seconds, text):
+    assert dnnlib.util.format_time(seconds) == text
+
+
+def test_logger_copies_to_a_file_and_restores_the_streams(tmp_path, capsys):
+    with dnnlib.util.Logger(str(tmp_path / "log.txt")):
+        print("héllo")
+    print("after")
+    assert (tmp_path / "log.txt").read_text(encoding="utf-8") == "héllo\n"
+    assert capsys.readouterr().out == "héllo\nafter\n"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    requests = []
+
+    def do_GET(self):
+        self.requests.append(self.path)
+        body = b"x" * 1000
+        if self.path == "/missing":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(2000 if self.path == "/short" else len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        Handler.requests = []
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def test_downloads_are_cached_whole_or_not_at_all(server, tmp_path):
+    open_url = lambda path, **kwargs: dnnlib.util.open_url(server + path, str(tmp_path), 2, verbose=False, **kwargs)
+    for _ in range(2):
+        with open_url("/some/net.pkl") as file:
+            assert file.read() == b"x" * 1000
+    assert Handler.requests == ["/some/net.pkl"]
+    assert open_url("/some/net.pkl", return_filename=True).endswith("_net.pkl")
+    for path in ("/short", "/missing"):
+        with pytest.raises(OSError, match="could not be downloaded"):
+            open_url(path)
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "local").write_bytes(b"abc")
+    assert dnnlib.util.open_url(str(tmp_path / "local")).read() == b"abc"
+
+
+def test_files_are_listed_and_copied(tmp_path):
+    for name in ("a/b.txt", "a/__pycache__/c.pyc", "d.py"):
+        (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "src" / name).write_text(name)
+    found = dnnlib.util.list_dir_recursively_with_ignore(
+        str(tmp_path / "src"), ["__pycache__"], add_base_to_relative=True
+    )
+    assert sorted(relative for _, relative in found) == ["src/a/b.txt", "src/d.py"]
+    dnnlib.util.copy_files_and_create_dirs([(path, str(tmp_path / "to" / rel)) for path, rel in found])
+    assert (tmp_path / "to/src/a/b.txt").read_text() == "a/b.txt"
+
+
+def test_misc_helpers(capsys):
+    assert misc.constant([1, 2]) is misc.constant([1, 2]) and misc.constant(1, shape=[2, 2]).shape == (2, 2)
+    with pytest.raises(AssertionError, match=r"shape is \[2, 3\], expected \[None, 4\]"):
+        misc.assert_shape(torch.zeros(2, 3), [None, 4])
+    source, target = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    misc.copy_params_and_buffers(source, target, require_all=True)
+    assert torch.equal(source.weight, target.weight) and target.weight.requires_grad
+    with pytest.raises(RuntimeError, match="weight has shape"):
+        misc.copy_params_and_buffers(torch.nn.Linear(4, 3), target)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.BatchNorm1d(3))
+    out = misc.print_module_summary(net, [torch.zeros(4, 2)])
+    table = capsys.readouterr().out
+    assert out.shape == (4, 3) and "[4, 3]" in table and "Total" in table and "15" in table.split("Total")[1]
+    doubled = misc.profiled_function(lambda x: 2 * x)
+    assert doubled(3) == 6
+
+
+def test_picture_helper_makes_what_it_says():
+    assert PIL.Image.open(__import__("io").BytesIO(png(8, 4, "L"))).size == (8, 4)
+
+
+@pytest.mark.slow
+def test_plugins_are_built_once_and_explain_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(dnnlib.util, "_cache_dir", str(tmp_path))
+    source = tmp_path / "twice.cpp"
+    source.write_text(
+        "#include <torch/extension.h>\n"
+        'PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.def("twice", [](int x) { return 2 * x; }); }\n'
+    )
+    plugin = custom_ops.get_plugin("twice_plugin", [source])
+    assert plugin.twice(21) == 42 and custom_ops.get_plugin("twice_plugin", [source]) is plugin
+    source.write_text("this is no C++")
+    with pytest.raises(RuntimeError, match="broken_plugin could not be built"):
+        custom_ops.get_plugin("broken_plugin", [source])

@@ -1,0 +1,135 @@
+"""A run that was stopped at any moment and continued ends as one that was left alone, bit for bit."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from helpers import TINY, command, make_dataset, newest, only_run, read_stats, run
+
+from training import state
+
+# ADA, path length, R1, mixing and noise all draw random numbers; a tick of 0.1 kimg makes many snapshots in 1 kimg.
+OPTIONS = ["--cfg=segan-mode2", *TINY, "--kimg=1", "--tick=0.1", "--snap=2", "--seed=3", "--mirror=1"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("data") / "discs.zip", labels="classes")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    run("train_segan.py", *OPTIONS, f"--data={data}", "--cond=1", f"--outdir={out}")
+    return only_run(out)
+
+
+def start(data, out, *options):
+    env = dict(os.environ, OMP_NUM_THREADS="1")
+    args = command("train_segan.py", *OPTIONS, f"--data={data}", "--cond=1", f"--outdir={out}", *options)
+    return subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.time() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+def saved_kimg(out):
+    states = list(out.glob("*/training-state-*.pt"))
+    return max((state.read(str(p))["counters"]["cur_nimg"] for p in states), default=0)
+
+
+def assert_same_end(run_dir, undisturbed):
+    a, b = (state.read(str(newest(d, "training-state-*.pt"))) for d in (run_dir, undisturbed))
+    for part in ("modules", "optimizers", "loss", "random"):
+        assert _flat(a[part]) == _flat(b[part]), part
+    for line, expected in zip(read_stats(run_dir), read_stats(undisturbed), strict=True):
+        for key in expected:
+            assert key.startswith(("Timing", "Resources", "timestamp")) or line[key] == expected[key], key
+    assert tick_lines(run_dir) == tick_lines(undisturbed)
+    assert (run_dir / "fakes000001.png").read_bytes() == (undisturbed / "fakes000001.png").read_bytes()
+
+
+def tick_lines(run_dir):
+    lines = (run_dir / "log.txt").read_text().splitlines()
+    return [line.split("time")[0] for line in lines if line.startswith("tick")]
+
+
+def _flat(value):
+    if isinstance(value, torch.Tensor):
+        return value.dtype, tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {k: _flat(v) for k, v in value.items()}
+    return [_flat(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+@pytest.mark.parametrize("images", [8, 400])
+def test_killed_runs_end_the_same(images, data, undisturbed, tmp_path):
+    process = start(data, tmp_path)
+    wait_for(lambda: saved_kimg(tmp_path) >= images, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run_dir = only_run(tmp_path)
+    assert saved_kimg(tmp_path) < 1000
+    run("train_segan.py", f"--resume={run_dir}")
+    assert_same_end(run_dir, undisturbed)
+
+
+def test_terminated_runs_save_the_step_they_are_in(data, undisturbed, tmp_path):
+    process = start(data, tmp_path)
+    wait_for(lambda: saved_kimg(tmp_path) >= 8, process)
+    before = saved_kimg(tmp_path)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "continues it" in output
+    assert saved_kimg(tmp_path) > before
+    run("train_segan.py", *OPTIONS, f"--data={data}", "--cond=1", f"--outdir={tmp_path}", "--resume=latest")
+    run_dir = only_run(tmp_path)
+    a, b = (state.read(str(newest(d, "training-state-*.pt"))) for d in (run_dir, undisturbed))
+    assert _flat(a["modules"]) == _flat(b["modules"]) and _flat(a["optimizers"]) == _flat(b["optimizers"])
+
+
+def test_a_run_can_be_made_longer(data, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "00000-copy")
+    done = run("train_segan.py", f"--resume={tmp_path / '00000-copy'}", check=False)
+    assert done.returncode == 2 and "raise --kimg" in done.stderr
+    run("train_segan.py", f"--resume={tmp_path / '00000-copy'}", "--kimg=2", "--workers=1")
+    assert saved_kimg(tmp_path) >= 2000
+    done = run("train_segan.py", f"--resume={tmp_path / '00000-copy'}", "--kimg=3", "--gamma=3", check=False)
+    assert done.returncode == 2 and "--gamma: the run in" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_damaged_state_is_named(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "00000-copy")
+    path = newest(tmp_path / "00000-copy", "training-state-*.pt")
+    path.write_bytes(path.read_bytes()[:1000])
+    done = run("train_segan.py", f"--resume={tmp_path / '00000-copy'}", "--kimg=2", check=False)
+    assert done.returncode == 2 and path.name in done.stderr and "damaged" in done.stderr
+
+
+def test_a_full_disk_leaves_the_newest_snapshot_whole(data, tmp_path):
+    """With a limit on the size of files, the snapshot cannot be written."""
+    limited = (
+        f"ulimit -f 100; exec {' '.join(command('train_segan.py', *OPTIONS, f'--data={data}', f'--outdir={tmp_path}'))}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", limited], capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS="1")
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "File too large" in done.stdout and "saved nothing yet" in done.stdout and "Traceback" not in done.stderr
+    run_dir = only_run(tmp_path)
+    assert not list(run_dir.glob("network-snapshot*")) and not list(run_dir.glob("*.tmp"))
+
+
+def test_state_opens_without_code(undisturbed):
+    saved = torch.load(newest(undisturbed, "training-state-*.pt"), weights_only=True)
+    assert saved["counters"]["cur_nimg"] == 1000

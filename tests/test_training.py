@@ -1,0 +1,145 @@
+"""The training commands from end to end: real data, real loop, real files."""
+
+import json
+import math
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from helpers import TINY, make_dataset, newest, only_run, read_stats, run
+
+FORMS = {
+    "mode0": ["--cfg=segan-mode0"],
+    "mode1": ["--cfg=segan-mode1", "--subspace-dim=8"],
+    "mode2": ["--cfg=segan-mode2"],
+    "mode2-residual": ["--cfg=segan-mode2", "--subspace-dim=8"],
+    "mode2-published": ["--cfg=segan-mode2", "--subspace-form=published"],
+    "mode3": ["--cfg=segan-mode3"],
+    "host-recipe-with-subspaces": ["--cfg=auto", "--mode=2"],
+}
+
+
+def check_run_directory(run_dir, kimg):
+    names = {p.name for p in run_dir.iterdir()}
+    assert {"training_options.json", "log.txt", "stats.jsonl", "reals.png", "fakes_init.png", "health.txt"} <= names
+    assert {"network-snapshot-000000.pkl", "fakes000000.png"} <= names
+    assert {f"network-snapshot-{kimg:06d}.pkl", f"fakes{kimg:06d}.png", f"training-state-{kimg:06d}.pt"} <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+    lines = read_stats(run_dir)
+    assert all(math.isfinite(entry["mean"]) for line in lines for key, entry in line.items() if key != "timestamp")
+    for key in ("Loss/G/loss", "Loss/D/loss", "Loss/r1_penalty", "Progress/tick", "Timing/sec_per_kimg"):
+        assert {"num", "mean", "std"} == lines[-1][key].keys()
+    return lines
+
+
+@pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
+def test_every_form_trains(options, tmp_path):
+    data = make_dataset(tmp_path / "discs.zip")
+    run("train_segan.py", *options, *TINY, f"--data={data}", "--kimg=1", f"--outdir={tmp_path / 'out'}")
+    run_dir = only_run(tmp_path / "out")
+    lines = check_run_directory(run_dir, kimg=1)
+    subspaces = options[0] not in ("--cfg=segan-mode0", "--cfg=segan-mode3") and "published" not in options[-1]
+    assert ("Loss/G/ortho" in lines[-1]) == subspaces
+    assert (run_dir / "log.txt").read_text().rstrip().endswith("Done.")
+
+
+@pytest.mark.parametrize(
+    "kind", ["zip", "folder", "labels", "vector-labels", "grey", "32px", "mirror-subset", "batch-gpu", "fixed-aug"]
+)
+def test_every_kind_of_data_trains(kind, tmp_path):
+    made = {
+        "labels": dict(labels="classes"),
+        "vector-labels": dict(labels="vectors"),
+        "grey": dict(mode="L"),
+        "32px": dict(size=32),
+    }.get(kind, {})
+    extra = {
+        "labels": ["--cond=1"],
+        "vector-labels": ["--cond=1"],
+        "mirror-subset": ["--mirror=1", "--subset=17"],
+        "batch-gpu": ["--batch-gpu=4"],
+        "fixed-aug": ["--aug=fixed", "--p=0.5", "--augpipe=bgc"],
+    }.get(kind, [])
+    data = make_dataset(tmp_path / ("data" if kind == "folder" else "data.zip"), **made)
+    out = tmp_path / "out"
+    run("train_segan.py", *TINY, f"--data={data}", "--kimg=1", "--snap=1", *extra, f"--outdir={out}")
+    run_dir = only_run(out)
+    check_run_directory(run_dir, kimg=1)
+    image = PIL.Image.open(run_dir / "fakes000001.png")
+    assert image.mode == ("L" if kind == "grey" else "RGB") and image.size == ((64, 64) if kind == "32px" else (32, 32))
+    conditional = ["--class=1"] if kind in ("labels", "vector-labels") else []
+    made = tmp_path / "made"
+    network = newest(run_dir)
+    run("stylegan2_ada/generate.py", f"--network={network}", "--seeds=0-1,5", f"--outdir={made}", *conditional)
+    assert sorted(p.name for p in made.iterdir()) == ["seed0000.png", "seed0001.png", "seed0005.png"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of mode 2, 1 kimg."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = make_dataset(folder / "discs.zip")
+    run("train_segan.py", *TINY, f"--data={data}", "--kimg=1", f"--outdir={folder / 'out'}")
+    return only_run(folder / "out")
+
+
+def test_snapshot_holds_what_the_reference_format_says(trained):
+    import legacy
+
+    with open(newest(trained), "rb") as file:
+        data = legacy.load_network_pkl(file)
+    assert data.keys() == {"G", "D", "G_ema", "augment_pipe", "training_set_kwargs"}
+    G = data["G_ema"]
+    assert type(G).__name__ == "SEGANGenerator" and not G.training
+    assert data["training_set_kwargs"]["class_name"] == "training.dataset.ImageFolderDataset"
+    assert 0 <= float(data["augment_pipe"].p) <= 1
+    options = json.loads((trained / "training_options.json").read_text())
+    assert options["G_kwargs"]["class_name"] == "segan_ext.networks.SEGANGenerator"
+    assert options["options"]["cfg"] == "segan-mode2"
+    return G
+
+
+def test_edits_of_a_trained_generator(trained):
+    G = test_snapshot_holds_what_the_reference_format_says(trained)
+    z = torch.from_numpy(np.random.RandomState(0).randn(2, G.z_dim))
+    plain = G(z, None, noise_mode="const")
+    with G.edited(offsets={(1, 1): 3.0}):
+        edited = G(z, None, noise_mode="const")
+    assert not torch.equal(plain, edited)
+    with G.edited(factors={(1, 1): 1.0}, offsets={(1, 1): 0.0}):
+        assert torch.equal(plain, G(z, None, noise_mode="const"))
+
+
+def test_style_mixing(trained, tmp_path):
+    args = ["--rows=0,1", "--cols=2-4", "--styles=0-1", f"--network={newest(trained)}", f"--outdir={tmp_path}"]
+    run("stylegan2_ada/style_mixing.py", *args)
+    assert PIL.Image.open(tmp_path / "grid.png").size == (4 * 16, 3 * 16)
+    assert (tmp_path / "1-4.png").exists()
+
+
+def test_transfer_from_a_host_generator_starts_with_its_images(tmp_path):
+    data = make_dataset(tmp_path / "discs.zip")
+    plain = tmp_path / "plain"
+    recipe = ["--cfg=auto", "--channels=8", "--batch=8", "--grid=2x2", "--workers=0", f"--data={data}"]
+    run("stylegan2_ada/train.py", *recipe, "--kimg=1", f"--outdir={plain}")
+    source = newest(only_run(plain))
+    final = PIL.Image.open(newest(only_run(plain), "fakes0*.png"))
+    for name in ("mode1", "mode2", "mode2-residual", "mode2-published", "mode3"):
+        out = tmp_path / name
+        options = [*TINY, *FORMS[name], f"--data={data}", f"--resume={source}", "--kimg=1", f"--outdir={out}"]
+        done = run("train_segan.py", *options)
+        assert "decide their own shape" in done.stdout and "w_dim 64 → 512" in done.stdout
+        first = PIL.Image.open(only_run(out) / "fakes_init.png")
+        assert np.array_equal(first, final), name
+
+
+def test_dry_run_writes_nothing(tmp_path):
+    data = make_dataset(tmp_path / "discs.zip")
+    done = run("train_segan.py", "-n", f"--data={data}", f"--outdir={tmp_path / 'out'}")
+    assert '"mode": 2' in done.stdout and "Dry run" in done.stdout and not (tmp_path / "out").exists()
+
+
+def test_unused_labels_are_mentioned(tmp_path):
+    data = make_dataset(tmp_path / "discs.zip", labels="classes")
+    assert "labels that are not used" in run("train_segan.py", "-n", f"--data={data}").stdout
