@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pickle
 import sys
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,7 @@ _import_hooks = []
 
 # Where classes met in a pickle are looked up by name, imported on demand. A plugin adds its module here.
 known_modules = ["training.networks", "training.augment", "segan_ext.networks"]
+_BESIDE_THE_HOST = str(Path(__file__).resolve().parents[2])  # plugins are found there too
 
 
 def persistent_class(orig_class):
@@ -98,6 +100,8 @@ def _reconstruct_persistent_obj(meta):
 
 
 def _known_class(name):
+    if _BESIDE_THE_HOST not in sys.path:
+        sys.path.append(_BESIDE_THE_HOST)
     for module_name in known_modules:
         try:
             module = importlib.import_module(module_name)
