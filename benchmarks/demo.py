@@ -18,7 +18,7 @@ DATA = "--style=big-ears --resolution=32 --count=6000 --zoom=1.3 --jitter=0.25"
 EYES = "--only=eyesVariant=variant14,variant16,variant20,variant26"
 # Narrow layers, no augmentation (there is no lack of images), and faster learning than for a long run.
 TRAIN = "--cfg=segan-mode2 --channels=64 --channel-base=1024 --aug=noaug --gamma=1 --lrate=0.004 --ema=2"
-SCHEDULE = "--kimg=60 --tick=5 --snap=4 --grid=4x4"
+SCHEDULE = "--kimg=55 --tick=5 --snap=4 --grid=4x4"
 
 
 def run(script, *args):
