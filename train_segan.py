@@ -35,12 +35,8 @@ def main(cfg, **options):
     """
     options = dict(options, cfg=cfg)
     outdir, dry_run = options["outdir"] or "training-runs", options.pop("dry_run")
-    run_dir = launch.run_to_continue(options["resume"], outdir)
-    if run_dir is not None:
-        launch.continue_run(run_dir, options, options["device"], dry_run)
+    if launch.continued(options, outdir, dry_run):
         return
-    if (options["gpus"] or 1) != 1:
-        raise click.UsageError("--gpus: this version trains in one process; leave --gpus out")
     device = launch.choose_device(options["device"])
     options["data"] = options["data"] or default_data()
     data = launch.open_training_set(recipe.dataset_kwargs(options))

@@ -22,8 +22,9 @@ SHARE = {"Gmain": 1, "Greg": 1 / 4, "Dmain": 1, "Dreg": 1 / 16}  # of a step
 def worker(host, resolution, batch):
     """Runs one phase for every name read from stdin, and prints its seconds."""
     sys.path.insert(0, host)
-    import dnnlib
     import torch
+
+    import dnnlib
 
     torch.manual_seed(0)
     shape = dict(c_dim=0, img_resolution=resolution, img_channels=3)

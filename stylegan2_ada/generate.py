@@ -61,7 +61,7 @@ def class_label(G, class_idx, count, device):
 
 def to_pictures(images):
     """Images [N, C, H, W] in [−1, 1] → list of N PIL images"""
-    pixels = (images.permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
+    pixels = (images.cpu() * 127.5 + 128).clamp(0, 255).to(torch.uint8).movedim(1, -1).numpy()
     return [PIL.Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
 
 

@@ -18,7 +18,7 @@ from training import training_loop
 from training.state import read, saved_states
 
 # Options that may change when a run is continued: none of them has a part in the arithmetic.
-_FREE = {"outdir", "snap", "tick", "metrics", "dry_run", "kimg", "nobench", "resume", "workers", "grid"}
+_FREE = {"outdir", "snap", "tick", "metrics", "dry_run", "kimg", "nobench", "resume", "workers", "grid", "device"}
 
 
 def choose_device(name):
@@ -125,7 +125,15 @@ def start(outdir, description, args, options, dry_run=False):
     return run_dir
 
 
-def run_to_continue(resume, outdir):
+def continued(options, outdir, dry_run):
+    """True if --resume means a run, which has then been continued to its end; False if there is a run to start."""
+    run_dir = _run_to_continue(options["resume"], outdir)
+    if run_dir is not None:
+        continue_run(run_dir, options, options["device"], dry_run)
+    return run_dir is not None
+
+
+def _run_to_continue(resume, outdir):
     """The run directory that --resume means, or None if it means networks to start from."""
     if resume == "latest":
         states = [state for name in _listdir(outdir) for state in saved_states(os.path.join(outdir, name))]
@@ -157,7 +165,7 @@ def continue_run(run_dir, given, device=None, dry_run=False):
         if value is not None and name not in _FREE and value != before.get(name, value):
             option = f"--{name.replace('_', '-')}"
             raise click.UsageError(
-                f"{option}: the run in {run_dir} has {before[name]}, and --resume continues it exactly; "
+                f"{option}: the run has {before[name] or 'the default'}, and --resume={run_dir} continues it exactly; "
                 "leave the option out, or start a new run from one of its snapshots (--resume=….pkl)"
             )
     if given.get("kimg") is not None:

@@ -189,6 +189,8 @@ def build(options, config_name, config, data, device, cores):
     click.UsageError, one sentence, for options that do not go together.
     """
     gpus = _positive(options, "gpus", 1)
+    if gpus > 1:
+        raise click.UsageError("--gpus: this version trains in one process; leave --gpus out")
     args = dict(num_gpus=gpus, device=device, random_seed=_or(options, "seed", 0))
     args |= dict(training_set_kwargs=dataset_kwargs(options, data), data_loader_kwargs=_loader(options, device, cores))
     args |= _batches(options, config, gpus)

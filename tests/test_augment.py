@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from golden_data import GoldenFile, case_ids
 
+from golden_data import GoldenFile, case_ids
 from training.augment import AugmentPipe
 
 FILE = GoldenFile("augment.npz")

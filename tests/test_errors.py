@@ -4,6 +4,7 @@ import io
 
 import PIL.Image
 import pytest
+
 from helpers import make_dataset, png, run
 
 
@@ -49,35 +50,36 @@ def test_a_file_that_is_no_zip(tmp_path):
     assert_refused(["--data", tmp_path / "x.zip"], "--data: ", "neither a folder nor a zip", tmp_path)
 
 
-BROKEN_OPTIONS = {
-    "--cond=1": "has no labels in dataset.json",
-    "--cfg=segan-mod2": "did you mean segan-mode2?",
-    "--cfg=paper265": "did you mean paper256?",
-    "--aug=adda": "did you mean ada?",
-    "--augpipe=bgcx": "did you mean",
-    "--batch=0": "must be at least 1",
-    "--batch=10": "choose a multiple of 4",
-    "--batch=16 --batch-gpu=5": "choose a divisor",
-    "--p=0.5": "only with --aug=fixed",
-    "--aug=fixed": "needs the probability, --p",
-    "--aug=fixed --p=1.5": "between 0 and 1",
-    "--aug=noaug --augpipe=bgc": "no meaning with --aug=noaug",
-    "--metrics=fid5k": "there is no 'fid5k'",
-    "--device=tpu": "cannot be used here",
-    "--fp32=0": "half precision needs CUDA",
-    "--kimg=0": "must be at least 1",
-    "--gamma=-1": "must not be negative",
-    "--grid=4by4": "COLUMNSxROWS",
-    "--gpus=2": "one process",
-    "--resume=latest": "no run in",
-    "--resume=nonsense.pkl": "cannot be used",
-    "--cfg=segan-mode0 --ortho=1": "mode 0 has no subspaces",
-    "--cfg=segan-mode3 --subspace-dim=8": "modes 1 and 2",
-    "--subspace-dim=65": "between 1 and w_dim = 64",
-    "--subspace-form=publish": "did you mean published?",
-    "--subspace-form=residual": "needs subspace-dim",
-    "--ortho=-1": "must not be negative",
-}
+BROKEN_OPTIONS = """
+--cond=1 → has no labels in dataset.json
+--cfg=segan-mod2 → did you mean segan-mode2?
+--cfg=paper265 → did you mean paper256?
+--aug=adda → did you mean ada?
+--augpipe=bgcx → did you mean
+--batch=0 → must be at least 1
+--batch=10 → choose a multiple of 4
+--batch=16 --batch-gpu=5 → choose a divisor
+--p=0.5 → only with --aug=fixed
+--aug=fixed → needs the probability, --p
+--aug=fixed --p=1.5 → between 0 and 1
+--aug=noaug --augpipe=bgc → no meaning with --aug=noaug
+--metrics=fid5k → there is no 'fid5k'
+--device=tpu → cannot be used here
+--fp32=0 → half precision needs CUDA
+--kimg=0 → must be at least 1
+--gamma=-1 → must not be negative
+--grid=4by4 → COLUMNSxROWS
+--gpus=2 → one process
+--resume=latest → no run in
+--resume=nonsense.pkl → cannot be used
+--cfg=segan-mode0 --ortho=1 → mode 0 has no subspaces
+--cfg=segan-mode3 --subspace-dim=8 → modes 1 and 2
+--subspace-dim=65 → between 1 and w_dim = 64
+--subspace-form=publish → did you mean published?
+--subspace-form=residual → needs subspace-dim
+--ortho=-1 → must not be negative
+"""
+BROKEN_OPTIONS = dict(line.split(" → ") for line in BROKEN_OPTIONS.strip().splitlines())
 
 
 @pytest.mark.parametrize("options", BROKEN_OPTIONS)

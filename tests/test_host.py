@@ -11,10 +11,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from golden_data import FOLDER
-from helpers import make_dataset, png
 
 import dnnlib
+from golden_data import FOLDER
+from helpers import make_dataset, png
 from torch_utils import custom_ops, misc, persistence, training_stats
 from training import health
 from training.dataset import Dataset, ImageFolderDataset
@@ -137,7 +137,7 @@ def test_seed_latents_golden(case):
 def test_a_zip_is_read_by_several_worker_processes(tmp_path):
     data = ImageFolderDataset(make_dataset(tmp_path / "discs.zip", count=64))
     data[0]  # opens the archive in this process before it forks
-    loader = torch.utils.data.DataLoader(data, batch_size=4, num_workers=3)
+    loader = torch.utils.data.DataLoader(data, batch_size=4, num_workers=2)
     images = torch.cat([images for images, _ in loader])
     assert torch.equal(images, torch.stack([torch.from_numpy(data[i][0]) for i in range(64)]))
 

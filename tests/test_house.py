@@ -4,6 +4,7 @@ import ast
 import re
 
 import pytest
+
 from helpers import ROOT, run
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11

@@ -5,8 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-from golden_data import GoldenFile, case_ids
 
+from golden_data import GoldenFile, case_ids
 from torch_utils import training_stats
 from training import networks
 from training.loss import StyleGAN2Loss

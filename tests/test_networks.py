@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from golden_data import FOLDER, GoldenFile, case_ids
 
+from golden_data import FOLDER, GoldenFile, case_ids
 from training import networks
 
 FILES = {

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from golden_data import GoldenFile, case_ids
 from torch.autograd import gradcheck, gradgradcheck
 
+from golden_data import GoldenFile, case_ids
 from torch_utils.ops import bias_act, conv2d_gradfix, conv2d_resample, fma, grid_sample_gradfix, upfirdn2d
 from training.networks import modulated_conv2d
 

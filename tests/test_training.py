@@ -7,6 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+
+import legacy
 from helpers import TINY, make_dataset, newest, only_run, read_stats, run
 
 FORMS = {
@@ -84,11 +86,13 @@ def trained(tmp_path_factory):
     return only_run(folder / "out")
 
 
-def test_snapshot_holds_what_the_reference_format_says(trained):
-    import legacy
+def load(run_dir):
+    with open(newest(run_dir), "rb") as file:
+        return legacy.load_network_pkl(file)
 
-    with open(newest(trained), "rb") as file:
-        data = legacy.load_network_pkl(file)
+
+def test_snapshot_holds_what_the_reference_format_says(trained):
+    data = load(trained)
     assert data.keys() == {"G", "D", "G_ema", "augment_pipe", "training_set_kwargs"}
     G = data["G_ema"]
     assert type(G).__name__ == "SEGANGenerator" and not G.training
@@ -97,11 +101,10 @@ def test_snapshot_holds_what_the_reference_format_says(trained):
     options = json.loads((trained / "training_options.json").read_text())
     assert options["G_kwargs"]["class_name"] == "segan_ext.networks.SEGANGenerator"
     assert options["options"]["cfg"] == "segan-mode2"
-    return G
 
 
 def test_edits_of_a_trained_generator(trained):
-    G = test_snapshot_holds_what_the_reference_format_says(trained)
+    G = load(trained)["G_ema"]
     z = torch.from_numpy(np.random.RandomState(0).randn(2, G.z_dim))
     plain = G(z, None, noise_mode="const")
     with G.edited(offsets={(1, 1): 3.0}):
@@ -109,6 +112,16 @@ def test_edits_of_a_trained_generator(trained):
     assert not torch.equal(plain, edited)
     with G.edited(factors={(1, 1): 1.0}, offsets={(1, 1): 0.0}):
         assert torch.equal(plain, G(z, None, noise_mode="const"))
+
+
+def test_explore_and_samples_draw_pictures(trained, tmp_path):
+    network = f"--network={newest(trained)}"
+    done = run("-m segan_ext explore", network, f"--dest={tmp_path / 't.png'}", "--rows=3", "--steps=5")
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("L")]
+    assert len(rows) == 3 and float(rows[0][2]) >= float(rows[1][2]) > 0
+    assert PIL.Image.open(tmp_path / "t.png").size == (96 + 5 * 96, 16 + 3 * 96)
+    run("-m segan_ext samples", network, f"--dest={tmp_path / 's.png'}", "--grid=3x2", "--trunc=0.7")
+    assert PIL.Image.open(tmp_path / "s.png").size == (3 * 96, 2 * 96)
 
 
 def test_style_mixing(trained, tmp_path):

@@ -38,8 +38,8 @@ def persistent_class(orig_class):
         raise ValueError(f"{orig_class.__name__} cannot be made persistent: its module has no source file") from error
 
     class Persistent(orig_class):
-        _orig_module_src = source
-        _orig_class_name = orig_class.__name__
+        _embedded_source = source
+        _embedded_name = orig_class.__name__
 
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
@@ -59,8 +59,8 @@ def persistent_class(orig_class):
             if len(reduced) < 3:
                 reduced += [None] * (3 - len(reduced))
             if reduced[0] is not _reconstruct_persistent_obj:
-                meta = dict(type="class", version=_VERSION, module_src=self._orig_module_src)
-                meta |= dict(class_name=self._orig_class_name, state=reduced[2])
+                meta = dict(type="class", version=_VERSION, module_src=self._embedded_source)
+                meta |= dict(class_name=self._embedded_name, state=reduced[2])
                 reduced[:3] = [_reconstruct_persistent_obj, (meta,), None]
             return tuple(reduced)
 
@@ -73,7 +73,7 @@ def persistent_class(orig_class):
 def is_persistent(obj):
     """True for persistent classes and for objects of them."""
     cls = obj if isinstance(obj, type) else type(obj)
-    return "_orig_class_name" in vars(cls)  # a subclass has to be decorated too
+    return "_embedded_name" in vars(cls)  # a subclass has to be decorated too
 
 
 def import_hook(hook):

@@ -88,7 +88,8 @@ _LAST_ROW_2D, _LAST_ROW_3D = [0, 0, 1], [0, 0, 0, 1]
 
 
 def translate2d(tx, ty, **kwargs):
-    return matrix([1, 0, tx], [0, 1, ty], _LAST_ROW_2D, **kwargs)
+    rows = [1, 0, tx], [0, 1, ty]
+    return matrix(*rows, _LAST_ROW_2D, **kwargs)
 
 
 def translate3d(tx, ty, tz, **kwargs):
@@ -96,7 +97,8 @@ def translate3d(tx, ty, tz, **kwargs):
 
 
 def scale2d(sx, sy, **kwargs):
-    return matrix([sx, 0, 0], [0, sy, 0], _LAST_ROW_2D, **kwargs)
+    rows = [sx, 0, 0], [0, sy, 0]
+    return matrix(*rows, _LAST_ROW_2D, **kwargs)
 
 
 def scale3d(sx, sy, sz, **kwargs):

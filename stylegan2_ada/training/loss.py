@@ -41,7 +41,7 @@ class StyleGAN2Loss(Loss):
         self.augment_pipe = augment_pipe
         self.style_mixing_prob, self.r1_gamma = style_mixing_prob, r1_gamma
         self.pl_batch_shrink, self.pl_decay, self.pl_weight = pl_batch_shrink, pl_decay, pl_weight
-        self.pl_mean = torch.zeros([], device=device)
+        self.pl_mean = torch.tensor(0.0, device=device)  # moving average of the path lengths
 
     def run_G(self, z, c, sync):
         """z [N, z_dim], c → images, ws [N, num_ws, w_dim]"""

@@ -653,11 +653,12 @@ class Discriminator(torch.nn.Module):
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
         self.img_resolution_log2 = int(math.log2(img_resolution))
         self.block_resolutions = [2**i for i in range(self.img_resolution_log2, 2, -1)]
-        channels = {4: min(channel_base // 4, channel_max)}
-        channels |= {res: min(channel_base // res, channel_max) for res in self.block_resolutions}
+        channels = {}
+        for res in [*self.block_resolutions, 4]:
+            channels[res] = min(channel_base // res, channel_max)
         fp16_from = _fp16_resolution(img_resolution, num_fp16_res)
-        cmap_dim = channels[4] if cmap_dim is None else cmap_dim
-        cmap_dim = 0 if c_dim == 0 else cmap_dim
+        default = channels[4] if cmap_dim is None else cmap_dim
+        cmap_dim = default if c_dim > 0 else 0
         shared = dict(img_channels=img_channels, architecture=architecture, conv_clamp=conv_clamp)
         first_layer_idx = 0
         for res in self.block_resolutions:
@@ -673,10 +674,9 @@ class Discriminator(torch.nn.Module):
             )
             self.add_module(f"b{res}", block)
             first_layer_idx += block.num_layers
-        if c_dim:
-            self.mapping = MappingNetwork(
-                z_dim=0, c_dim=c_dim, w_dim=cmap_dim, num_ws=None, w_avg_beta=None, **mapping_kwargs
-            )
+        if cmap_dim:
+            labels_only = dict(z_dim=0, num_ws=None, w_avg_beta=None)
+            self.mapping = MappingNetwork(c_dim=c_dim, w_dim=cmap_dim, **labels_only, **mapping_kwargs)
         self.b4 = DiscriminatorEpilogue(channels[4], cmap_dim=cmap_dim, resolution=4, **epilogue_kwargs, **shared)
 
     def forward(self, img, c, **block_kwargs):

@@ -160,14 +160,13 @@ class Trainer:
             self.state.batch_idx += 1
             self._adapt_augmentation()
             self._report_progress()
-            aborted = self.o.abort_fn is not None and self.o.abort_fn()
-            if aborted and not self._finished():
-                self._save_snapshot()
-                self._say(f"Stopped at {self.state.cur_nimg / 1000:.1f} kimg; --resume={self.o.run_dir} continues it.")
-                break
             if self._tick_is_over():
                 self._end_tick(tick)
                 tick = self._start_tick()
+            if self.o.abort_fn is not None and self.o.abort_fn() and not self._finished():
+                self._save_snapshot()
+                self._say(f"Stopped at {self.state.cur_nimg / 1000:.1f} kimg; --resume={self.o.run_dir} continues it.")
+                break
         self._close()
 
     # Construction
@@ -419,10 +418,7 @@ class Trainer:
     def _end_tick(self, tick):
         """Status line, pictures, statistics, snapshot: in this order, so that a saved state holds all but itself."""
         s, o = self.state, self.o
-        now = time.time()
-        s.seconds += now - self.started
-        self.started = now
-        fields = self._report_tick(tick, now)
+        fields = self._report_tick(tick, self._count_seconds())
         relative = health.diversity(self._fakes(_HEALTH_SAMPLES)) / max(self.real_diversity, 1e-8)
         training_stats.report0("Health/diversity", relative)
         self.stats.update()
@@ -440,6 +436,13 @@ class Trainer:
         s.tick_start_nimg = s.cur_nimg
         if snapshot_due:
             self._save_snapshot()
+
+    def _count_seconds(self):
+        """Adds the time since the last call to the run's, and returns what time it is."""
+        now = time.time()
+        self.state.seconds += now - self.started
+        self.started = now
+        return now
 
     def _report_tick(self, tick, now):
         """Reports a tick's progress, times and memory; returns the fields of its status line."""
@@ -508,6 +511,7 @@ class Trainer:
         if self.o.num_gpus > 1:
             for module in (self.G, self.D):
                 misc.check_ddp_consistency(module, ignore_regex=r".*\.w_avg")
+        self._count_seconds()
         kimg = self.state.cur_nimg // 1000
         path = self._in_run_dir(f"network-snapshot-{kimg:06d}.pkl")
         if self.o.rank == 0:
