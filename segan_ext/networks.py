@@ -46,11 +46,7 @@ class LinearSubspace(torch.nn.Module):
 
     def _add_basis(self, rows, identity=False):
         """`U`: [rows, dims] with orthonormal columns, or orthonormal rows where there are fewer of them."""
-        if rows * self.dims > _MAX_ENTRIES:
-            raise ValueError(
-                f"the basis of layer {self.address} would have {rows} × {self.dims} = {rows * self.dims:,} entries, "
-                f"more than {_MAX_ENTRIES:,}; choose --subspace-dim={max(_MAX_ENTRIES // rows, 1)} or less"
-            )
+        check_basis_size(rows, self.dims)
         self.gain = 2.0 ** round(-math.log2(rows) / 2)
         U = torch.eye(rows, self.dims) if identity else torch.nn.init.orthogonal_(torch.empty(rows, self.dims))
         self.U = torch.nn.Parameter(U / self.gain)
@@ -325,6 +321,15 @@ def _control(value, subspace):
             f"a control of {subspace.address} is a number or {subspace.dims} of them, not {list(value.shape)}"
         )
     return value
+
+
+def check_basis_size(rows, dims):
+    """ValueError, with the cure, for a basis that would not fit into memory together with its gradient and moments."""
+    if rows * dims > _MAX_ENTRIES:
+        raise ValueError(
+            f"subspace_dim {dims} would give a basis of {rows} × {dims} = {rows * dims:,} entries, more than "
+            f"{_MAX_ENTRIES:,}; choose --subspace-dim={max(_MAX_ENTRIES // rows, 1)} or less"
+        )
 
 
 def check_subspace_options(mode, subspace_dim, subspace_form, w_dim):

@@ -2,7 +2,7 @@
 
 import click
 
-from segan_ext.networks import check_subspace_options
+from segan_ext.networks import check_basis_size, check_subspace_options
 
 
 def default_data():
@@ -31,11 +31,15 @@ def add_subspaces(args, options, mode, source):
         return
     if source_mode != 0:
         dims, form = source.init_kwargs.get("subspace_dim"), source.init_kwargs.get("subspace_form")
+    G = args["G_kwargs"]
     try:
-        check_subspace_options(mode, dims, form, args["G_kwargs"]["w_dim"])
+        check_subspace_options(mode, dims, form, G["w_dim"])
+        if mode == 1:  # the largest basis is that of the highest resolution
+            resolution, width = args["training_set_kwargs"]["resolution"], G["synthesis_kwargs"]
+            channels = min(width["channel_base"] // resolution, width["channel_max"])
+            check_basis_size(channels * resolution**2, dims or G["w_dim"])
     except ValueError as error:
         raise click.UsageError(f"--{str(error).replace('subspace_', 'subspace-')}") from error
-    G = args["G_kwargs"]
     G |= dict(class_name="segan_ext.networks.SEGANGenerator", mode=mode, subspace_dim=dims, subspace_form=form)
     if source is not None and source_mode == 0:
         G["subspace_init"] = "identity"

@@ -89,6 +89,14 @@ def test_broken_options(options, tmp_path):
     assert_refused([f"--data={data}", *options.split()], name, BROKEN_OPTIONS[options], tmp_path)
 
 
+def test_a_basis_too_large_for_memory(tmp_path):
+    data = make_dataset(tmp_path / "large.zip", count=8, size=256)
+    args = [f"--data={data}", "--cfg=segan-mode1"]
+    assert_refused(
+        args, "--subspace-dim", "536,870,912 entries, more than 268,435,456; choose --subspace-dim=32", tmp_path
+    )
+
+
 def assert_refused(args, start, sentence, tmp_path):
     out = tmp_path / "out"
     done = run("train_segan.py", f"--outdir={out}", *args, check=False)

@@ -203,7 +203,7 @@ def test_options_that_do_not_go_together_are_explained():
 def test_huge_bases_are_refused_with_the_cure():
     from segan_ext.networks import FeatureSubspace
 
-    with pytest.raises(ValueError, match=r"536,870,912 entries.*--subspace-dim=32"):
+    with pytest.raises(ValueError, match=r"536,870,912 entries.*--subspace-dim=32 or less"):
         FeatureSubspace((6, 1), dims=64, channels=128, resolution=256)
 
 

@@ -674,7 +674,7 @@ class Discriminator(torch.nn.Module):
             )
             self.add_module(f"b{res}", block)
             first_layer_idx += block.num_layers
-        if cmap_dim:
+        if self.c_dim:
             labels_only = dict(z_dim=0, num_ws=None, w_avg_beta=None)
             self.mapping = MappingNetwork(c_dim=c_dim, w_dim=cmap_dim, **labels_only, **mapping_kwargs)
         self.b4 = DiscriminatorEpilogue(channels[4], cmap_dim=cmap_dim, resolution=4, **epilogue_kwargs, **shared)
