@@ -112,7 +112,7 @@ def explore_network(G, dest, seed=0, rows=12, sigmas=3.0, steps=7, progress=None
     """Writes a picture of the `rows` strongest dimensions to `dest` and returns those dimensions, strongest first."""
     strongest = rank_dimensions(G, progress=progress)[:rows]
     images = traversal(G, strongest, seed, sigmas, steps)
-    columns = [f"{step:+.1f}σ" if step else "0" for step in np.linspace(-sigmas, sigmas, steps)]
+    columns = [f"{step:+.1f} sd" if step else "0" for step in np.linspace(-sigmas, sigmas, steps)]
     scale = max(96 // images.shape[-1], 1)
     Path(dest).parent.mkdir(parents=True, exist_ok=True)
     draw_traversal(images, [str(dimension) for dimension in strongest], columns, scale).save(dest)
