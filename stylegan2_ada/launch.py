@@ -236,7 +236,7 @@ def _terminal_bar(total_kimg):
         def progress(kimg, _total_kimg):
             if bar.initial == bar.n == 0:  # a continued run starts somewhere else
                 bar.initial = kimg
-            bar.update(kimg - bar.n)
+            bar.update(min(kimg, bar.total) - bar.n)  # the last batch may go a little beyond
 
         try:
             yield progress

@@ -55,8 +55,9 @@ def command(script, *args):
 
 def run(script, *args, cwd=ROOT, check=True, env=None):
     """Runs a script as a user does; the finished process, with stdout and stderr as text."""
-    env = dict(os.environ, OMP_NUM_THREADS="1", **(env or {}))  # so narrow that a second thread would only wait
-    done = subprocess.run(command(script, *args), cwd=cwd, capture_output=True, text=True, env=env, timeout=600)
+    threads = {"OMP_NUM_THREADS": "1"}  # most runs are so narrow that a second one would only wait
+    env = os.environ | threads | (env or {})
+    done = subprocess.run(command(script, *args), cwd=cwd, capture_output=True, text=True, env=env, timeout=1200)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import PIL.Image
@@ -117,7 +118,7 @@ def test_edits_of_a_trained_generator(trained):
 def test_explore_and_samples_draw_pictures(trained, tmp_path):
     network = f"--network={newest(trained)}"
     done = run("-m segan_ext explore", network, f"--dest={tmp_path / 't.png'}", "--rows=3", "--steps=5")
-    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("L")]
+    rows = [line.split() for line in done.stdout.splitlines() if " effect " in line]
     assert len(rows) == 3 and float(rows[0][2]) >= float(rows[1][2]) > 0
     assert PIL.Image.open(tmp_path / "t.png").size == (96 + 5 * 96, 16 + 3 * 96)
     run("-m segan_ext samples", network, f"--dest={tmp_path / 's.png'}", "--grid=3x2", "--trunc=0.7")
@@ -145,6 +146,26 @@ def test_transfer_from_a_host_generator_starts_with_its_images(tmp_path):
         assert "decide their own shape" in done.stdout and "w_dim 64 → 512" in done.stdout
         first = PIL.Image.open(only_run(out) / "fakes_init.png")
         assert np.array_equal(first, final), name
+
+
+PRESETS = {
+    **{f"mode{mode}": [f"--cfg=segan-mode{mode}"] for mode in range(4)},
+    "mode2-residual": ["--cfg=segan-mode2", "--subspace-dim=16"],
+    "mode2-published": ["--cfg=segan-mode2", "--subspace-form=published"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", PRESETS.values(), ids=PRESETS)
+def test_presets_train_at_full_size(options, tmp_path):
+    """The published 64×64 settings on avatars, for 1 kimg."""
+    data = tmp_path / "avatars.zip"
+    run("-m segan_ext avatars", "--count=300", "--resolution=64", f"--dest={data}")
+    out = tmp_path / "out"
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
+    run("train_segan.py", *options, f"--data={data}", "--kimg=1", "--snap=1", f"--outdir={out}", env=threads)
+    lines = check_run_directory(only_run(out), kimg=1)
+    print({name: entry["mean"] for name, entry in lines[-1].items() if name.startswith("Loss")})
 
 
 def test_dry_run_writes_nothing(tmp_path):
