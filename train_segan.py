@@ -18,9 +18,7 @@ from segan_ext.start import add_subspaces, default_data  # noqa: E402
 @click.option(
     "--cfg",
     type=recipe.OneOf([*PRESETS, "auto", *recipe.BASE_CONFIGS]),
-    default="segan-mode2",
-    show_default=True,
-    help="Method and recipe; the host's own recipes are mode 0 unless --mode says otherwise",
+    help="Method and recipe; the host's own are mode 0 unless --mode says otherwise  [default: segan-mode2]",
 )
 @click.option("--mode", type=click.IntRange(0, 3), help="Subspaces: 0 none, 1 feature, 2 style, 3 importance")
 @click.option("--subspace-dim", type=int, help="Dimensions of a subspace (modes 1 and 2; mode 2 in residual form)")
@@ -37,6 +35,7 @@ def main(cfg, **options):
     outdir, dry_run = options["outdir"] or "training-runs", options.pop("dry_run")
     if launch.continued(options, outdir, dry_run):
         return
+    cfg = options["cfg"] = cfg or "segan-mode2"
     device = launch.choose_device(options["device"])
     options["data"] = options["data"] or default_data()
     data = launch.open_training_set(recipe.dataset_kwargs(options))

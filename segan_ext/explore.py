@@ -177,5 +177,5 @@ def explore(network, dest, seed, rows, sigmas, steps, device):
         raise click.UsageError(f"--network: {network} has no subspaces; give a snapshot of mode 1, 2 or 3")
     bar = lambda layers: tqdm(layers, desc="Ranking", unit="layer", disable=None)
     for dimension in explore_network(G, dest, seed, rows, sigmas, steps, progress=bar):
-        print(f"{str(dimension):<12s} effect {dimension.effect:.3f}  σ {dimension.sigma:.3f}")
+        print(f"{str(dimension):<12s} effect {dimension.effect:.3f}  sd {dimension.sigma:.3f}")
     print(dest)

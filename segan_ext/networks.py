@@ -164,13 +164,12 @@ class FeatureSubspace(LinearSubspace):
 # Where they sit in the host's layers
 
 
+# `subspace` is set after construction: the host keeps constructor arguments, and would store every basis twice.
+
+
 @persistence.persistent_class
 class SubspaceAffine(networks.FullyConnectedLayer):
-    """A style layer's affine that sends w through a subspace first (modes 2 and 3)."""
-
-    def __init__(self, in_features, out_features, subspace):
-        super().__init__(in_features, out_features, bias_init=1)
-        self.subspace = subspace
+    """A style layer's affine that sends w through its `subspace` first (modes 2 and 3)."""
 
     def forward(self, x):
         return super().forward(self.subspace(x))
@@ -178,11 +177,7 @@ class SubspaceAffine(networks.FullyConnectedLayer):
 
 @persistence.persistent_class
 class SubspaceSynthesisLayer(networks.SynthesisLayer):
-    """A convolution whose output has a subspace's image added (mode 1). layer_kwargs: those of the host's layer."""
-
-    def __init__(self, in_channels, out_channels, w_dim, subspace, **layer_kwargs):
-        super().__init__(in_channels, out_channels, w_dim, **layer_kwargs)
-        self.subspace = subspace
+    """A convolution whose output has the image of its `subspace` added (mode 1)."""
 
     def forward(self, x, w, **kwargs):
         x = super().forward(x, w, **kwargs)
@@ -191,11 +186,7 @@ class SubspaceSynthesisLayer(networks.SynthesisLayer):
 
 @persistence.persistent_class
 class SubspaceToRGBLayer(networks.ToRGBLayer):
-    """A torgb whose image has a subspace's image added (mode 1)."""
-
-    def __init__(self, in_channels, out_channels, w_dim, subspace, **layer_kwargs):
-        super().__init__(in_channels, out_channels, w_dim, **layer_kwargs)
-        self.subspace = subspace
+    """A torgb whose image has the image of its `subspace` added (mode 1)."""
 
     def forward(self, x, w, **kwargs):
         x = super().forward(x, w, **kwargs)
@@ -252,12 +243,14 @@ class SEGANGenerator(networks.Generator):
         identity = subspace_init == "identity"
         for address, block, name in style_layers(self.synthesis):
             if mode == 1:
-                layer = self._feature_layer(address, block, name, identity, synthesis_kwargs)
+                channels = getattr(block, name).weight.shape[0]
+                layer = self._feature_layer(block, name, synthesis_kwargs)
+                layer.subspace = FeatureSubspace(address, self.subspace_dim, channels, block.resolution, identity)
                 setattr(block, name, layer)
             elif mode in (2, 3):
                 layer = getattr(block, name)
-                subspace = self._style_subspace(address, layer, block.resolution, identity)
-                layer.affine = SubspaceAffine(w_dim, layer.affine.weight.shape[0], subspace)
+                layer.affine = SubspaceAffine(w_dim, layer.affine.weight.shape[0], bias_init=1)
+                layer.affine.subspace = self._style_subspace(address, layer, block.resolution, identity)
 
     def _style_subspace(self, address, layer, resolution, identity):
         if self.mode == 3:
@@ -268,17 +261,16 @@ class SEGANGenerator(networks.Generator):
             return PublishedSubspace(address, self.w_dim, layer.weight.shape[0], resolution, identity)
         return StyleSubspace(address, self.w_dim, identity)
 
-    def _feature_layer(self, address, block, name, identity, synthesis_kwargs):
-        """A layer like the one that the host's constructor made, with a feature subspace."""
+    def _feature_layer(self, block, name, synthesis_kwargs):
+        """A layer like the one that the host's constructor made, of the class that adds a subspace's image."""
         out_channels, in_channels = getattr(block, name).weight.shape[:2]
-        subspace = FeatureSubspace(address, self.subspace_dim, out_channels, block.resolution, identity)
         kwargs = dict(conv_clamp=getattr(block, name).conv_clamp, channels_last=block.channels_last)
         if name == "torgb":
-            return SubspaceToRGBLayer(in_channels, out_channels, self.w_dim, subspace, **kwargs)
+            return SubspaceToRGBLayer(in_channels, out_channels, self.w_dim, **kwargs)
         shared = ("kernel_size", "use_noise", "activation", "resample_filter")
         kwargs |= {key: synthesis_kwargs[key] for key in shared if key in synthesis_kwargs}
         kwargs |= dict(resolution=block.resolution, up=getattr(block, name).up)
-        return SubspaceSynthesisLayer(in_channels, out_channels, self.w_dim, subspace, **kwargs)
+        return SubspaceSynthesisLayer(in_channels, out_channels, self.w_dim, **kwargs)
 
     def subspaces(self):
         """{(L, N): subspace} in order of use."""

@@ -30,7 +30,13 @@ def add_subspaces(args, options, mode, source):
                 raise click.UsageError(f"--{name.replace('_', '-')}: mode 0 has no subspaces; use --cfg=segan-mode2")
         return
     if source_mode != 0:
-        dims, form = source.init_kwargs.get("subspace_dim"), source.init_kwargs.get("subspace_form")
+        theirs = {name: source.init_kwargs.get(name) for name in ("subspace_dim", "subspace_form")}
+        for name, value in theirs.items():
+            if options[name] not in (None, value):
+                raise click.UsageError(
+                    f"--{name.replace('_', '-')}: the networks of --resume have {value}; leave it out"
+                )
+        dims, form = theirs.values()
     G = args["G_kwargs"]
     try:
         check_subspace_options(mode, dims, form, G["w_dim"])
@@ -43,6 +49,8 @@ def add_subspaces(args, options, mode, source):
     G |= dict(class_name="segan_ext.networks.SEGANGenerator", mode=mode, subspace_dim=dims, subspace_form=form)
     if source is not None and source_mode == 0:
         G["subspace_init"] = "identity"
+    if mode == 3 and options["ortho"] is not None:
+        raise click.UsageError("--ortho: mode 3 has no basis to keep orthonormal; leave it out")
     ortho = options["ortho"] if options["ortho"] is not None else float(form != "published")
     if ortho < 0:
         raise click.UsageError("--ortho: must not be negative; 0 turns the penalty off")

@@ -111,7 +111,7 @@ def _load_ws(G, path, device):
     """[N, num_ws, w_dim]"""
     try:
         ws = torch.from_numpy(np.load(path)["w"]).to(device, torch.float32)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, IndexError) as error:
         raise click.UsageError(f"--projected-w: {path} is no .npz with an array w ({error})") from error
     if list(ws.shape[1:]) != [G.num_ws, G.w_dim]:
         raise click.UsageError(f"--projected-w: w is {list(ws.shape)}, this network takes [N, {G.num_ws}, {G.w_dim}]")

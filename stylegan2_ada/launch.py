@@ -1,6 +1,7 @@
 """Starts a training run in a directory of its own, continues one, and looks after it while it runs."""
 
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -14,10 +15,12 @@ import tqdm.contrib
 
 import dnnlib
 import legacy
+import recipe
 from training import training_loop
 from training.state import read, saved_states
 
-# Options that may change when a run is continued: none of them has a part in the arithmetic.
+# Options that may change when a run is continued. None has a part in the arithmetic, but for the device, which is for
+# the user to change knowingly.
 _FREE = {"outdir", "snap", "tick", "metrics", "dry_run", "kimg", "nobench", "resume", "workers", "grid", "device"}
 
 
@@ -75,30 +78,33 @@ def adopt_networks(args):
             )
     said = []
     for net, kwargs in (("G", args["G_kwargs"]), ("D", args["D_kwargs"])):
-        for name, value in _widths(networks[net].init_kwargs).items():
-            part = kwargs
-            for key in name[:-1]:
-                part = part.setdefault(key, {})
-            if part.get(name[-1]) != value:
-                said.append(f"{net} {name[-1]} {part.get(name[-1])} → {value}")
-                part[name[-1]] = value
+        for part, name, value in _shape_arguments(networks[net]):
+            chosen = kwargs.setdefault(part, {}) if part else kwargs
+            if chosen.get(name, value) != value:
+                said.append(f"{net} {name} {chosen[name]} to {value}")
+            chosen[name] = value
     if said:
         print(f"The networks of --resume decide their own shape: {', '.join(said)}.")
     return networks
 
 
-_SHAPE = ("z_dim", "w_dim", "architecture", "channel_base", "channel_max", "num_layers", "resample_filter", "use_noise")
+# Constructor arguments that decide the shapes of tensors or what is computed with them, by the part they belong to.
+_SHAPE = {
+    "": ("z_dim", "w_dim", "architecture", "channel_base", "channel_max", "cmap_dim"),
+    "mapping_kwargs": ("num_layers", "embed_features", "layer_features"),
+    "synthesis_kwargs": ("architecture", "channel_base", "channel_max", "resample_filter", "kernel_size", "use_noise"),
+    "epilogue_kwargs": ("mbstd_num_channels",),
+}
 
 
-def _widths(init_kwargs, path=()):
-    """{(key, …): value} of the arguments of a network that decide the shapes of its tensors."""
-    found = {}
-    for key, value in init_kwargs.items():
-        if key in _SHAPE:
-            found[(*path, key)] = value
-        elif key.endswith("_kwargs"):
-            found |= _widths(value, (*path, key))
-    return found
+def _shape_arguments(net):
+    """(part, name, value) of those arguments that a network was made with, given or by default."""
+    attributes = {"mapping_kwargs": "mapping", "synthesis_kwargs": "synthesis", "epilogue_kwargs": "b4"}
+    parts = {"": net} | {part: getattr(net, name) for part, name in attributes.items() if hasattr(net, name)}
+    for part, module in parts.items():
+        parameters = inspect.signature(type(module)).parameters.values()
+        made_with = {p.name: p.default for p in parameters if p.default is not p.empty} | module.init_kwargs
+        yield from ((part, name, made_with[name]) for name in _SHAPE[part] if name in made_with)
 
 
 def start(outdir, description, args, options, dry_run=False):
@@ -129,14 +135,15 @@ def continued(options, outdir, dry_run):
     """True if --resume means a run, which has then been continued to its end; False if there is a run to start."""
     run_dir = _run_to_continue(options["resume"], outdir)
     if run_dir is not None:
-        continue_run(run_dir, options, options["device"], dry_run)
+        continue_run(run_dir, options, dry_run)
     return run_dir is not None
 
 
 def _run_to_continue(resume, outdir):
     """The run directory that --resume means, or None if it means networks to start from."""
     if resume == "latest":
-        states = [state for name in _listdir(outdir) for state in saved_states(os.path.join(outdir, name))]
+        runs = [os.path.join(outdir, name) for name in _listdir(outdir)]
+        states = [state for run_dir in runs if os.path.isdir(run_dir) for state in saved_states(run_dir)]
         if not states:
             raise click.UsageError(f"--resume: no run in {outdir} has saved a state yet; start one without --resume")
         return os.path.dirname(max(states, key=os.path.getmtime))
@@ -149,18 +156,12 @@ def _run_to_continue(resume, outdir):
     return resume
 
 
-def continue_run(run_dir, given, device=None, dry_run=False):
+def continue_run(run_dir, given, dry_run=False):
     """Goes on with a run exactly where its newest state left off.
 
     given: the options of this command line, None where not given. click.UsageError for one that would change the run.
     """
-    path = os.path.join(run_dir, "training_options.json")
-    try:
-        with open(path, encoding="utf-8") as file:
-            args = json.load(file)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--resume: {path} cannot be read ({error})") from error
-    before = args.pop("options", {})
+    args, before = _read_options(run_dir)
     for name, value in given.items():
         if value is not None and name not in _FREE and value != before.get(name, value):
             option = f"--{name.replace('_', '-')}"
@@ -168,13 +169,13 @@ def continue_run(run_dir, given, device=None, dry_run=False):
                 f"{option}: the run has {before[name] or 'the default'}, and --resume={run_dir} continues it exactly; "
                 "leave the option out, or start a new run from one of its snapshots (--resume=….pkl)"
             )
-    if given.get("kimg") is not None:
-        args["total_kimg"] = given["kimg"]
+    args |= recipe.free_arguments(given)
+    args.update(run_dir=run_dir, resume_pkl=None, resume_state=saved_states(run_dir)[-1])
     if given.get("workers") is not None:
         args["data_loader_kwargs"]["num_workers"] = given["workers"]
-    args.update(run_dir=run_dir, resume_pkl=None, resume_state=saved_states(run_dir)[-1])
-    if device is not None:
-        args["device"] = device
+    args["device"] = choose_device(given.get("device") or args["device"])
+    if torch.device(args["device"]).type != "cuda" and args["G_kwargs"]["synthesis_kwargs"].get("num_fp16_res"):
+        print("The run computed in half precision on CUDA; here it goes on in float32.")
     try:
         counters = read(args["resume_state"])["counters"]
     except ValueError as error:
@@ -183,15 +184,26 @@ def continue_run(run_dir, given, device=None, dry_run=False):
         raise click.UsageError(
             f"--resume: {run_dir} has done its {args['total_kimg']} kimg; raise --kimg to train longer"
         )
+    open_training_set(args["training_set_kwargs"])
     _summarise(args)
     if dry_run:
         print("Dry run; exiting.")
-        return run_dir
+        return
     log = os.path.join(run_dir, "log.txt")
     if os.path.exists(log):  # what was logged after the state was saved will happen again
         os.truncate(log, min(counters["log_bytes"], os.path.getsize(log)))
     _run(args)
-    return run_dir
+
+
+def _read_options(run_dir):
+    """The arguments of the training loop that a run was started with, and the options of its command line."""
+    path = os.path.join(run_dir, "training_options.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            args = json.load(file)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--resume: {path} cannot be read ({error})") from error
+    return args, args.pop("options", {})
 
 
 def _summarise(args):

@@ -19,7 +19,9 @@ _ALLOWED = {
     ("torch", "Size"): torch.Size,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch.storage", "_load_from_bytes"): lambda data: torch.load(io.BytesIO(data), weights_only=True),
+    ("torch.storage", "_load_from_bytes"): lambda data: torch.load(
+        io.BytesIO(data), map_location="cpu", weights_only=True
+    ),
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): persistence._reconstruct_persistent_obj,
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "scalar"): np.float64(0).__reduce__()[0],

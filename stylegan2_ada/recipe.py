@@ -6,6 +6,7 @@ functions below turn the options of `train_options` into one dictionary for `tra
 
 import dataclasses
 import difflib
+import os
 
 import click
 
@@ -189,12 +190,15 @@ def build(options, config_name, config, data, device, cores):
     click.UsageError, one sentence, for options that do not go together.
     """
     gpus = _positive(options, "gpus", 1)
-    if gpus > 1:
-        raise click.UsageError("--gpus: this version trains in one process; leave --gpus out")
-    args = dict(num_gpus=gpus, device=device, random_seed=_or(options, "seed", 0))
+    if gpus > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise click.UsageError("--gpus: this version trains in one process; leave --gpus and torchrun out")
+    seed = _or(options, "seed", 0)
+    if not 0 <= seed < 2**31:
+        raise click.UsageError(f"--seed: must lie between 0 and {2**31 - 1}, not {seed}")
+    args = dict(num_gpus=gpus, device=device, random_seed=seed)
     args |= dict(training_set_kwargs=dataset_kwargs(options, data), data_loader_kwargs=_loader(options, device, cores))
     args |= _batches(options, config, gpus)
-    args |= _networks(options, config, device, args["batch_gpu"])
+    args |= _networks(options, config, device, args["batch_gpu"], data.resolution)
     args |= _training(options, config)
     args |= _augmentation(options, config)
     args |= _schedule(options, config, device)
@@ -205,10 +209,12 @@ def build(options, config_name, config, data, device, cores):
 
 def dataset_kwargs(options, data=None):
     """Arguments of `ImageFolderDataset`; with `data`, its resolution too."""
-    kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=options["data"], xflip=bool(options["mirror"]))
-    kwargs |= dict(use_labels=bool(options["cond"]), max_size=options["subset"])
+    subset = None if options["subset"] is None else _positive(options, "subset", 1)
+    kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=os.path.abspath(options["data"]))
+    kwargs |= dict(use_labels=bool(options["cond"]), max_size=subset, xflip=bool(options["mirror"]))
     if data is not None:
-        kwargs |= dict(resolution=data.resolution, max_size=min(options["subset"] or len(data), len(data)))
+        images = len(data) // 2 if kwargs["xflip"] else len(data)
+        kwargs |= dict(resolution=data.resolution, max_size=images)
         if options["subset"]:
             kwargs["random_seed"] = _or(options, "seed", 0)
     return kwargs
@@ -240,10 +246,13 @@ def _batches(options, config, gpus):
     return dict(batch_size=batch, batch_gpu=batch_gpu)
 
 
-def _networks(options, config, device, batch_gpu):
-    half = not _or(options, "fp32", device == "cpu")
-    if half and device == "cpu":
-        raise click.UsageError("--fp32: half precision needs CUDA; leave it out on the CPU")
+def _networks(options, config, device, batch_gpu, resolution):
+    on_cuda = device.startswith("cuda")
+    half = not _or(options, "fp32", not on_cuda)
+    if half and not on_cuda:
+        raise click.UsageError("--fp32: half precision needs CUDA; leave it out elsewhere")
+    if _or(options, "channel_base", config.channel_base) < resolution:
+        raise click.UsageError(f"--channel-base: must be at least the resolution, {resolution}")
     width = dict(
         channel_base=_positive(options, "channel_base", config.channel_base),
         channel_max=_positive(options, "channels", config.channel_max),
@@ -295,18 +304,34 @@ def _augmentation(options, config):
 
 
 def _schedule(options, config, device):
-    on_cpu = device == "cpu"
-    snap = _positive(options, "snap", config.snap)
-    args = dict(total_kimg=_positive(options, "kimg", config.kimg), kimg_per_tick=_or(options, "tick", config.tick))
-    args |= dict(image_snapshot_ticks=snap, network_snapshot_ticks=snap, metrics=_metrics(options))
-    args |= dict(cudnn_benchmark=not options["nobench"], allow_tf32=bool(options["allow_tf32"]))
-    return args | dict(grid_size=parse_grid(options["grid"]) or ([8, 8] if on_cpu else None))
+    args = dict(total_kimg=config.kimg, kimg_per_tick=config.tick, cudnn_benchmark=True, metrics=[])
+    args |= dict(image_snapshot_ticks=config.snap, network_snapshot_ticks=config.snap)
+    args |= dict(grid_size=[8, 8] if device.startswith("cpu") else None, allow_tf32=bool(options["allow_tf32"]))
+    return args | free_arguments(options)
+
+
+def free_arguments(options):
+    """Arguments of the training loop, for the options given, that have no part in the arithmetic."""
+    args = {}
+    if options["kimg"] is not None:
+        args["total_kimg"] = _positive(options, "kimg", None)
+    if options["tick"] is not None:
+        args["kimg_per_tick"] = options["tick"]
+    if options["snap"] is not None:
+        args["image_snapshot_ticks"] = args["network_snapshot_ticks"] = _positive(options, "snap", None)
+    if options["metrics"] is not None:
+        args["metrics"] = _metrics(options)
+    if options["nobench"] is not None:
+        args["cudnn_benchmark"] = not options["nobench"]
+    if options["grid"] is not None:
+        args["grid_size"] = parse_grid(options["grid"])
+    return args
 
 
 def _metrics(options):
     from metrics import metric_main
 
-    names = [name.strip() for name in (options["metrics"] or "none").split(",")]
+    names = [name.strip() for name in options["metrics"].split(",")]
     names = [] if names in (["none"], [""]) else names
     for name in names:
         if not metric_main.is_valid_metric(name):
@@ -316,9 +341,7 @@ def _metrics(options):
 
 
 def parse_grid(text):
-    """[columns, rows] of a text like 8x4, or None of None; click.UsageError for any other."""
-    if text is None:
-        return None
+    """[columns, rows] of a text like 8x4; click.UsageError for any other."""
     try:
         columns, rows = (int(number) for number in text.lower().split("x"))
         assert columns > 0 and rows > 0

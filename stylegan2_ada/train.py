@@ -9,7 +9,7 @@ import recipe
 
 
 @click.command()
-@click.option("--cfg", type=recipe.OneOf(["auto", *recipe.BASE_CONFIGS]), default="auto", help="Base configuration")
+@click.option("--cfg", type=recipe.OneOf(["auto", *recipe.BASE_CONFIGS]), help="Base configuration  [default: auto]")
 @recipe.train_options
 def main(cfg, **options):
     """Train a GAN with StyleGAN2 and adaptive discriminator augmentation (ADA).
@@ -20,6 +20,7 @@ def main(cfg, **options):
     outdir, dry_run = options["outdir"] or "training-runs", options.pop("dry_run")
     if launch.continued(options, outdir, dry_run):
         return
+    cfg = options["cfg"] = cfg or "auto"
     if options["data"] is None:
         raise click.UsageError("--data: name the folder or the zip of images to train on")
     device = launch.choose_device(options["device"])

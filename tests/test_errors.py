@@ -1,6 +1,7 @@
 """Wrong input gets one sentence that names the option and the cure, exit status 2, and no traceback."""
 
 import io
+import json
 
 import PIL.Image
 import pytest
@@ -20,6 +21,10 @@ def damaged():
     return bytes(data)
 
 
+def labels_file(labels):
+    return {"dataset.json": json.dumps({"labels": labels}).encode()}
+
+
 BROKEN_DATA = {
     "missing": (None, "does not exist"),
     "empty zip": (dict(count=0), "holds no images"),
@@ -30,7 +35,7 @@ BROKEN_DATA = {
     "no power of two": (dict(size=24), "24×24, which is not a power of two"),
     "alpha": (dict(count=0, extra={"a.png": picture(16, 16, "RGBA")}), "RGBA"),
     "grey among RGB": (dict(extra={"00000/zz.png": png(mode="L")}), "modes L, RGB"),
-    "label missing": (dict(labels="classes", extra={"00000/zz.png": png()}), "no label for 00000/zz.png"),
+    "no labels file": (dict(extra={"dataset.json": b"[1, 2]"}), "dataset.json is not of the form"),
 }
 
 
@@ -43,6 +48,30 @@ def test_broken_data(case, suffix, tmp_path):
         path.mkdir() if not suffix else None
         make_dataset(path, **made)
     assert_refused(["--data", path], "--data: ", sentence, tmp_path)
+
+
+BROKEN_LABELS = {
+    "one is missing": (dict(labels="classes", extra={"00000/zz.png": png()}), "no label for 00000/zz.png"),
+    "negative": (dict(count=1, extra=labels_file([["00000/img00000000.png", -1]])), "classes from 0 on"),
+    "fractions": (dict(count=1, extra=labels_file([["00000/img00000000.png", 0.5]])), "classes from 0 on"),
+    "all null": (dict(count=1, extra=labels_file([["00000/img00000000.png", None]])), "has no labels"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_LABELS)
+def test_broken_labels(case, tmp_path):
+    made, sentence = BROKEN_LABELS[case]
+    data = make_dataset(tmp_path / "data.zip", **made)
+    assert_refused(["--data", data, "--cond=1"], "--", sentence, tmp_path)
+    assert run("train_segan.py", "-n", f"--data={data}").returncode == 0  # they do no harm where they are not used
+
+
+def test_a_damaged_zip(tmp_path):
+    data = make_dataset(tmp_path / "x.zip")
+    content = data.read_bytes()
+    start = content.rindex(b"PK\x01\x02")
+    data.write_bytes(content[:start] + b"XX" + content[start + 2 :])
+    assert_refused(["--data", data], "--data: ", "damaged", tmp_path)
 
 
 def test_a_file_that_is_no_zip(tmp_path):
@@ -78,6 +107,10 @@ BROKEN_OPTIONS = """
 --subspace-form=publish → did you mean published?
 --subspace-form=residual → needs subspace-dim
 --ortho=-1 → must not be negative
+--cfg=segan-mode3 --ortho=1 → mode 3 has no basis
+--seed=-1 → must lie between 0
+--subset=0 → must be at least 1
+--channel-base=8 → at least the resolution, 16
 """
 BROKEN_OPTIONS = dict(line.split(" → ") for line in BROKEN_OPTIONS.strip().splitlines())
 

@@ -1,5 +1,6 @@
 """Data sets, samplers and grids against golden data; statistics, persistence, downloads and other helpers."""
 
+import copy
 import hashlib
 import http.server
 import json
@@ -225,14 +226,15 @@ def test_persistent_objects_carry_source_and_arguments(monkeypatch):
     assert function is persistence._reconstruct_persistent_obj
     assert {"type", "version", "module_src", "class_name", "state"} == meta.keys()
     assert meta["version"] == 6 and meta["class_name"] == "Small" and "class Small" in meta["module_src"]
+    assert torch.equal(pickle.loads(pickle.dumps(small)).weight, small.weight)
+    monkeypatch.setattr(persistence, "known_modules", ["training.networks"])
     with pytest.raises(pickle.UnpicklingError, match="'Small', a class that is not among"):
         pickle.loads(pickle.dumps(small))
-    monkeypatch.setattr(persistence, "known_modules", [__name__])
-    assert torch.equal(pickle.loads(pickle.dumps(small)).weight, small.weight)
+    copied = copy.deepcopy(small)  # looks up no name
+    assert type(copied) is Small and torch.equal(copied.weight, small.weight) and copied.weight is not small.weight
 
 
 def test_import_hooks_can_change_what_is_rebuilt(monkeypatch):
-    monkeypatch.setattr(persistence, "known_modules", [__name__])
     monkeypatch.setattr(persistence, "_import_hooks", [])
     data = pickle.dumps(Small(3)).replace(b"\x8c\x05Small", b"\x8c\x05Smoll")
     with pytest.raises(pickle.UnpicklingError, match="Smoll"):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 
+import PIL.Image
 import pytest
 import torch
 
@@ -31,7 +32,9 @@ def undisturbed(data, tmp_path_factory):
 def start(data, out, *options):
     env = dict(os.environ, OMP_NUM_THREADS="1")
     args = command("train_segan.py", *OPTIONS, f"--data={data}", "--cond=1", f"--outdir={out}", *options)
-    return subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        args, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def wait_for(condition, process, seconds=120):
@@ -84,11 +87,11 @@ def test_killed_runs_end_the_same(images, data, undisturbed, tmp_path):
 
 
 def test_terminated_runs_save_the_step_they_are_in(data, undisturbed, tmp_path):
-    process = start(data, tmp_path)
+    process = start(data, tmp_path, "--workers=2")
     wait_for(lambda: saved_kimg(tmp_path) >= 8, process)
     before = saved_kimg(tmp_path)
     time.sleep(0.3)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # to the loader's processes too, as a job scheduler does
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and "continues it" in output
     assert saved_kimg(tmp_path) > before
@@ -102,10 +105,22 @@ def test_a_run_can_be_made_longer(data, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "00000-copy")
     done = run("train_segan.py", f"--resume={tmp_path / '00000-copy'}", check=False)
     assert done.returncode == 2 and "raise --kimg" in done.stderr
-    run("train_segan.py", f"--resume={tmp_path / '00000-copy'}", "--kimg=2", "--workers=1")
+    (tmp_path / "notes.txt").touch()
+    options = [f"--outdir={tmp_path}", "--resume=latest", "--kimg=2", "--workers=1", "--tick=0.5", "--grid=3x1"]
+    run("train_segan.py", *options)
     assert saved_kimg(tmp_path) >= 2000
+    ticks = [line["Progress/kimg"]["mean"] for line in read_stats(tmp_path / "00000-copy")]
+    assert 0.09 < ticks[3] - ticks[2] < 0.12 and 0.49 < ticks[-2] - ticks[-3] < 0.52
+    assert PIL.Image.open(tmp_path / "00000-copy" / "fakes000002.png").size == (48, 16)
     done = run("train_segan.py", f"--resume={tmp_path / '00000-copy'}", "--kimg=3", "--gamma=3", check=False)
     assert done.returncode == 2 and "--gamma: the run has the default" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_another_mode_is_continued_without_naming_it(data, tmp_path):
+    options = ["--cfg=segan-mode3", *TINY, "--kimg=1", f"--data={data}", f"--outdir={tmp_path}"]
+    run("train_segan.py", *options)
+    run("train_segan.py", f"--resume={only_run(tmp_path)}", "--kimg=2")
+    assert saved_kimg(tmp_path) >= 2000
 
 
 def test_a_damaged_state_is_named(undisturbed, tmp_path):

@@ -143,7 +143,7 @@ def test_transfer_from_a_host_generator_starts_with_its_images(tmp_path):
         out = tmp_path / name
         options = [*TINY, *FORMS[name], f"--data={data}", f"--resume={source}", "--kimg=1", f"--outdir={out}"]
         done = run("train_segan.py", *options)
-        assert "decide their own shape" in done.stdout and "w_dim 64 → 512" in done.stdout
+        assert "decide their own shape" in done.stdout and "w_dim 64 to 512" in done.stdout
         first = PIL.Image.open(only_run(out) / "fakes_init.png")
         assert np.array_equal(first, final), name
 

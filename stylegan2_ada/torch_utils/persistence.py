@@ -6,6 +6,7 @@ object is rebuilt as the class of the same name in one of `known_modules`.
 """
 
 import copy
+import functools
 import importlib
 import inspect
 import pickle
@@ -41,6 +42,7 @@ def persistent_class(orig_class):
         _embedded_source = source
         _embedded_name = orig_class.__name__
 
+        @functools.wraps(orig_class.__init__)
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self._init_args = copy.deepcopy(args)
@@ -53,6 +55,11 @@ def persistent_class(orig_class):
         @property
         def init_kwargs(self):
             return dnnlib.EasyDict(copy.deepcopy(self._init_kwargs))
+
+        def __deepcopy__(self, memo):
+            copied = memo[id(self)] = type(self).__new__(type(self))
+            copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+            return copied
 
         def __reduce__(self):
             reduced = list(super().__reduce__())
@@ -67,6 +74,8 @@ def persistent_class(orig_class):
     Persistent.__name__ = Persistent.__qualname__ = orig_class.__name__
     Persistent.__module__ = orig_class.__module__
     Persistent.__doc__ = orig_class.__doc__
+    if orig_class.__module__ not in known_modules:  # a module of the user's own, imported already
+        known_modules.append(orig_class.__module__)
     return Persistent
 
 

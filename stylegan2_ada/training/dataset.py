@@ -161,7 +161,10 @@ class ImageFolderDataset(Dataset):
 
     def _zip_file(self):
         if self._zip is None or self._zip[0] != os.getpid():
-            self._zip = os.getpid(), zipfile.ZipFile(self._path)
+            try:
+                self._zip = os.getpid(), zipfile.ZipFile(self._path)
+            except zipfile.BadZipFile as error:
+                raise OSError(f"{self._path} is a damaged zip ({error}); get it again") from error
         return self._zip[1]
 
     def _open(self, fname):
@@ -184,23 +187,41 @@ class ImageFolderDataset(Dataset):
             raise OSError(f"{self._path}: {fname} cannot be read ({error})") from error
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
 
-    def _load_raw_labels(self):
+    def _stored_labels(self):
+        """{picture: label} as `dataset.json` has it, or None where there is no label at all."""
         if "dataset.json" not in self._all_fnames:
             return None
         with self._open("dataset.json") as file:
-            labels = json.load(file).get("labels")
-        if labels is None:
+            content = json.load(file)
+        try:
+            labels = {name.replace("\\", "/"): label for name, label in content["labels"] or []}
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f'{self._path}: dataset.json is not of the form {{"labels": [["name", label], …]}}'
+            ) from error
+        return labels if any(label is not None for label in labels.values()) else None
+
+    def _load_raw_labels(self):
+        stored = self._stored_labels()
+        if stored is None:
             return None
-        by_name = {name.replace("\\", "/"): label for name, label in labels}
-        missing = [name for name in self._image_fnames if name.replace("\\", "/") not in by_name]
+        labels = [stored.get(name.replace("\\", "/")) for name in self._image_fnames]
+        missing = [name for name, label in zip(self._image_fnames, labels) if label is None]
         if missing:
             raise ValueError(f"{self._path}: dataset.json has no label for {missing[0]} and {len(missing) - 1} others")
-        values = np.array([by_name[name.replace("\\", "/")] for name in self._image_fnames])
-        return values.astype(np.int64 if values.ndim == 1 else np.float32)
+        if all(isinstance(label, int) and label >= 0 for label in labels):
+            return np.array(labels, dtype=np.int64)
+        try:
+            vectors = np.array(labels, dtype=np.float32)
+        except (TypeError, ValueError):
+            vectors = np.zeros([])
+        if vectors.ndim != 2:
+            raise ValueError(f"{self._path}: labels must be classes from 0 on, or lists of equally many numbers")
+        return vectors
 
     def has_stored_labels(self):
         """True if `dataset.json` holds labels, whether they are used or not."""
-        return self._load_raw_labels() is not None
+        return self._stored_labels() is not None
 
     def check_images(self, progress=True):
         """Opens every picture and raises ValueError with one sentence if one would stop training later.

@@ -366,7 +366,7 @@ class SynthesisBlock(torch.nn.Module):
         """x [N, C, res/2, res/2] (None at first), img likewise or None, ws [N, num_conv + num_torgb, w_dim] → x, img"""
         misc.assert_shape(ws, [None, self.num_conv + self.num_torgb, self.w_dim])
         batch = ws.shape[0]
-        dtype, memory_format = _precision(self, force_fp32)
+        dtype, memory_format = _precision(self, force_fp32, ws.device)
         if fused_modconv is None:
             with misc.suppress_tracer_warnings():  # inside a trace the batch size is a tensor
                 fused_modconv = not self.training and (dtype == torch.float32 or int(batch) == 1)
@@ -398,9 +398,12 @@ class SynthesisBlock(torch.nn.Module):
         return x, img
 
 
-def _precision(block, force_fp32):
+_HALF_PRECISION_DEVICES = ("cuda",)  # elsewhere half precision is many times slower than single
+
+
+def _precision(block, force_fp32, device):
     """(dtype, memory format) in which a block computes."""
-    if block.use_fp16 and not force_fp32:
+    if block.use_fp16 and not force_fp32 and device.type in _HALF_PRECISION_DEVICES:
         return torch.float16, torch.channels_last if block.channels_last else torch.contiguous_format
     return torch.float32, torch.contiguous_format
 
@@ -545,7 +548,7 @@ class DiscriminatorBlock(torch.nn.Module):
 
     def forward(self, x, img, force_fp32=False):
         """x [N, in_channels, res, res] or None, img [N, img_channels, res, res] or None → both at res/2"""
-        dtype, memory_format = _precision(self, force_fp32)
+        dtype, memory_format = _precision(self, force_fp32, (img if x is None else x).device)
         size = [self.resolution, self.resolution]
         if self.in_channels:
             misc.assert_shape(x, [None, self.in_channels, *size])

@@ -62,9 +62,9 @@ class TrainingState:
 
     _COUNTERS = ("cur_nimg", "cur_tick", "tick_start_nimg", "batch_idx", "seconds", "log_bytes", "stats_bytes")
 
-    def save(self, path):
-        """Writes the state; `torch.load(path, weights_only=True)` opens it."""
-        saved = dict(
+    def capture(self):
+        """The state as tensors and plain values, to be saved with `torch.save`. All processes must call it together."""
+        return dict(
             format=1,
             counters={name: getattr(self, name) for name in self._COUNTERS},
             modules={name: module.state_dict() for name, module in self.modules.items()},
@@ -73,7 +73,6 @@ class TrainingState:
             collectors={name: collector.state_dict() for name, collector in self.collectors.items()},
             random=random_state(),
         )
-        write_atomically(path, lambda file: torch.save(saved, file))
 
     def load(self, path):
         """Takes everything but the random numbers from a saved state, and returns those for `set_random_state`."""
@@ -92,7 +91,7 @@ class TrainingState:
 
 
 def read(path):
-    """The dictionary that `TrainingState.save` wrote. ValueError for a file that is not one."""
+    """The saved result of `TrainingState.capture`. ValueError for a file that is not one."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

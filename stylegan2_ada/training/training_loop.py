@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import signal
 import time
 
 import numpy as np
@@ -126,7 +127,20 @@ class Phase:
 
     def __init__(self, name, module, opt, interval):
         self.name, self.module, self.opt, self.interval = name, module, opt, interval
-        self.seconds, self.steps = 0.0, 0  # in this tick
+        self.times = []  # (start, end) of every step in this tick
+
+    def mean_seconds(self):
+        """Mean duration of a step; on CUDA this waits for the steps that are queued."""
+        if isinstance(self.times[0][0], float):
+            return sum(end - start for start, end in self.times) / len(self.times)
+        self.times[-1][1].synchronize()
+        return sum(start.elapsed_time(end) for start, end in self.times) / len(self.times) / 1000
+
+
+def _ignore_signals(_worker):
+    """In loader processes: stopping is for the main process, which still needs their images for its last step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Trainer:
@@ -232,6 +246,8 @@ class Trainer:
             wrapped = torch.nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
             module.requires_grad_(False)
             self.loss_modules[name] = wrapped
+        for tensor in misc.params_and_buffers(self.G_ema):
+            torch.distributed.broadcast(tensor.detach(), src=0)
 
     def _build_state(self):
         self.stats = training_stats.Collector(regex=".*")
@@ -316,7 +332,11 @@ class Trainer:
         )
         local_batch = o.batch_size // o.num_gpus
         loader = torch.utils.data.DataLoader(
-            self.training_set, sampler=sampler, batch_size=local_batch, **_loader_kwargs(o.data_loader_kwargs)
+            self.training_set,
+            sampler=sampler,
+            batch_size=local_batch,
+            worker_init_fn=_ignore_signals,
+            **_loader_kwargs(o.data_loader_kwargs),
         )
         self.batches = iter(loader)
         if self._restored_randomness is not None:  # after everything that draws numbers while a run starts
@@ -340,10 +360,9 @@ class Trainer:
         real, generated = self._fetch_batch()
         for phase, gen in zip(self.phases, generated):
             if self.state.batch_idx % phase.interval == 0:
-                start = self._clock()
+                start = self._moment()
                 self._run_phase(phase, real, gen)
-                phase.seconds += self._clock() - start
-                phase.steps += 1
+                phase.times.append((start, self._moment()))
 
     def _run_phase(self, phase, real, gen):
         """Accumulates the gradients of all parts of the batch, and takes one optimizer step."""
@@ -396,10 +415,13 @@ class Trainer:
     def _finished(self):
         return self.state.cur_nimg >= self.o.total_kimg * 1000
 
-    def _clock(self):
-        if self.device.type == "cuda":  # a tick's phases are timed as what they cost, not as what was queued
-            torch.cuda.synchronize(self.device)
-        return time.time()
+    def _moment(self):
+        """A point in time: seconds, or on CUDA an event, so that nothing has to wait for the queue."""
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     # Ticks: the first one ends after a single step, to show at once that everything works
 
@@ -410,7 +432,7 @@ class Trainer:
 
     def _start_tick(self):
         for phase in self.phases:
-            phase.seconds, phase.steps = 0.0, 0
+            phase.times = []
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         return dnnlib.EasyDict(start=time.time(), nimg=self.state.cur_nimg)
@@ -455,8 +477,8 @@ class Trainer:
         report("Timing/total_hours", s.seconds / 3600)
         report("Timing/total_days", s.seconds / 86400)
         for phase in self.phases:
-            if phase.steps:
-                report(f"Timing/{phase.name}", phase.seconds / phase.steps)
+            if phase.times:
+                report(f"Timing/{phase.name}", phase.mean_seconds())
         return [
             f"tick {report('Progress/tick', s.cur_tick):<5d}",
             f"kimg {report('Progress/kimg', s.cur_nimg / 1e3):<8.1f}",
@@ -514,22 +536,23 @@ class Trainer:
         self._count_seconds()
         kimg = self.state.cur_nimg // 1000
         path = self._in_run_dir(f"network-snapshot-{kimg:06d}.pkl")
+        state = self._capture_state()
         if self.o.rank == 0:
-            networks = {
-                key: copy.deepcopy(value).eval().requires_grad_(False).cpu()
-                if isinstance(value, torch.nn.Module)
-                else value
-                for key, value in networks.items()
-            }
+            for name in ("G", "D", "G_ema", "augment_pipe"):
+                if networks[name] is not None:
+                    networks[name] = copy.deepcopy(networks[name]).eval().requires_grad_(False).cpu()
             write_atomically(path, lambda file: pickle.dump(networks, file))
-            self._save_state(state_path(self.o.run_dir, kimg))
+            self._write_state(state, state_path(self.o.run_dir, kimg))
         self._evaluate_metrics(path)
 
-    def _save_state(self, path):
+    def _capture_state(self):
         log = self._in_run_dir("log.txt")
         self.state.log_bytes = os.path.getsize(log) if os.path.exists(log) else 0
-        self.state.stats_bytes = self.stats_file.tell()
-        self.state.save(path)
+        self.state.stats_bytes = self.stats_file.tell() if self.stats_file is not None else 0
+        return self.state.capture()
+
+    def _write_state(self, state, path):
+        write_atomically(path, lambda file: torch.save(state, file))
         for old in saved_states(self.o.run_dir):  # one is enough to continue from, and they are large
             if old != path:
                 os.remove(old)
