@@ -11,6 +11,8 @@ import torch
 
 import legacy
 from helpers import TINY, make_dataset, newest, only_run, read_stats, run
+from metrics import metric_main
+from training.training_loop import training_loop
 
 FORMS = {
     "mode0": ["--cfg=segan-mode0"],
@@ -166,6 +168,32 @@ def test_presets_train_at_full_size(options, tmp_path):
     run("train_segan.py", *options, f"--data={data}", "--kimg=1", "--snap=1", f"--outdir={out}", env=threads)
     lines = check_run_directory(only_run(out), kimg=1)
     print({name: entry["mean"] for name, entry in lines[-1].items() if name.startswith("Loss")})
+
+
+@pytest.mark.slow
+def test_128_pixels_train(tmp_path):
+    data = make_dataset(tmp_path / "discs.zip", size=128)
+    out = tmp_path / "out"
+    run("train_segan.py", *TINY, "--channel-base=1024", f"--data={data}", "--kimg=1", f"--outdir={out}")
+    check_run_directory(only_run(out), kimg=1)
+
+
+def test_metrics_are_kept_beside_snapshots_and_leave_no_trace_in_a_run(trained, tmp_path):
+    """A metric that draws random numbers, registered as a user would, in the loop that made `trained`."""
+
+    @metric_main.register_metric
+    def mean_brightness(opts):
+        images = opts.G(torch.randn(4, opts.G.z_dim), None)
+        return dict(mean_brightness=float(images.mean()))
+
+    args = json.loads((trained / "training_options.json").read_text())
+    del args["options"]
+    training_loop(**dict(args, run_dir=str(tmp_path), metrics=["mean_brightness"]))
+    lines = [json.loads(line) for line in (tmp_path / "metric-mean_brightness.jsonl").read_text().splitlines()]
+    assert [line["snapshot_pkl"] for line in lines] == ["network-snapshot-000000.pkl", "network-snapshot-000001.pkl"]
+    assert all(math.isfinite(line["results"]["mean_brightness"]) for line in lines)
+    with_metric, without = (load(run_dir)["G_ema"].state_dict() for run_dir in (tmp_path, trained))
+    assert all(torch.equal(with_metric[name], without[name]) for name in without)
 
 
 def test_dry_run_writes_nothing(tmp_path):
