@@ -1,20 +1,25 @@
 """The tools: `python -m segan_ext COMMAND`."""
 
+import importlib
+
 import click
 
 from segan_ext import host
 
 host.activate()
 
-from segan_ext.avatars import avatars  # noqa: E402 (the host has to be on the path)
-from segan_ext.explore import explore, samples  # noqa: E402
+# Each is imported only when it is asked for: drawing avatars needs no PyTorch.
+COMMANDS = {"avatars": "segan_ext.avatars", "explore": "segan_ext.explore", "samples": "segan_ext.explore"}
 
 
-@click.group()
+class _Tools(click.Group):
+    def list_commands(self, ctx):
+        return list(COMMANDS)
+
+    def get_command(self, ctx, name):
+        return getattr(importlib.import_module(COMMANDS[name]), name) if name in COMMANDS else None
+
+
+@click.group(cls=_Tools)
 def main():
     """Tools around SEGAN; training is train_segan.py."""
-
-
-main.add_command(avatars)
-main.add_command(explore)
-main.add_command(samples)

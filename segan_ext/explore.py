@@ -11,6 +11,15 @@ import click
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from segan_ext import host
+
+host.activate()
+
+from generate import load_generator, seed_latents  # noqa: E402 (the host has to be on the path)
+from launch import choose_device  # noqa: E402
+from recipe import parse_grid  # noqa: E402
 
 
 class Dimension(NamedTuple):
@@ -72,10 +81,14 @@ def traversal(G, dimensions, seed=0, sigmas=3.0, steps=7):
 
 def _ws(G, seed):
     """ws [1, num_ws, w_dim] that the seed stands for, class 0 of a conditional G"""
+    return G.mapping(*_latent_and_label(G, seed, 0))
+
+
+def _latent_and_label(G, seed, class_idx):
+    """z [1, z_dim] of the seed and the one-hot label [1, c_dim]; None for the label of an unconditional G"""
     device = next(G.parameters()).device
-    z = torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(device)
-    c = torch.eye(G.c_dim, device=device)[:1] if G.c_dim else None
-    return G.mapping(z, c)
+    label = torch.eye(G.c_dim, device=device)[[class_idx]] if G.c_dim else None
+    return seed_latents(G, [seed], device), label
 
 
 def _render(G, ws, address, offsets):
@@ -138,18 +151,12 @@ def _device_option(command):
 @_device_option
 def samples(network, dest, grid, seed, trunc, device):
     """Draw a grid of images of a generator."""
-    from generate import load_generator, seed_latents
-    from launch import choose_device
-    from recipe import parse_grid
-
     columns, rows = parse_grid(grid)
     G = load_generator(network, choose_device(device))
-    device = next(G.parameters()).device
-    images = []
-    for i in range(seed, seed + columns * rows):
-        c = torch.eye(G.c_dim, device=device)[[i % G.c_dim]] if G.c_dim else None
-        images.append(G(seed_latents(G, [i], device), c, truncation_psi=trunc, noise_mode="const"))
-    images = torch.cat(images).unflatten(0, (rows, columns))
+    seeds = range(seed, seed + columns * rows)
+    inputs = [_latent_and_label(G, i, i % max(G.c_dim, 1)) for i in seeds]
+    images = torch.cat([G(z, c, truncation_psi=trunc, noise_mode="const") for z, c in inputs])
+    images = images.unflatten(0, (rows, columns))
     Path(dest).parent.mkdir(parents=True, exist_ok=True)
     draw_grid(images, scale=max(96 // images.shape[-1], 1)).save(dest)
     print(dest)
@@ -167,11 +174,6 @@ def samples(network, dest, grid, seed, trunc, device):
 @_device_option
 def explore(network, dest, seed, rows, sigmas, steps, device):
     """Draw what the strongest dimensions of a SEGAN do: a row each, from −σ to +σ."""
-    from tqdm import tqdm
-
-    from generate import load_generator
-    from launch import choose_device
-
     G = load_generator(network, choose_device(device))
     if not getattr(G, "subspaces", dict)():
         raise click.UsageError(f"--network: {network} has no subspaces; give a snapshot of mode 1, 2 or 3")
