@@ -41,7 +41,7 @@ def main(cfg, **options):
     data = launch.open_training_set(recipe.dataset_kwargs(options))
     config = PRESETS.get(cfg) or recipe.BASE_CONFIGS.get(cfg) or recipe.auto_config(1, data.resolution)
     description, args = recipe.build(options, cfg, for_device(config, device), data, device, cores=os.cpu_count() or 1)
-    networks = launch.adopt_networks(args)
+    networks = launch.adopt_networks(args, data)
     source = None if networks is None else networks["G_ema"]
     add_subspaces(args, options, getattr(config, "mode", 0), source)
     launch.start(outdir, description, args, options, dry_run)

@@ -53,7 +53,7 @@ def open_training_set(kwargs):
     return data
 
 
-def adopt_networks(args):
+def adopt_networks(args, data):
     """The networks that --resume starts from (None without it); their widths win over the recipe's, and this is said.
 
     click.UsageError if they cannot be opened, or make images or take labels of another shape than the data's.
@@ -65,7 +65,6 @@ def adopt_networks(args):
             networks = legacy.load_network_pkl(file)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--resume: {args['resume_pkl']} cannot be used ({error})") from error
-    data = dnnlib.util.construct_class_by_name(**args["training_set_kwargs"])
     for name, ours in (
         ("img_resolution", data.resolution),
         ("img_channels", data.num_channels),

@@ -59,14 +59,11 @@ def load_network_pkl(f, force_fp16=False):
 
 
 def _with_fp16(net):
-    kwargs = net.init_kwargs
-    precision = kwargs.synthesis_kwargs = (
-        dict(kwargs.get("synthesis_kwargs", {})) if hasattr(net, "synthesis") else None
-    )
-    if precision is None:
-        del kwargs["synthesis_kwargs"]
-        precision = kwargs
-    precision.update(num_fp16_res=4, conv_clamp=256)
+    kwargs, precision = net.init_kwargs, dict(num_fp16_res=4, conv_clamp=256)
+    if hasattr(net, "synthesis"):
+        kwargs.synthesis_kwargs = kwargs.get("synthesis_kwargs", {}) | precision
+    else:
+        kwargs |= precision
     rebuilt = type(net)(*net.init_args, **kwargs).eval().requires_grad_(False)
     misc.copy_params_and_buffers(net, rebuilt, require_all=True)
     return rebuilt

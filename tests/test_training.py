@@ -106,6 +106,15 @@ def test_snapshot_holds_what_the_reference_format_says(trained):
     assert options["options"]["cfg"] == "segan-mode2"
 
 
+def test_force_fp16_rebuilds_both_networks(trained):
+    with open(newest(trained), "rb") as file:
+        half = legacy.load_network_pkl(file, force_fp16=True)
+    plain = load(trained)
+    for name, net in (("G_ema", half["G_ema"].synthesis), ("D", half["D"])):
+        assert net.b16.use_fp16 and net.b16.conv1.conv_clamp == 256
+        assert all(torch.equal(a, b) for a, b in zip(half[name].parameters(), plain[name].parameters()))
+
+
 def test_edits_of_a_trained_generator(trained):
     G = load(trained)["G_ema"]
     z = torch.from_numpy(np.random.RandomState(0).randn(2, G.z_dim))

@@ -92,6 +92,10 @@ def translate2d(tx, ty, **kwargs):
     return matrix(*rows, _LAST_ROW_2D, **kwargs)
 
 
+def translate2d_inv(tx, ty, **kwargs):
+    return translate2d(-tx, -ty, **kwargs)
+
+
 def translate3d(tx, ty, tz, **kwargs):
     return matrix([1, 0, 0, tx], [0, 1, 0, ty], [0, 0, 1, tz], _LAST_ROW_3D, **kwargs)
 
@@ -99,6 +103,10 @@ def translate3d(tx, ty, tz, **kwargs):
 def scale2d(sx, sy, **kwargs):
     rows = [sx, 0, 0], [0, sy, 0]
     return matrix(*rows, _LAST_ROW_2D, **kwargs)
+
+
+def scale2d_inv(sx, sy, **kwargs):
+    return scale2d(1 / sx, 1 / sy, **kwargs)
 
 
 def scale3d(sx, sy, sz, **kwargs):
@@ -109,6 +117,10 @@ def rotate2d(theta, **kwargs):
     """By theta radians, from the x axis towards the y axis."""
     sin, cos = _sin_cos(theta)
     return matrix([cos, -sin, 0], [sin, cos, 0], _LAST_ROW_2D, **kwargs)
+
+
+def rotate2d_inv(theta, **kwargs):
+    return rotate2d(-theta, **kwargs)
 
 
 def rotate3d(v, theta, **kwargs):
@@ -122,18 +134,6 @@ def rotate3d(v, theta, **kwargs):
         _LAST_ROW_3D,
         **kwargs,
     )
-
-
-def translate2d_inv(tx, ty, **kwargs):
-    return translate2d(-tx, -ty, **kwargs)
-
-
-def scale2d_inv(sx, sy, **kwargs):
-    return scale2d(1 / sx, 1 / sy, **kwargs)
-
-
-def rotate2d_inv(theta, **kwargs):
-    return rotate2d(-theta, **kwargs)
 
 
 def _sin_cos(theta):

@@ -193,8 +193,8 @@ class Trainer:
 
     def _build_networks(self):
         data = self.training_set
-        self.shape_kwargs = dict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.num_channels)
-        build = lambda kwargs: dnnlib.util.construct_class_by_name(**kwargs, **self.shape_kwargs)
+        shape = dict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.num_channels)
+        build = lambda kwargs: dnnlib.util.construct_class_by_name(**kwargs, **shape)
         self.G = build(self.o.G_kwargs).train().requires_grad_(False).to(self.device)
         self.D = build(self.o.D_kwargs).train().requires_grad_(False).to(self.device)
         self.G_ema = copy.deepcopy(self.G).eval()
@@ -306,7 +306,7 @@ class Trainer:
             self.real_diversity = health.diversity(np.stack(reals) / 127.5 - 1)
             if self.o.rank == 0 and self.o.resume_state is None:
                 save_image_grid(images, self._in_run_dir("reals.png"), drange=[0, 255], grid_size=self.grid_size)
-                self._save_fakes("fakes_init.png")
+                self._save_fakes(self._fakes(), "fakes_init.png")
 
     def _fakes(self, limit=None):
         """Images of the EMA generator for the fixed latents, [N, C, H, W]."""
@@ -317,8 +317,8 @@ class Trainer:
             ]
         return torch.cat(batches)[:limit]
 
-    def _save_fakes(self, name):
-        save_image_grid(self._fakes(), self._in_run_dir(name), drange=[-1, 1], grid_size=self.grid_size)
+    def _save_fakes(self, images, name):
+        save_image_grid(images, self._in_run_dir(name), drange=[-1, 1], grid_size=self.grid_size)
 
     def _in_run_dir(self, name):
         return os.path.join(self.o.run_dir, name)
@@ -441,17 +441,19 @@ class Trainer:
         """Status line, pictures, statistics, snapshot: in this order, so that a saved state holds all but itself."""
         s, o = self.state, self.o
         fields = self._report_tick(tick, self._count_seconds())
-        relative = health.diversity(self._fakes(_HEALTH_SAMPLES)) / max(self.real_diversity, 1e-8)
+        finished = self._finished()
+        due = lambda ticks: finished or (ticks is not None and s.cur_tick % ticks == 0)
+        grid_due = o.rank == 0 and due(o.image_snapshot_ticks)
+        fakes = self._fakes(limit=None if grid_due else _HEALTH_SAMPLES)
+        relative = health.diversity(fakes[:_HEALTH_SAMPLES]) / max(self.real_diversity, 1e-8)
         training_stats.report0("Health/diversity", relative)
         self.stats.update()
         problems = self._assess_health()
         self._say("  ".join(fields) + ("" if problems else "  health ok"))
         for problem in problems:
             self._say(f"  health: {problem}")
-        finished = self._finished()
-        due = lambda ticks: finished or s.cur_tick % ticks == 0 if ticks is not None else finished
-        if o.rank == 0 and due(o.image_snapshot_ticks):
-            self._save_fakes(f"fakes{s.cur_nimg // 1000:06d}.png")
+        if grid_due:
+            self._save_fakes(fakes, f"fakes{s.cur_nimg // 1000:06d}.png")
         self._write_stats()
         snapshot_due = due(o.network_snapshot_ticks)
         s.cur_tick += 1
