@@ -17,7 +17,7 @@ from segan_ext import host
 
 host.activate()
 
-from generate import load_generator, seed_latents  # noqa: E402 (the host has to be on the path)
+from generate import generator_options, load_generator, seed_latents  # noqa: E402 (the host has to be on the path)
 from launch import choose_device  # noqa: E402
 from recipe import parse_grid  # noqa: E402
 
@@ -132,27 +132,16 @@ def explore_network(G, dest, seed=0, rows=12, sigmas=3.0, steps=7, progress=None
     return strongest
 
 
-def _network_option(command):
-    return click.option("--network", required=True, metavar="PKL", help="Snapshot of a generator, a path or a URL")(
-        command
-    )
-
-
-def _device_option(command):
-    return click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]")(command)
-
-
 @click.command()
-@_network_option
+@generator_options
 @click.option("--dest", default="samples.png", show_default=True, metavar="PNG", help="Picture to write")
 @click.option("--grid", default="8x8", show_default=True, metavar="COLUMNSxROWS", help="Size of the grid")
 @click.option("--seed", type=int, default=0, show_default=True, help="The first latent; the others follow")
 @click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi")
-@_device_option
-def samples(network, dest, grid, seed, trunc, device):
+def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     """Draw a grid of images of a generator."""
     columns, rows = parse_grid(grid)
-    G = load_generator(network, choose_device(device))
+    G = load_generator(network, choose_device(device), trust_pickle)
     seeds = range(seed, seed + columns * rows)
     inputs = [_latent_and_label(G, i, i % max(G.c_dim, 1)) for i in seeds]
     images = torch.cat([G(z, c, truncation_psi=trunc, noise_mode="const") for z, c in inputs])
@@ -163,7 +152,7 @@ def samples(network, dest, grid, seed, trunc, device):
 
 
 @click.command()
-@_network_option
+@generator_options
 @click.option("--dest", default="traversal.png", show_default=True, metavar="PNG", help="Picture to write")
 @click.option("--seed", type=int, default=0, show_default=True, help="Latent whose image is changed")
 @click.option(
@@ -171,10 +160,9 @@ def samples(network, dest, grid, seed, trunc, device):
 )
 @click.option("--sigmas", type=float, default=3, show_default=True, help="How far to go to either side, in σ")
 @click.option("--steps", type=click.IntRange(2), default=7, show_default=True, help="Images a row")
-@_device_option
-def explore(network, dest, seed, rows, sigmas, steps, device):
+def explore(network, trust_pickle, dest, seed, rows, sigmas, steps, device):
     """Draw what the strongest dimensions of a SEGAN do: a row each, from −σ to +σ."""
-    G = load_generator(network, choose_device(device))
+    G = load_generator(network, choose_device(device), trust_pickle)
     if not getattr(G, "subspaces", dict)():
         raise click.UsageError(f"--network: {network} has no subspaces; give a snapshot of mode 1, 2 or 3")
     bar = lambda layers: tqdm(layers, desc="Ranking", unit="layer", disable=None)

@@ -8,7 +8,6 @@ import numpy as np
 import PIL.Image
 import torch
 
-import dnnlib
 import legacy
 from launch import choose_device
 
@@ -31,12 +30,14 @@ class Numbers(click.ParamType):
         return numbers
 
 
-def load_generator(network, device):
-    """The EMA generator of a pickle (path or URL), ready for inference. click.UsageError if it cannot be opened."""
+def load_generator(network, device, trust=False):
+    """The averaged generator of a pickle or export (`legacy.load_generator`) on a device.
+
+    click.UsageError if it cannot be opened.
+    """
     print(f"Loading networks from {network}...")
     try:
-        with dnnlib.util.open_url(network) as file:
-            return legacy.load_network_pkl(file)["G_ema"].eval().requires_grad_(False).to(device)
+        return legacy.load_generator(network, trust).to(device)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--network: {error}") from error
 
@@ -65,16 +66,25 @@ def to_pictures(images):
     return [PIL.Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
 
 
+def generator_options(command):
+    """Decorator: the options that choose a generator and the device it runs on."""
+    return _with_options(
+        command,
+        click.option("--network", required=True, metavar="PKL", help="Network pickle (path or URL), or .safetensors"),
+        click.option("--trust-pickle", is_flag=True, help="Run the code in the pickle; only for files you trust"),
+        click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]"),
+    )
+
+
 def network_options(command):
-    """Decorator: the options that all scripts around a generator share."""
-    for option in reversed(
-        [
-            click.option("--network", required=True, metavar="PKL", help="Network pickle, a path or a URL"),
-            click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise"),
-            click.option("--outdir", required=True, metavar="DIR", help="Where to save the images"),
-            click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]"),
-        ]
-    ):
+    """Decorator: the options that all of the host's scripts around a generator share."""
+    noise = click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise")
+    outdir = click.option("--outdir", required=True, metavar="DIR", help="Where to save the images")
+    return generator_options(_with_options(command, noise, outdir))
+
+
+def _with_options(command, *options):
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -85,12 +95,12 @@ def network_options(command):
 @click.option("--trunc", "truncation_psi", type=float, default=1, show_default=True, help="Truncation psi")
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
 @click.option("--projected-w", metavar="FILE", help="Use the ws in an .npz of projector.py instead of seeds")
-def main(network, noise_mode, outdir, device, seeds, truncation_psi, class_idx, projected_w):
+def main(network, trust_pickle, noise_mode, outdir, device, seeds, truncation_psi, class_idx, projected_w):
     """Generate images with a trained network: one PNG a seed."""
     if (seeds is None) == (projected_w is None):
         raise click.UsageError("--seeds: give the seeds to use, or --projected-w, one of the two")
     device = choose_device(device)
-    G = load_generator(network, device)
+    G = load_generator(network, device, trust_pickle)
     if projected_w is not None:
         ws = _load_ws(G, projected_w, device)
         os.makedirs(outdir, exist_ok=True)

@@ -1,61 +1,71 @@
-"""Opens network pickles without running code from them."""
+"""Opens network pickles without running code from them, and converts those of the TensorFlow era.
 
-import collections
-import io
+`python legacy.py --source=OLD.pkl --dest=NEW.pkl` writes any pickle that opens as a snapshot of today's format.
+"""
+
 import pickle
 
-import numpy as np
+import click
 import torch
 
 import dnnlib
-from torch_utils import misc, persistence
+import exported
+import tf_networks
+from torch_utils import misc, persistence, safe_pickle
 
-# Everything that a snapshot may name: containers, numbers, tensors, and persistent objects, which
-# `persistence` rebuilds from classes it knows.
-_ALLOWED = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("builtins", "set"): set,
-    ("dnnlib.util", "EasyDict"): dnnlib.EasyDict,
-    ("torch", "Size"): torch.Size,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch.storage", "_load_from_bytes"): lambda data: torch.load(
-        io.BytesIO(data), map_location="cpu", weights_only=True
-    ),
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): persistence._reconstruct_persistent_obj,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "scalar"): np.float64(0).__reduce__()[0],
-    ("numpy._core.multiarray", "scalar"): np.float64(0).__reduce__()[0],
-}
+_NETWORKS = ("G", "D", "G_ema")
 
 
-class _SafeUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which network pickles have no use for")
-        return _ALLOWED[module, name]
-
-
-def load_network_pkl(f, force_fp16=False):
+def load_network_pkl(f, force_fp16=False, trust=False):
     """The dict of G, D, G_ema (modules), augment_pipe (module or None) and training_set_kwargs in a snapshot.
 
-    f: binary file. force_fp16: rebuilds the networks with half precision in their four highest resolutions.
-    ValueError with one sentence for anything that is not such a snapshot; no code of the pickle runs.
+    f: binary file: a snapshot of ours or of the reference, or a (G, D, Gs) of the TensorFlow era. force_fp16: rebuilds
+    the networks with half precision in their four highest resolutions. trust: runs the code that the pickle carries,
+    for networks that are none of ours. ValueError with one sentence for anything else; without `trust` no code of the
+    pickle runs.
     """
     name = getattr(f, "name", "the file")
     try:
-        data = _SafeUnpickler(f).load()
+        if trust:
+            data = persistence.TrustingUnpickler(f).load()
+        else:
+            data = _rebuilt(safe_pickle.load(f))
     except Exception as error:
-        raise ValueError(f"{name} is not a network pickle that can be opened: {error}") from error
-    missing = [key for key in ("G", "D", "G_ema") if not isinstance(data, dict) or key not in data]
-    if missing or not all(isinstance(data[key], torch.nn.Module) for key in ("G", "D", "G_ema")):
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{name} is not a network pickle that can be opened: {said}") from error
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), torch.nn.Module) for key in _NETWORKS):
         raise ValueError(f"{name} holds no networks under the names G, D and G_ema")
     data.setdefault("training_set_kwargs", None)
     data.setdefault("augment_pipe", None)
     if force_fp16:
-        for key in ("G", "D", "G_ema"):
+        for key in _NETWORKS:
             data[key] = _with_fp16(data[key])
     return data
+
+
+def load_generator(network, trust=False):
+    """The averaged generator in a snapshot or in an export, on the CPU, in eval mode and without gradients.
+
+    network: path or URL of a pickle, or path of a `.safetensors` with its `.json` beside it. trust: as above.
+    OSError or ValueError with one sentence.
+    """
+    if network.endswith(".safetensors"):
+        G = exported.load_generator(network)
+    else:
+        with dnnlib.util.open_url(network) as file:
+            G = load_network_pkl(file, trust=trust)["G_ema"]
+    return G.eval().requires_grad_(False)
+
+
+def _rebuilt(data):
+    """Networks in place of the records that the safe reader found."""
+    if isinstance(data, tuple) and len(data) == 3 and all(isinstance(net, safe_pickle.TFNetwork) for net in data):
+        G, D, Gs = data
+        return dict(G=convert_tf_generator(G), D=convert_tf_discriminator(D), G_ema=convert_tf_generator(Gs))
+    if not isinstance(data, dict):
+        return data
+    rebuild = lambda value: safe_pickle.rebuild(value) if isinstance(value, safe_pickle.PickledModule) else value
+    return {key: rebuild(value) for key, value in data.items()}
 
 
 def _with_fp16(net):
@@ -67,3 +77,42 @@ def _with_fp16(net):
     rebuilt = type(net)(*net.init_args, **kwargs).eval().requires_grad_(False)
     misc.copy_params_and_buffers(net, rebuilt, require_all=True)
     return rebuilt
+
+
+def convert_tf_generator(tf_G):
+    """Our Generator with the weights of a TensorFlow one from `safe_pickle.load`. ValueError with the reason."""
+    return tf_networks.convert_generator(tf_G)
+
+
+def convert_tf_discriminator(tf_D):
+    """Our Discriminator with the weights of a TensorFlow one. ValueError with the reason."""
+    return tf_networks.convert_discriminator(tf_D)
+
+
+def convert_network_pickle(source, dest, force_fp16=False, trust=False):
+    """Opens the pickle `source` (path or URL) and writes it to `dest` as a snapshot of today's format.
+
+    OSError or ValueError with the reason; `dest` is then as it was.
+    """
+    with dnnlib.util.open_url(source) as file:
+        data = load_network_pkl(file, force_fp16=force_fp16, trust=trust)
+    misc.write_atomically(dest, lambda file: pickle.dump(data, file))
+
+
+@click.command()
+@click.option("--source", required=True, metavar="PKL", help="Pickle to open, a path or a URL")
+@click.option("--dest", required=True, metavar="PKL", help="Snapshot to write")
+@click.option("--force-fp16", type=bool, default=False, help="Half precision in the four highest resolutions")
+@click.option("--trust-pickle", is_flag=True, help="Run the code in the pickle; only for files you trust")
+def main(source, dest, force_fp16, trust_pickle):
+    """Convert a network pickle, of TensorFlow or of the reference implementation, to today's format."""
+    print(f'Loading "{source}"...')
+    try:
+        convert_network_pickle(source, dest, force_fp16, trust_pickle)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--source: {error}") from error
+    print(f'Wrote "{dest}".')
+
+
+if __name__ == "__main__":
+    main()

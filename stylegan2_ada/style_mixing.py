@@ -17,10 +17,10 @@ from launch import choose_device
 @click.option("--styles", type=Numbers(), default="0-6", show_default=True, help="Layers that take the column's w")
 @click.option("--trunc", "truncation_psi", type=float, default=1, show_default=True, help="Truncation psi")
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
-def main(network, noise_mode, outdir, device, row_seeds, col_seeds, styles, truncation_psi, class_idx):
+def main(network, trust_pickle, noise_mode, outdir, device, row_seeds, col_seeds, styles, truncation_psi, class_idx):
     """Generate a grid of style mixes: each image has its row's w but for --styles, which have its column's."""
     device = choose_device(device)
-    G = load_generator(network, device)
+    G = load_generator(network, device, trust_pickle)
     given = click.get_current_context().get_parameter_source("styles") is not click.core.ParameterSource.DEFAULT
     if given and max(styles) >= G.num_ws:
         raise click.UsageError(f"--styles: this network has the layers 0 to {G.num_ws - 1}")

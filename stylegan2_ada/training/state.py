@@ -15,21 +15,6 @@ import torch
 _FILE_NAME = re.compile(r"training-state-(\d{6,})\.pt")
 
 
-def write_atomically(path, write):
-    """Calls `write(file)` on a temporary file beside `path` and renames it, so that `path` is never half-written."""
-    temp = f"{path}.tmp"
-    try:
-        with open(temp, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-    except BaseException:
-        if os.path.exists(temp):
-            os.remove(temp)
-        raise
-
-
 def state_path(run_dir, kimg):
     return os.path.join(run_dir, f"training-state-{kimg:06d}.pt")
 

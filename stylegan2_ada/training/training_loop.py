@@ -19,7 +19,7 @@ import legacy
 from metrics import metric_main
 from torch_utils import misc, training_stats
 from training import health
-from training.state import TrainingState, random_state, saved_states, set_random_state, state_path, write_atomically
+from training.state import TrainingState, random_state, saved_states, set_random_state, state_path
 
 _HEALTH_SAMPLES = 64
 
@@ -65,7 +65,7 @@ def save_image_grid(img, fname, drange, grid_size):
     if channels not in (1, 3):
         raise ValueError(f"a picture of {channels} channels cannot be drawn")
     picture = PIL.Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    write_atomically(fname, lambda file: picture.save(file, format="PNG"))
+    misc.write_atomically(fname, lambda file: picture.save(file, format="PNG"))
 
 
 def training_loop(
@@ -506,7 +506,7 @@ class Trainer:
         if self.o.rank == 0:
             kimg, text = self.state.cur_nimg / 1000, "\n".join(problems) or "All is well."
             write = lambda file: file.write(f"At {kimg:.1f} kimg:\n{text}\n".encode())
-            write_atomically(self._in_run_dir("health.txt"), write)
+            misc.write_atomically(self._in_run_dir("health.txt"), write)
         return problems
 
     def _write_stats(self):
@@ -543,7 +543,7 @@ class Trainer:
             for name in ("G", "D", "G_ema", "augment_pipe"):
                 if networks[name] is not None:
                     networks[name] = copy.deepcopy(networks[name]).eval().requires_grad_(False).cpu()
-            write_atomically(path, lambda file: pickle.dump(networks, file))
+            misc.write_atomically(path, lambda file: pickle.dump(networks, file))
             self._write_state(state, state_path(self.o.run_dir, kimg))
         self._evaluate_metrics(path)
 
@@ -554,7 +554,7 @@ class Trainer:
         return self.state.capture()
 
     def _write_state(self, state, path):
-        write_atomically(path, lambda file: torch.save(state, file))
+        misc.write_atomically(path, lambda file: torch.save(state, file))
         for old in saved_states(self.o.run_dir):  # one is enough to continue from, and they are large
             if old != path:
                 os.remove(old)

@@ -19,7 +19,7 @@ def setup_filter(f, device=torch.device("cpu"), normalize=True, flip_filter=Fals
     normalize: the sum becomes 1. gain: total gain of the filtering. separable: keep a one-dimensional filter so
     (None: from 8 taps on). Returns [height, width], or [taps] if separable.
     """
-    f = torch.as_tensor(1 if f is None else f, dtype=torch.float32).clone()
+    f = torch.as_tensor(1 if f is None else f, dtype=torch.float32, device="cpu").clone()
     if f.ndim not in (0, 1, 2) or f.numel() == 0:
         raise ValueError(f"a filter has one or two dimensions, not the shape {list(f.shape)}")
     f = f[None] if f.ndim == 0 else f
