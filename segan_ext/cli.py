@@ -9,7 +9,12 @@ from segan_ext import host
 host.activate()
 
 # Each is imported only when it is asked for: drawing avatars needs no PyTorch.
-COMMANDS = {"avatars": "segan_ext.avatars", "explore": "segan_ext.explore", "samples": "segan_ext.explore"}
+COMMANDS = {
+    "avatars": "segan_ext.avatars",
+    "explore": "segan_ext.explore",
+    "export": "segan_ext.export",
+    "samples": "segan_ext.explore",
+}
 
 
 class _Tools(click.Group):

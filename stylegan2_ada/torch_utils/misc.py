@@ -43,7 +43,7 @@ class suppress_tracer_warnings(warnings.catch_warnings):
 def assert_shape(tensor, ref_shape):
     """AssertionError unless `tensor` has the shape `ref_shape`, where None stands for any size."""
     fits = tensor.ndim == len(ref_shape) and all(
-        want is None or bool(torch.as_tensor(size == want)) for size, want in zip(tensor.shape, ref_shape)
+        want is None or bool(size == want) for size, want in zip(tensor.shape, ref_shape)
     )
     if not fits:
         raise AssertionError(f"shape is {list(tensor.shape)}, expected {list(ref_shape)}")

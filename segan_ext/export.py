@@ -1,0 +1,97 @@
+"""A trained generator for other programs: safetensors plus JSON, or ONNX.
+
+The ONNX file computes z [N, z_dim], truncation_psi [] and, for conditional networks, label [N, c_dim] → images, all
+float32, with the fixed noise of the training and the controls at rest. N is free.
+"""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+import exported
+from generate import generator_options, load_generator, seed_latents
+from launch import choose_device
+from torch_utils import misc
+
+
+class _WithFixedNoise(torch.nn.Module):
+    """What is exported to ONNX; tensors in, tensors out."""
+
+    def __init__(self, G):
+        super().__init__()
+        self.G = G
+
+    def forward(self, z, truncation_psi, label=None):
+        G = self.G
+        ws = G.mapping(z, label)
+        ws = G.mapping.w_avg + truncation_psi * (ws - G.mapping.w_avg)
+        return G.synthesis(ws, noise_mode="const", force_fp32=True, fused_modconv=False)
+
+
+def export_onnx(G, dest):
+    """Writes `dest` and checks it: returns the largest difference between its images and ours, for five seeds.
+
+    ValueError where the packages of the extra [onnx] are missing, or PyTorch is older than 2.6.
+    """
+    try:
+        import onnx  # noqa: F401 (asked for here, so that its absence is said at once)
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"ONNX needs {error.name}; pip install 'segan[onnx]'") from error
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        raise ValueError(f"ONNX needs PyTorch 2.6 or newer; this is {torch.__version__}")
+    module = _WithFixedNoise(G.float()).eval()
+    inputs = _onnx_inputs(G, seeds=[0, 1])
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    free = {name: {0: batch} if tensor.ndim else {} for name, tensor in inputs.items()}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it says four times that torchvision is not here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module, kwargs=inputs, dynamic_shapes=free, dynamo=True, opset_version=18, verbose=False
+        )
+
+    def write(file):
+        file.write(program.model_proto.SerializeToString())
+
+    misc.write_atomically(dest, write)
+    session = onnxruntime.InferenceSession(os.fspath(dest), providers=["CPUExecutionProvider"])
+    worst = 0
+    for seeds in ([0], [1, 2, 3, 4]):
+        inputs = _onnx_inputs(G, seeds)
+        (images,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        with torch.no_grad():
+            worst = max(worst, float(np.abs(images - module(**inputs).numpy()).max()))
+    return worst
+
+
+def _onnx_inputs(G, seeds):
+    inputs = dict(z=seed_latents(G, seeds, "cpu").float(), truncation_psi=torch.tensor(0.7))
+    if G.c_dim:
+        inputs["label"] = torch.eye(G.c_dim)[[seed % G.c_dim for seed in seeds]]
+    return inputs
+
+
+@click.command()
+@generator_options
+@click.option("--dest", required=True, metavar="FILE", help="NAME.safetensors (with NAME.json) or NAME.onnx")
+def export(network, trust_pickle, device, dest):
+    """Write a generator as safetensors plus JSON, or as ONNX."""
+    ending = Path(dest).suffix
+    if ending not in (".safetensors", ".onnx"):
+        raise click.UsageError(f"--dest: {dest} must end in .safetensors or .onnx")
+    G = load_generator(network, choose_device(device), trust_pickle).cpu()
+    Path(dest).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if ending == ".safetensors":
+            print("Wrote {} and {}.".format(*exported.save_generator(G, dest)))
+        else:
+            print(f"Wrote {dest}; its images differ from ours by {export_onnx(G, dest):.1e} at most.")
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--dest: {error}") from error
