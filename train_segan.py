@@ -23,6 +23,7 @@ from segan_ext.start import add_subspaces, default_data  # noqa: E402
 @click.option("--mode", type=click.IntRange(0, 3), help="Subspaces: 0 none, 1 feature, 2 style, 3 importance")
 @click.option("--subspace-dim", type=int, help="Dimensions of a subspace (modes 1 and 2; mode 2 in residual form)")
 @click.option("--subspace-form", type=recipe.OneOf(["full", "residual", "published"]), help="Form of mode 2")
+@click.option("--train", type=recipe.OneOf(["all", "subspace"]), help="What of G to train  [default: all]")
 @click.option("--ortho", type=float, help="Weight of the orthonormality penalty  [default: 1; published form: 0]")
 @recipe.train_options
 def main(cfg, **options):
@@ -44,7 +45,10 @@ def main(cfg, **options):
     networks = launch.adopt_networks(args, data)
     source = None if networks is None else networks["G_ema"]
     add_subspaces(args, options, getattr(config, "mode", 0), source)
-    launch.start(outdir, description, args, options, dry_run)
+    fixed = None
+    if options["train"] == "subspace":
+        fixed = networks | dict(G=source)  # what stays as it is should be the average, not the last step
+    launch.start(outdir, description, args, options, dry_run, fixed)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 import exported
+from atomic import write_atomically
 from generate import generator_options, load_generator, seed_latents
 from launch import choose_device
-from torch_utils import misc
 
 
 class _WithFixedNoise(torch.nn.Module):
@@ -60,7 +60,7 @@ def export_onnx(G, dest):
     def write(file):
         file.write(program.model_proto.SerializeToString())
 
-    misc.write_atomically(dest, write)
+    write_atomically(dest, write)
     session = onnxruntime.InferenceSession(os.fspath(dest), providers=["CPUExecutionProvider"])
     worst = 0
     for seeds in ([0], [1, 2, 3, 4]):

@@ -6,6 +6,17 @@ from torch_utils import training_stats
 from training.loss import StyleGAN2Loss
 
 
+class _Fixed(torch.nn.Module):
+    """A mapping network that is not trained; path lengths still need gradients with respect to its ws."""
+
+    def __init__(self, mapping):
+        super().__init__()
+        self.mapping = mapping
+
+    def forward(self, *args, **kwargs):
+        return self.mapping(*args, **kwargs).requires_grad_(torch.is_grad_enabled())
+
+
 class SEGANLoss(StyleGAN2Loss):
     """StyleGAN2's loss with λ·½‖UᵀU − I‖²_F, summed over all subspaces, in the main phase of G (EigenGAN, section 3).
 
@@ -13,6 +24,8 @@ class SEGANLoss(StyleGAN2Loss):
     """
 
     def __init__(self, device, G_mapping, G_synthesis, D, ortho=1, **loss_kwargs):
+        if next(G_mapping.parameters(), None) is None:
+            G_mapping = _Fixed(G_mapping)
         super().__init__(device, G_mapping, G_synthesis, D, **loss_kwargs)
         self.ortho = ortho
         self._subspaces = [module for module in G_synthesis.modules() if hasattr(module, "penalty")]

@@ -209,7 +209,8 @@ class SEGANGenerator(networks.Generator):
     mode: 0 none, 1 feature, 2 style, 3 importance. subspace_form: of mode 2, full, residual or published; None means
     residual with subspace_dim, else full. subspace_dim: K coordinates (modes 1 and residual 2; None: w_dim).
     subspace_init: 'orthogonal' to train from scratch; 'identity' to make the images those of the generator without
-    subspaces. The other arguments are the host's. ValueError for what does not go together.
+    subspaces. trained: 'all', or 'subspace' to keep everything else as it is (as buffers, which no optimizer sees). The
+    other arguments are the host's. ValueError for what does not go together.
     """
 
     def __init__(
@@ -225,11 +226,14 @@ class SEGANGenerator(networks.Generator):
         subspace_dim=None,
         subspace_form=None,
         subspace_init="orthogonal",
+        trained="all",
     ):
         form = subspace_form or ("full" if subspace_dim is None else "residual")
         check_subspace_options(mode, subspace_dim, subspace_form, w_dim)
         if subspace_init not in ("orthogonal", "identity"):
             raise ValueError(f"subspace_init must be orthogonal or identity, not {subspace_init!r}")
+        if trained not in ("all", "subspace") or (trained == "subspace" and mode == 0):
+            raise ValueError(f"trained must be all, or subspace with a mode other than 0, not {trained!r}")
         super().__init__(
             z_dim,
             c_dim,
@@ -251,6 +255,8 @@ class SEGANGenerator(networks.Generator):
                 layer = getattr(block, name)
                 layer.affine = SubspaceAffine(w_dim, layer.affine.weight.shape[0], bias_init=1)
                 layer.affine.subspace = self._style_subspace(address, layer, block.resolution, identity)
+        if trained == "subspace":
+            self._fix_all_but_subspaces()
 
     def _style_subspace(self, address, layer, resolution, identity):
         if self.mode == 3:
@@ -271,6 +277,13 @@ class SEGANGenerator(networks.Generator):
         kwargs |= {key: synthesis_kwargs[key] for key in shared if key in synthesis_kwargs}
         kwargs |= dict(resolution=block.resolution, up=getattr(block, name).up)
         return SubspaceSynthesisLayer(in_channels, out_channels, self.w_dim, **kwargs)
+
+    def _fix_all_but_subspaces(self):
+        for module in self.modules():
+            if not isinstance(module, LinearSubspace):
+                for name, parameter in list(module.named_parameters(recurse=False)):
+                    delattr(module, name)
+                    module.register_buffer(name, parameter.detach())
 
     def subspaces(self):
         """{(L, N): subspace} in order of use."""

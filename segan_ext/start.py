@@ -25,10 +25,12 @@ def add_subspaces(args, options, mode, source):
     if source_mode not in (0, mode):
         raise click.UsageError(f"--resume: its generator has subspaces of mode {source_mode}; use --mode={source_mode}")
     if mode == 0:
-        for name in ("subspace_dim", "subspace_form", "ortho"):
-            if options[name] is not None:
+        for name in ("subspace_dim", "subspace_form", "ortho", "train"):
+            if options[name] not in (None, "all"):
                 raise click.UsageError(f"--{name.replace('_', '-')}: mode 0 has no subspaces; use --cfg=segan-mode2")
         return
+    if options["train"] == "subspace" and source is None:
+        raise click.UsageError("--train: subspace keeps the rest of a trained generator; name one with --resume")
     if source_mode != 0:
         theirs = {name: source.init_kwargs.get(name) for name in ("subspace_dim", "subspace_form")}
         for name, value in theirs.items():
@@ -49,6 +51,8 @@ def add_subspaces(args, options, mode, source):
     G |= dict(class_name="segan_ext.networks.SEGANGenerator", mode=mode, subspace_dim=dims, subspace_form=form)
     if source is not None and source_mode == 0:
         G["subspace_init"] = "identity"
+    if options["train"] == "subspace":
+        G["trained"] = "subspace"
     if mode == 3 and options["ortho"] is not None:
         raise click.UsageError("--ortho: mode 3 has no basis to keep orthonormal; leave it out")
     ortho = options["ortho"] if options["ortho"] is not None else float(form != "published")

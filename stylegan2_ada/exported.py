@@ -10,6 +10,7 @@ import pickle
 import safetensors
 import safetensors.torch
 
+from atomic import write_atomically
 from torch_utils import misc, safe_pickle
 
 _FORMAT = "segan-generator"
@@ -25,8 +26,8 @@ def save_generator(G, dest):
         name: getattr(G, name) for name in ("z_dim", "c_dim", "w_dim", "num_ws", "img_resolution", "img_channels")
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in misc.named_params_and_buffers(G)}
-    misc.write_atomically(dest, lambda file: file.write(safetensors.torch.save(tensors)))
-    misc.write_atomically(config_path, lambda file: file.write(json.dumps(config, indent=2).encode()))
+    write_atomically(dest, lambda file: file.write(safetensors.torch.save(tensors)))
+    write_atomically(config_path, lambda file: file.write(json.dumps(config, indent=2).encode()))
     return dest, config_path
 
 

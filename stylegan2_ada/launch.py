@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import json
 import os
+import pickle
 import re
 import signal
 import sys
@@ -16,6 +17,7 @@ import tqdm.contrib
 import dnnlib
 import legacy
 import recipe
+from atomic import write_atomically
 from training import training_loop
 from training.state import read, saved_states
 
@@ -62,7 +64,7 @@ def adopt_networks(args, data):
         return None
     try:
         with dnnlib.util.open_url(args["resume_pkl"]) as file:
-            networks = legacy.load_network_pkl(file)
+            networks = legacy.load_network_pkl(file, trust=args.get("trust_pickle", False))
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--resume: {args['resume_pkl']} cannot be used ({error})") from error
     for name, ours in (
@@ -78,6 +80,8 @@ def adopt_networks(args, data):
     said = []
     for net, kwargs in (("G", args["G_kwargs"]), ("D", args["D_kwargs"])):
         for part, name, value in _shape_arguments(networks[net]):
+            if name == "conv_clamp" and value is None:
+                continue  # our half precision needs a limit
             chosen = kwargs.setdefault(part, {}) if part else kwargs
             if chosen.get(name, value) != value:
                 said.append(f"{net} {name} {chosen[name]} to {value}")
@@ -89,16 +93,21 @@ def adopt_networks(args, data):
 
 # Constructor arguments that decide the shapes of tensors or what is computed with them, by the part they belong to.
 _SHAPE = {
-    "": ("z_dim", "w_dim", "architecture", "channel_base", "channel_max", "cmap_dim"),
-    "mapping_kwargs": ("num_layers", "embed_features", "layer_features"),
-    "synthesis_kwargs": ("architecture", "channel_base", "channel_max", "resample_filter", "kernel_size", "use_noise"),
-    "epilogue_kwargs": ("mbstd_num_channels",),
+    "": ("z_dim", "w_dim", "architecture", "channel_base", "channel_max", "cmap_dim", "conv_clamp"),
+    "mapping_kwargs": ("num_layers", "embed_features", "layer_features", "activation", "lr_multiplier"),
+    "synthesis_kwargs": (
+        *("architecture", "channel_base", "channel_max", "resample_filter", "kernel_size", "use_noise"),
+        *("activation", "conv_clamp"),
+    ),
+    "block_kwargs": ("activation", "resample_filter"),
+    "epilogue_kwargs": ("mbstd_num_channels", "activation"),
 }
 
 
 def _shape_arguments(net):
     """(part, name, value) of those arguments that a network was made with, given or by default."""
-    attributes = {"mapping_kwargs": "mapping", "synthesis_kwargs": "synthesis", "epilogue_kwargs": "b4"}
+    attributes = {"mapping_kwargs": "mapping", "synthesis_kwargs": "synthesis"}
+    attributes |= {"block_kwargs": f"b{net.img_resolution}", "epilogue_kwargs": "b4"}
     parts = {"": net} | {part: getattr(net, name) for part, name in attributes.items() if hasattr(net, name)}
     for part, module in parts.items():
         parameters = inspect.signature(type(module)).parameters.values()
@@ -106,14 +115,17 @@ def _shape_arguments(net):
         yield from ((part, name, made_with[name]) for name in _SHAPE[part] if name in made_with)
 
 
-def start(outdir, description, args, options, dry_run=False):
+def start(outdir, description, args, options, dry_run=False, networks=None):
     """Trains in a new directory `NNNNN-description` below `outdir`; returns its path (None for a dry run).
 
-    args: of `training_loop`. options: what the user asked for, kept beside them in training_options.json.
+    args: of `training_loop`. options: what the user asked for, kept beside them in training_options.json. networks:
+    dict of networks to start from instead of those in the pickle; they are kept in the run directory.
     """
     taken = [int(m[1]) for name in _listdir(outdir) if (m := re.match(r"(\d+)-", name))]
     run_dir = os.path.join(outdir, f"{max(taken, default=-1) + 1:05d}-{description}")
     args = dict(args, run_dir=run_dir)
+    if networks is not None:
+        args["resume_pkl"] = os.path.join(run_dir, "source.pkl")
     text = json.dumps(dict(args, options=options), indent=2)
     print(f"Training options:\n{text}\n")
     _summarise(args)
@@ -126,6 +138,8 @@ def start(outdir, description, args, options, dry_run=False):
         raise click.UsageError(f"--outdir: {run_dir} cannot be made ({error.strerror})") from error
     with open(os.path.join(run_dir, "training_options.json"), "w", encoding="utf-8") as file:
         file.write(text)
+    if networks is not None:
+        write_atomically(args["resume_pkl"], lambda file: pickle.dump(networks, file))
     _run(args)
     return run_dir
 

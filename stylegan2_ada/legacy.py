@@ -11,6 +11,7 @@ import torch
 import dnnlib
 import exported
 import tf_networks
+from atomic import write_atomically
 from torch_utils import misc, persistence, safe_pickle
 
 _NETWORKS = ("G", "D", "G_ema")
@@ -96,7 +97,7 @@ def convert_network_pickle(source, dest, force_fp16=False, trust=False):
     """
     with dnnlib.util.open_url(source) as file:
         data = load_network_pkl(file, force_fp16=force_fp16, trust=trust)
-    misc.write_atomically(dest, lambda file: pickle.dump(data, file))
+    write_atomically(dest, lambda file: pickle.dump(data, file))
 
 
 @click.command()

@@ -161,6 +161,9 @@ OPTIONS = [
         metavar="RUN_DIR|latest|PKL|URL|NAME",
         help=f"Continue a run exactly, or start from trained networks; names: {', '.join(PRETRAINED)}",
     ),
+    click.option(
+        "--trust-pickle", is_flag=True, default=None, help="Run the code in the pickle of --resume, if you trust it"
+    ),
     click.option("--freezed", type=int, help="Keep that many of D's highest-resolution layers  [default: 0]"),
     click.option("--fp32", type=bool, help="No half precision  [default: true on the CPU]"),
     click.option("--nhwc", type=bool, help="Channels-last memory format with half precision  [default: false]"),
@@ -353,10 +356,13 @@ def parse_grid(text):
 def _transfer(options, args):
     resume = options["resume"]
     if resume is None:
+        if options["trust_pickle"]:
+            raise click.UsageError("--trust-pickle: is about the pickle of --resume; leave it out")
         return {}
     # Networks that know their task need no ramp, and ADA should find its p sooner.
     adapted = dict(ada_kimg=100) if "ada_target" in args else {}
-    return dict(resume_pkl=PRETRAINED.get(resume, resume), ema_rampup=None, **adapted)
+    trust = dict(trust_pickle=True) if options["trust_pickle"] else {}
+    return dict(resume_pkl=PRETRAINED.get(resume, resume), ema_rampup=None, **adapted, **trust)
 
 
 def _describe(options, data, config_name):

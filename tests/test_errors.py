@@ -108,6 +108,9 @@ BROKEN_OPTIONS = """
 --subspace-form=residual → needs subspace-dim
 --ortho=-1 → must not be negative
 --cfg=segan-mode3 --ortho=1 → mode 3 has no basis
+--train=subspace → name one with --resume
+--cfg=segan-mode0 --train=subspace → mode 0 has no subspaces
+--trust-pickle → is about the pickle of --resume
 --seed=-1 → must lie between 0
 --subset=0 → must be at least 1
 --channel-base=8 → at least the resolution, 16

@@ -5,6 +5,7 @@ import os
 import time
 
 import dnnlib
+from metrics import metric_utils
 
 _metrics = {}  # name → function(opts) returning {result: number}
 
@@ -26,13 +27,13 @@ def list_valid_metrics():
 
 
 def calc_metric(metric, **kwargs):
-    """Runs one metric; `kwargs` (G, dataset_kwargs, num_gpus, rank, device, …) reach it as attributes of `opts`.
+    """Runs one metric; `kwargs` are those of `metric_utils.MetricOptions`, which it is called with.
 
     Returns results, metric, total_time, total_time_str and num_gpus.
     """
     if not is_valid_metric(metric):
         raise ValueError(f"no metric is called {metric!r}; known: {', '.join(list_valid_metrics()) or 'none'}")
-    opts = dnnlib.EasyDict(dict(num_gpus=1, rank=0) | kwargs)
+    opts = metric_utils.MetricOptions(**kwargs)
     start = time.time()
     results = _metrics[metric](opts)
     seconds = time.time() - start

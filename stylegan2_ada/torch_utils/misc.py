@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import re
 import warnings
 
@@ -210,18 +209,3 @@ def _print_table(rows):
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-
-
-def write_atomically(path, write):
-    """Calls `write(file)` on a temporary file beside `path` and renames it, so that `path` is never half-written."""
-    temp = f"{path}.tmp"
-    try:
-        with open(temp, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-    except BaseException:
-        if os.path.exists(temp):
-            os.remove(temp)
-        raise

@@ -83,6 +83,13 @@ def _random_kernels(in_channels, out_channels, kernel_size, channels_last):
     return torch.randn([out_channels, in_channels, kernel_size, kernel_size]).to(memory_format=memory_format)
 
 
+def _in_layout_of(x, weight):
+    """`weight` in the memory format of x: channels-last weights also serve blocks that run in float32, contiguous."""
+    if x.is_contiguous() and weight.stride(-1) != 1:
+        return weight.clone(memory_format=torch.contiguous_format)
+    return weight
+
+
 def _kernel_gain(in_channels, kernel_size):
     """1/√fan_in"""
     return (in_channels * kernel_size**2) ** -0.5
@@ -145,7 +152,7 @@ class Conv2dLayer(torch.nn.Module):
         """[N, in_channels, H, W] → [N, out_channels, H·up/down, W·up/down], scaled by `gain`"""
         x = conv2d_resample.conv2d_resample(
             x,
-            (self.weight * self.weight_gain).to(x.dtype),
+            (_in_layout_of(x, self.weight) * self.weight_gain).to(x.dtype),
             f=self.resample_filter,
             up=self.up,
             down=self.down,
@@ -270,7 +277,7 @@ class SynthesisLayer(torch.nn.Module):
         misc.assert_shape(x, [None, self.weight.shape[1], in_resolution, in_resolution])
         x = modulated_conv2d(
             x,
-            self.weight,
+            _in_layout_of(x, self.weight),
             self.affine(w),
             noise=self._noise(x, noise_mode),
             up=self.up,
@@ -306,7 +313,7 @@ class ToRGBLayer(torch.nn.Module):
     def forward(self, x, w, fused_modconv=True):
         """[N, in_channels, H, W], w [N, w_dim] → [N, out_channels, H, W]"""
         styles = self.affine(w) * self.weight_gain
-        x = modulated_conv2d(x, self.weight, styles, demodulate=False, fused_modconv=fused_modconv)
+        x = modulated_conv2d(x, _in_layout_of(x, self.weight), styles, demodulate=False, fused_modconv=fused_modconv)
         return bias_act.bias_act(x, self.bias.to(x.dtype), clamp=self.conv_clamp)
 
 
@@ -371,7 +378,8 @@ class SynthesisBlock(torch.nn.Module):
             with misc.suppress_tracer_warnings():  # inside a trace the batch size is a tensor
                 fused_modconv = not self.training and (dtype == torch.float32 or int(batch) == 1)
         layer_kwargs = dict(fused_modconv=fused_modconv, **layer_kwargs)
-        ws = iter(ws.unbind(dim=1))
+        # Tensors of their own: the last bits of a matrix product depend on where its input lies in memory.
+        ws = (w.clone(memory_format=torch.contiguous_format) for w in ws.unbind(dim=1))
 
         if self.in_channels == 0:
             x = self.const.to(dtype)[None].expand(batch, -1, -1, -1).contiguous(memory_format=memory_format)

@@ -16,6 +16,7 @@ import torch
 
 import dnnlib
 import legacy
+from atomic import write_atomically
 from metrics import metric_main
 from torch_utils import misc, training_stats
 from training import health
@@ -65,7 +66,7 @@ def save_image_grid(img, fname, drange, grid_size):
     if channels not in (1, 3):
         raise ValueError(f"a picture of {channels} channels cannot be drawn")
     picture = PIL.Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    misc.write_atomically(fname, lambda file: picture.save(file, format="PNG"))
+    write_atomically(fname, lambda file: picture.save(file, format="PNG"))
 
 
 def training_loop(
@@ -104,6 +105,7 @@ def training_loop(
     device=None,
     resume_state=None,
     grid_size=None,
+    trust_pickle=False,
 ):
     """Trains G and D; everything that comes out lies in `run_dir` (host_api: run directory).
 
@@ -113,7 +115,8 @@ def training_loop(
     probability; ada_target: adapts it to hold that share of reals above zero (ada_kimg: from 0 to 1 at the fastest).
     *_snapshot_ticks: None saves at the end only. resume_pkl: networks to start from. abort_fn(): True stops the run
     after the current step and saves it. progress_fn(kimg, total_kimg) is called after every step.
-    Ours: device (None: cuda where there is one), resume_state: path of a state to continue from exactly, grid_size.
+    Ours: device (None: cuda where there is one), resume_state: path of a state to continue from exactly, grid_size,
+    trust_pickle: run the code in resume_pkl.
     """
     options = dnnlib.EasyDict(locals())
     torch.backends.cudnn.benchmark = cudnn_benchmark
@@ -201,7 +204,7 @@ class Trainer:
         if self.o.resume_pkl is not None and self.o.resume_state is None and self.o.rank == 0:
             self._say(f"Starting from {self.o.resume_pkl}")
             with dnnlib.util.open_url(self.o.resume_pkl) as file:
-                source = legacy.load_network_pkl(file)
+                source = legacy.load_network_pkl(file, trust=self.o.trust_pickle)
             for name in ("G", "D", "G_ema"):
                 misc.copy_params_and_buffers(source[name], getattr(self, name), require_all=False)
         self.augment_pipe = None
@@ -241,6 +244,8 @@ class Trainer:
 
     def _make_data_parallel(self):
         for name, module in self.loss_modules.items():
+            if next(module.parameters(), None) is None:
+                continue
             module.requires_grad_(True)
             ids = [self.device] if self.device.type == "cuda" else None
             wrapped = torch.nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
@@ -506,7 +511,7 @@ class Trainer:
         if self.o.rank == 0:
             kimg, text = self.state.cur_nimg / 1000, "\n".join(problems) or "All is well."
             write = lambda file: file.write(f"At {kimg:.1f} kimg:\n{text}\n".encode())
-            misc.write_atomically(self._in_run_dir("health.txt"), write)
+            write_atomically(self._in_run_dir("health.txt"), write)
         return problems
 
     def _write_stats(self):
@@ -543,7 +548,7 @@ class Trainer:
             for name in ("G", "D", "G_ema", "augment_pipe"):
                 if networks[name] is not None:
                     networks[name] = copy.deepcopy(networks[name]).eval().requires_grad_(False).cpu()
-            misc.write_atomically(path, lambda file: pickle.dump(networks, file))
+            write_atomically(path, lambda file: pickle.dump(networks, file))
             self._write_state(state, state_path(self.o.run_dir, kimg))
         self._evaluate_metrics(path)
 
@@ -554,7 +559,7 @@ class Trainer:
         return self.state.capture()
 
     def _write_state(self, state, path):
-        misc.write_atomically(path, lambda file: torch.save(state, file))
+        write_atomically(path, lambda file: torch.save(state, file))
         for old in saved_states(self.o.run_dir):  # one is enough to continue from, and they are large
             if old != path:
                 os.remove(old)

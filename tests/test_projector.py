@@ -1,0 +1,113 @@
+"""The projector finds w again, with the pyramid and with a TorchScript detector from a web server."""
+
+import functools
+import http.server
+import threading
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+import exported
+from generate import to_pictures
+from helpers import png, run
+from metrics.perceptual import PyramidFeatures
+from projector import project
+from training import networks
+
+
+class Detector(torch.nn.Module):
+    """With the interface of the reference's vgg16.pt"""
+
+    def forward(self, x, resize_images: bool = True, return_lpips: bool = False):
+        assert return_lpips and not resize_images
+        return torch.nn.functional.avg_pool2d(x / 255, 2).flatten(1)
+
+
+@pytest.fixture(scope="module", params=[(0, 3), (2, 1)], ids=["colour", "gray-conditional"])
+def network(request, tmp_path_factory):
+    """A generator whose image depends on w clearly, as a file, and one of its images"""
+    c_dim, channels = request.param
+    torch.manual_seed(1)
+    synthesis = dict(channel_base=512, channel_max=16)
+    G = networks.Generator(8, c_dim, 8, 16, channels, dict(num_layers=1), synthesis).eval().requires_grad_(False)
+    for name, bias in G.named_parameters():
+        if name.endswith("affine.weight"):
+            bias *= 3
+    folder = tmp_path_factory.mktemp("projector")
+    path, _ = exported.save_generator(G, str(folder / "G.safetensors"))
+    label = torch.eye(2)[[1]] if c_dim else None
+    image = G(torch.randn(1, 8), label, noise_mode="none")
+    to_pictures(image)[0].resize((48, 32)).save(folder / "target.png")
+    return G, path, folder
+
+
+def test_project_returns_a_path_that_comes_near(network):
+    G, _, _ = network
+    label = torch.eye(2)[[1]] if G.c_dim else None
+    w = G.mapping(torch.randn(1, 8), label)
+    target = ((G.synthesis(w, noise_mode="none")[0] + 1) * 127.5).clamp(0, 255)
+    before = {name: buffer.clone() for name, buffer in G.named_buffers()}
+    features = PyramidFeatures()
+    path = project(G, target, features=features, label=label, num_steps=300, w_avg_samples=500)
+    assert path.shape == (300, G.num_ws, 8) and torch.equal(path[:, 0], path[:, -1])
+    distance = lambda ws: (
+        (features((G.synthesis(ws, noise_mode="none") + 1) * 127.5) - features(target[None])).square().sum()
+    )
+    assert distance(path[-1:]) < 0.2 * distance(path[:1])
+    assert all(torch.equal(buffer, before[name]) for name, buffer in G.named_buffers())  # G is left alone
+
+
+def test_pyramid_orders_changes():
+    features, image = PyramidFeatures(), torch.rand(1, 3, 32, 32) * 255
+    distance = lambda other: (features(image) - features(other)).square().sum().item()
+    noise = torch.randn_like(image)
+    assert distance(image) == 0
+    assert distance(image + 5 * noise) < distance(image + 20 * noise)
+    assert distance(image + 10 * noise) < distance(image + 10)  # all pixels brighter is a change of the layout too
+    assert distance(torch.zeros_like(image)) < 5
+
+
+def test_command_with_a_detector_from_the_web(network, tmp_path):
+    G, path, folder = network
+    torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("localhost", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    out = tmp_path / "out"
+    args = [f"--network={path}", f"--target={folder / 'target.png'}", "--num-steps=12", f"--outdir={out}"]
+    args += ["--class=1"] if G.c_dim else []
+    url = f"http://localhost:{server.server_port}/detector.pt"
+    done = run(
+        "stylegan2_ada/projector.py", *args, f"--detector={url}", env={"DNNLIB_CACHE_DIR": str(tmp_path / "cache")}
+    )
+    server.shutdown()
+    assert "distances are of detector" in done.stdout and "PSNR of the projection" in done.stdout
+    assert len(list((tmp_path / "cache" / "downloads").iterdir())) == 1
+    assert PIL.Image.open(out / "target.png").size == PIL.Image.open(out / "proj.png").size == (16, 16)
+    assert np.load(out / "projected_w.npz")["w"].shape == (1, G.num_ws, 8)
+    assert b"ftyp" in (out / "proj.mp4").read_bytes()[:16]
+    redrawn = run(
+        "stylegan2_ada/generate.py", f"--network={path}", f"--projected-w={out / 'projected_w.npz'}", f"--outdir={out}"
+    )
+    assert redrawn.returncode == 0
+    assert (out / "proj00.png").read_bytes() == (out / "proj.png").read_bytes()
+
+
+def test_what_cannot_be_projected_is_explained(network, tmp_path):
+    G, path, folder = network
+    label = ["--class=0"] if G.c_dim else []
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "broken.pt").write_bytes(png())
+    target = f"--target={folder / 'target.png'}"
+    for args, sentence in [
+        ([f"--target={tmp_path / 'text.png'}", *label], "cannot be opened as a picture"),
+        ([target, f"--detector={tmp_path / 'broken.pt'}", *label], "is no TorchScript file"),
+        ([target, f"--detector={tmp_path / 'missing.pt'}", *label], "No such file"),
+        *([([target], "--class: this network is conditional")] if G.c_dim else []),
+    ]:
+        out = tmp_path / "out"
+        done = run("stylegan2_ada/projector.py", f"--network={path}", *args, f"--outdir={out}", check=False)
+        assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+        assert not out.exists()
