@@ -5,13 +5,9 @@ import os
 import click
 
 from segan_ext import host
-
-host.activate()
-
-import launch  # noqa: E402 (the host has to be on the path)
-import recipe  # noqa: E402
-from segan_ext.presets import PRESETS, for_device  # noqa: E402
-from segan_ext.start import add_subspaces, default_data  # noqa: E402
+from segan_ext.cli import host_option
+from segan_ext.presets import PRESETS, for_device, recipe
+from segan_ext.start import add_subspaces, check_options_for_foreign_host, default_data
 
 
 @click.command()
@@ -25,6 +21,7 @@ from segan_ext.start import add_subspaces, default_data  # noqa: E402
 @click.option("--subspace-form", type=recipe.OneOf(["full", "residual", "published"]), help="Form of mode 2")
 @click.option("--train", type=recipe.OneOf(["all", "subspace"]), help="What of G to train  [default: all]")
 @click.option("--ortho", type=float, help="Weight of the orthonormality penalty  [default: 1; published form: 0]")
+@host_option
 @recipe.train_options
 def main(cfg, **options):
     """Train a StyleGAN2 generator with linear subspaces in its style layers.
@@ -34,8 +31,15 @@ def main(cfg, **options):
     """
     options = dict(options, cfg=cfg)
     outdir, dry_run = options["outdir"] or "training-runs", options.pop("dry_run")
-    if launch.continued(options, outdir, dry_run):
-        return
+    if host.is_foreign():
+        check_options_for_foreign_host(options)
+    else:
+        import continuing
+
+        if continuing.continued(options, outdir, dry_run):
+            return
+    import launch  # the modules of a host can be imported now that it is chosen
+
     cfg = options["cfg"] = cfg or "segan-mode2"
     device = launch.choose_device(options["device"])
     options["data"] = options["data"] or default_data()

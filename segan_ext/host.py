@@ -1,13 +1,72 @@
-"""Finds the host, the StyleGAN2-ADA codebase that SEGAN plugs into, and makes it importable."""
+"""Finds the host, the StyleGAN2-ADA codebase that SEGAN plugs into, and makes it importable.
 
+The bundled one, or a checkout of the reference (`--host DIR`, `SEGAN_HOST`): then its modules come first on the path,
+mended at run time by `patches`, and its own training loop, kernels, metrics and scripts are used.
+"""
+
+import importlib
+import os
 import sys
 from pathlib import Path
 
 BUNDLED = Path(__file__).resolve().parents[1] / "stylegan2_ada"
+_active = None
 
 
-def activate():
-    """Puts the bundled host first on the path, so that `import dnnlib`, `from training import …` find it."""
-    root = str(BUNDLED)
-    if root not in sys.path:
-        sys.path.insert(0, root)
+def add_tools():
+    """Makes recipe, launch and the other modules importable that know how to use any host; behind the host's own."""
+    for folder in (BUNDLED, BUNDLED.parent):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+def activate(directory=None):
+    """Makes a host importable, once in a process, and returns its root.
+
+    directory: of a reference checkout; None: SEGAN_HOST, else the bundled host. ValueError with one sentence for a
+    directory that is no host, or a second one.
+    """
+    global _active
+    if _active is not None and directory is None:
+        return _active
+    directory = directory or os.environ.get("SEGAN_HOST")
+    root = Path(directory).resolve() if directory else BUNDLED
+    if root == _active:
+        return root
+    if _active is not None:
+        raise ValueError(f"{root} cannot be the host: {_active} is in use already")
+    missing = [part for part in ("training/training_loop.py", "legacy.py", "dnnlib") if not (root / part).exists()]
+    if missing:
+        raise ValueError(f"{root} is no StyleGAN2-ADA checkout: it has no {missing[0]}")
+    sys.path[:] = [str(root), *(path for path in sys.path if path != str(root))]
+    add_tools()
+    if root != BUNDLED:
+        import patches
+
+        patches.apply_all()
+    _active = root
+    return root
+
+
+def is_foreign():
+    """True if a reference checkout is the host."""
+    return activate() != BUNDLED
+
+
+def run_script(name, args):
+    """Runs a command-line script of the host's root, as `python name args…` does there. ValueError if there is none."""
+    root = activate()
+    module_name = name.removesuffix(".py")
+    if not (root / f"{module_name}.py").is_file():
+        scripts = sorted(path.name for path in root.glob("*.py") if "@click.command" in path.read_text("utf-8"))
+        raise ValueError(f"{root} has no script {name}; it has {', '.join(scripts)}")
+    module = importlib.import_module(module_name)
+    if is_foreign():
+        import patches
+
+        patches.mend_script(module)
+    commands = [value for value in vars(module).values() if hasattr(value, "main") and hasattr(value, "params")]
+    commands = [command for command in commands if command.callback.__module__ == module_name]
+    if not commands:
+        raise ValueError(f"{name} is a module, not a script")
+    commands[-1].main(list(args), prog_name=name)

@@ -4,9 +4,9 @@ import dataclasses
 
 from segan_ext import host
 
-host.activate()
+host.add_tools()
 
-import recipe  # noqa: E402 (the host has to be on the path)
+import recipe  # noqa: E402 (it has to be on the path)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What `train_segan.py` adds to the host's recipe: default data, subspaces, and their loss."""
 
-import click
+import os
 
-from segan_ext.networks import check_basis_size, check_subspace_options
+import click
 
 
 def default_data():
@@ -13,12 +13,26 @@ def default_data():
     return str(cached_avatars())
 
 
+def check_options_for_foreign_host(options):
+    """click.UsageError for options that need what only the bundled host has."""
+    resume = options["resume"]
+    if resume == "latest" or os.path.isdir(resume or ""):
+        raise click.UsageError("--resume: only the bundled host continues runs; give one of their .pkl, or no --host")
+    if resume is not None and not options["trust_pickle"]:
+        raise click.UsageError("--resume: a checkout's own loader runs the code in pickles; add --trust-pickle")
+    for name in ("grid", "device"):
+        if options[name] is not None:
+            raise click.UsageError(f"--{name}: is an option of the bundled host; leave it or --host out")
+
+
 def add_subspaces(args, options, mode, source):
     """Makes the arguments of the training loop those of `mode`, or of --mode where that is given.
 
     source: generator that --resume starts from, or None. Without subspaces of its own it gets ones that leave its
     images as they are. click.UsageError for options that do not go together.
     """
+    from segan_ext.networks import check_basis_size, check_subspace_options  # on the host in use
+
     mode = mode if options["mode"] is None else options["mode"]
     dims, form = options["subspace_dim"], options["subspace_form"]
     source_mode = getattr(source, "mode", 0)

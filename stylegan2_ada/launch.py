@@ -1,4 +1,7 @@
-"""Starts a training run in a directory of its own, continues one, and looks after it while it runs."""
+"""Starts a training run in a directory of its own and looks after it while it runs.
+
+Also works on a reference checkout whose root comes first on the path: what only our host has is used where it is there.
+"""
 
 import contextlib
 import inspect
@@ -16,14 +19,8 @@ import tqdm.contrib
 
 import dnnlib
 import legacy
-import recipe
 from atomic import write_atomically
 from training import training_loop
-from training.state import read, saved_states
-
-# Options that may change when a run is continued. None has a part in the arithmetic, but for the device, which is for
-# the user to change knowingly.
-_FREE = {"outdir", "snap", "tick", "metrics", "dry_run", "kimg", "nobench", "resume", "workers", "grid", "device"}
 
 
 def choose_device(name):
@@ -42,13 +39,14 @@ def open_training_set(kwargs):
     """The data set of these arguments after a check of every picture in it. click.UsageError if it cannot be used."""
     try:
         data = dnnlib.util.construct_class_by_name(**kwargs)
-        data.check_images(progress=sys.stderr.isatty())
+        if hasattr(data, "check_images"):
+            data.check_images(progress=sys.stderr.isatty())
         if kwargs["use_labels"] and not data.has_labels:
             raise click.UsageError(
                 f"--cond: {kwargs['path']} has no labels in dataset.json; leave --cond out or add them with "
                 "dataset_tool.py --labels=folders"
             )
-        if not kwargs["use_labels"] and data.has_stored_labels():
+        if not kwargs["use_labels"] and hasattr(data, "has_stored_labels") and data.has_stored_labels():
             print(f"{kwargs['path']} has labels that are not used; --cond=1 trains a conditional model with them.")
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--data: {error}") from error
@@ -64,7 +62,8 @@ def adopt_networks(args, data):
         return None
     try:
         with dnnlib.util.open_url(args["resume_pkl"]) as file:
-            networks = legacy.load_network_pkl(file, trust=args.get("trust_pickle", False))
+            trust = _taken_by(legacy.load_network_pkl, trust=args.get("trust_pickle", False))
+            networks = legacy.load_network_pkl(file, **trust)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--resume: {args['resume_pkl']} cannot be used ({error})") from error
     for name, ours in (
@@ -110,9 +109,29 @@ def _shape_arguments(net):
     attributes |= {"block_kwargs": f"b{net.img_resolution}", "epilogue_kwargs": "b4"}
     parts = {"": net} | {part: getattr(net, name) for part, name in attributes.items() if hasattr(net, name)}
     for part, module in parts.items():
-        parameters = inspect.signature(type(module)).parameters.values()
-        made_with = {p.name: p.default for p in parameters if p.default is not p.empty} | module.init_kwargs
+        made_with = _constructor_arguments(module)
         yield from ((part, name, made_with[name]) for name in _SHAPE[part] if name in made_with)
+
+
+def _constructor_arguments(module):
+    """name → value, given or by default, of everything that a persistent object was constructed with."""
+    for cls in type(module).__mro__:  # a decorated class of the reference hides its signature behind *args, **kwargs
+        signature = inspect.signature(cls.__init__)
+        if len(signature.parameters) > 3:
+            break
+    bound = signature.bind(module, *module.init_args, **module.init_kwargs)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(parameter.name)
+    return arguments
+
+
+def _taken_by(function, **kwargs):
+    """Those of `kwargs` that a host's function takes."""
+    taken = inspect.signature(function).parameters
+    return {name: value for name, value in kwargs.items() if name in taken}
 
 
 def start(outdir, description, args, options, dry_run=False, networks=None):
@@ -121,14 +140,14 @@ def start(outdir, description, args, options, dry_run=False, networks=None):
     args: of `training_loop`. options: what the user asked for, kept beside them in training_options.json. networks:
     dict of networks to start from instead of those in the pickle; they are kept in the run directory.
     """
-    taken = [int(m[1]) for name in _listdir(outdir) if (m := re.match(r"(\d+)-", name))]
+    taken = [int(m[1]) for name in listdir(outdir) if (m := re.match(r"(\d+)-", name))]
     run_dir = os.path.join(outdir, f"{max(taken, default=-1) + 1:05d}-{description}")
     args = dict(args, run_dir=run_dir)
     if networks is not None:
         args["resume_pkl"] = os.path.join(run_dir, "source.pkl")
     text = json.dumps(dict(args, options=options), indent=2)
     print(f"Training options:\n{text}\n")
-    _summarise(args)
+    summarise(args)
     if dry_run:
         print("Dry run; exiting.")
         return None
@@ -140,86 +159,11 @@ def start(outdir, description, args, options, dry_run=False, networks=None):
         file.write(text)
     if networks is not None:
         write_atomically(args["resume_pkl"], lambda file: pickle.dump(networks, file))
-    _run(args)
+    run(args)
     return run_dir
 
 
-def continued(options, outdir, dry_run):
-    """True if --resume means a run, which has then been continued to its end; False if there is a run to start."""
-    run_dir = _run_to_continue(options["resume"], outdir)
-    if run_dir is not None:
-        continue_run(run_dir, options, dry_run)
-    return run_dir is not None
-
-
-def _run_to_continue(resume, outdir):
-    """The run directory that --resume means, or None if it means networks to start from."""
-    if resume == "latest":
-        runs = [os.path.join(outdir, name) for name in _listdir(outdir)]
-        states = [state for run_dir in runs if os.path.isdir(run_dir) for state in saved_states(run_dir)]
-        if not states:
-            raise click.UsageError(f"--resume: no run in {outdir} has saved a state yet; start one without --resume")
-        return os.path.dirname(max(states, key=os.path.getmtime))
-    if resume is None or not os.path.isdir(resume):
-        return None
-    if not saved_states(resume):
-        raise click.UsageError(
-            f"--resume: {resume} holds no training-state-*.pt; give one of its .pkl to start from it"
-        )
-    return resume
-
-
-def continue_run(run_dir, given, dry_run=False):
-    """Goes on with a run exactly where its newest state left off.
-
-    given: the options of this command line, None where not given. click.UsageError for one that would change the run.
-    """
-    args, before = _read_options(run_dir)
-    for name, value in given.items():
-        if value is not None and name not in _FREE and value != before.get(name, value):
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(
-                f"{option}: the run has {before[name] or 'the default'}, and --resume={run_dir} continues it exactly; "
-                "leave the option out, or start a new run from one of its snapshots (--resume=….pkl)"
-            )
-    args |= recipe.free_arguments(given)
-    args.update(run_dir=run_dir, resume_pkl=None, resume_state=saved_states(run_dir)[-1])
-    if given.get("workers") is not None:
-        args["data_loader_kwargs"]["num_workers"] = given["workers"]
-    args["device"] = choose_device(given.get("device") or args["device"])
-    if torch.device(args["device"]).type != "cuda" and args["G_kwargs"]["synthesis_kwargs"].get("num_fp16_res"):
-        print("The run computed in half precision on CUDA; here it goes on in float32.")
-    try:
-        counters = read(args["resume_state"])["counters"]
-    except ValueError as error:
-        raise click.UsageError(f"--resume: {error}") from error
-    if counters["cur_nimg"] >= args["total_kimg"] * 1000:
-        raise click.UsageError(
-            f"--resume: {run_dir} has done its {args['total_kimg']} kimg; raise --kimg to train longer"
-        )
-    open_training_set(args["training_set_kwargs"])
-    _summarise(args)
-    if dry_run:
-        print("Dry run; exiting.")
-        return
-    log = os.path.join(run_dir, "log.txt")
-    if os.path.exists(log):  # what was logged after the state was saved will happen again
-        os.truncate(log, min(counters["log_bytes"], os.path.getsize(log)))
-    _run(args)
-
-
-def _read_options(run_dir):
-    """The arguments of the training loop that a run was started with, and the options of its command line."""
-    path = os.path.join(run_dir, "training_options.json")
-    try:
-        with open(path, encoding="utf-8") as file:
-            args = json.load(file)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--resume: {path} cannot be read ({error})") from error
-    return args, args.pop("options", {})
-
-
-def _summarise(args):
+def summarise(args):
     data, G = args["training_set_kwargs"], args["G_kwargs"]
     rows = [
         ("Output directory", args["run_dir"]),
@@ -235,16 +179,18 @@ def _summarise(args):
     print()
 
 
-def _run(args):
+def run(args):
     """Calls the loop with a log file, a progress bar and a clean way to stop."""
     run_dir = args["run_dir"]
     log = os.path.join(run_dir, "log.txt")
     with _terminal_bar(args["total_kimg"]) as progress, _stoppable() as asked, dnnlib.util.Logger(log, file_mode="a"):
         try:
-            training_loop.training_loop(**args, abort_fn=asked, progress_fn=progress)
+            known = _taken_by(training_loop.training_loop, **args)
+            training_loop.training_loop(**known, abort_fn=asked, progress_fn=progress)
         except OSError as error:
-            kept = "its newest snapshot is whole" if saved_states(run_dir) else "it had saved nothing yet"
-            print(f"Error: the run in {run_dir} stopped ({error}); {kept}; --resume={run_dir} continues it.")
+            saved = [name for name in listdir(run_dir) if name.startswith("network-snapshot-")]
+            kept = f"{saved[-1]} is its newest snapshot" if saved else "it had saved nothing yet"
+            print(f"Error: the run in {run_dir} stopped ({error}); {kept}; --resume starts from there.")
             sys.exit(1)
 
 
@@ -289,5 +235,6 @@ def _stoppable():
             signal.signal(number, old)
 
 
-def _listdir(folder):
+def listdir(folder):
+    """Names in a folder, sorted; none if it is not there."""
     return sorted(os.listdir(folder)) if os.path.isdir(folder) else []

@@ -227,7 +227,8 @@ def _loader(options, device, cores):
     workers = _or(options, "workers", max(min(cores - 1, 3), 0))
     if workers < 0:
         raise click.UsageError("--workers: must be 0 or more")
-    return dict(pin_memory=device.startswith("cuda"), num_workers=workers, prefetch_factor=2)
+    prefetch = dict(prefetch_factor=2) if workers else {}
+    return dict(pin_memory=device.startswith("cuda"), num_workers=workers, **prefetch)
 
 
 def _batches(options, config, gpus):

@@ -4,6 +4,7 @@ import os
 
 import click
 
+import continuing
 import launch
 import recipe
 
@@ -18,7 +19,7 @@ def main(cfg, **options):
     """
     options = dict(options, cfg=cfg)
     outdir, dry_run = options["outdir"] or "training-runs", options.pop("dry_run")
-    if launch.continued(options, outdir, dry_run):
+    if continuing.continued(options, outdir, dry_run):
         return
     cfg = options["cfg"] = cfg or "auto"
     if options["data"] is None:
