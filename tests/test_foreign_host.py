@@ -1,7 +1,8 @@
 """A checkout of the reference as host: what is mended at run time, and that SEGAN trains and is used on it.
 
-The reference itself is not here. Each patch is tried on a few lines that fail as the reference's do; the whole on a copy
-of our host without what only it has. With SEGAN_REFERENCE=DIR in the environment the last tests run on a real checkout.
+The reference itself is not here. Each patch is tried on a few lines that fail as the reference's do; the whole on a
+copy of our host without what only it has. With SEGAN_REFERENCE=DIR in the environment the last tests run on a real
+checkout.
 """
 
 import os
@@ -118,11 +119,10 @@ def test_grid_sample_has_second_derivatives():
 
 
 def test_zip_per_process(tmp_path):
-    source = "import zipfile\nclass ImageFolderDataset:\n    def __init__(self, path): self.path, self._zipfile = path, None\n"
-    source += (
-        "    def _get_zipfile(self):\n        if self._zipfile is None: self._zipfile = zipfile.ZipFile(self.path)\n"
-    )
-    source += "        return self._zipfile\n"
+    source = "import zipfile\nclass ImageFolderDataset:\n"
+    source += "    def __init__(self, path): self.path, self._zipfile = path, None\n"
+    source += "    def _get_zipfile(self):\n"
+    source += "        self._zipfile = self._zipfile or zipfile.ZipFile(self.path)\n        return self._zipfile\n"
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a", "b")
     module = stand_in(source)
