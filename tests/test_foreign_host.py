@@ -241,7 +241,7 @@ def test_what_a_foreign_host_cannot_do_is_refused(checkout, tmp_path):
 # The real one
 
 REFERENCE = os.environ.get("SEGAN_REFERENCE")
-on_reference = pytest.mark.skipif(REFERENCE is None, reason="SEGAN_REFERENCE names no checkout")
+on_reference = pytest.mark.skipif(not REFERENCE, reason="SEGAN_REFERENCE names no checkout")
 
 
 @on_reference
