@@ -6,6 +6,7 @@ import time
 
 import dnnlib
 from metrics import metric_utils
+from metrics.frechet_inception_distance import compute_fid
 
 _metrics = {}  # name → function(opts) returning {result: number}
 
@@ -56,3 +57,21 @@ def report_metric(result_dict, run_dir=None, snapshot_pkl=None):
     if run_dir is not None and os.path.isdir(run_dir):
         with open(os.path.join(run_dir, f"metric-{result_dict['metric']}.jsonl"), "a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+@register_metric
+def fid50k_full(opts):
+    """FID between 50 000 generated images and all of the data set, without mirrored copies"""
+    return dict(fid50k_full=compute_fid(_of_all_images(opts, xflip=False), max_real=None, num_gen=50000))
+
+
+@register_metric
+def fid50k(opts):
+    """FID between 50 000 generated images and at most 50 000 of the data set"""
+    return dict(fid50k=compute_fid(_of_all_images(opts), max_real=50000, num_gen=50000))
+
+
+def _of_all_images(opts, **changes):
+    """Options for the whole data set, whatever part of it was trained on"""
+    opts.dataset_kwargs.update(max_size=None, **changes)
+    return opts

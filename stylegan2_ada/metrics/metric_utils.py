@@ -1,11 +1,17 @@
-"""What metrics share: their options, feature detectors, and the report of progress."""
+"""What metrics share: options, feature detectors, statistics of features, and the report of progress."""
 
+import copy
+import hashlib
+import json
 import os
 import time
+import warnings
 
+import numpy as np
 import torch
 
 import dnnlib
+from atomic import write_atomically
 
 _detectors = {}  # (url, device) → module
 
@@ -46,7 +52,11 @@ def get_feature_detector(url, device=torch.device("cpu"), num_gpus=1, rank=0, ve
         if num_gpus > 1 and rank > 0:
             torch.distributed.barrier()
         try:
-            with dnnlib.util.open_url(url, verbose=verbose and rank == 0, num_attempts=num_attempts) as file:
+            path = dnnlib.util.open_url(
+                url, verbose=verbose and rank == 0, num_attempts=num_attempts, return_filename=True
+            )
+            with open(path, "rb") as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
                 _detectors[key] = torch.jit.load(file, map_location="cpu").eval().to(device)
         except RuntimeError as error:
             raise ValueError(f"{url} is no TorchScript file ({str(error).splitlines()[0]})") from error
@@ -110,3 +120,201 @@ class ProgressMonitor:
             pfn_hi=self.pfn_lo + width * rel_hi,
             pfn_total=self.pfn_total,
         )
+
+
+class FeatureStats:
+    """Features of many images, one row each: all of them, or their mean and covariance, or both.
+
+    capture_all: keep the rows. capture_mean_cov: keep float64 sums. max_items: what comes after that many is ignored.
+    """
+
+    def __init__(self, capture_all=False, capture_mean_cov=False, max_items=None):
+        self.capture_all, self.capture_mean_cov, self.max_items = capture_all, capture_mean_cov, max_items
+        self.num_items, self.num_features = 0, None
+        self.all_features = []  # chunks [n, num_features], float32
+        self.raw_mean = self.raw_cov = None  # sums of x and of x xᵀ, float64
+
+    def set_num_features(self, num_features):
+        """Fixes the width of a row. ValueError if it is another one already."""
+        if self.num_features not in (None, num_features):
+            raise ValueError(f"features of {self.num_features} and of {num_features} numbers do not mix")
+        if self.num_features is None:
+            self.num_features = num_features
+            self.raw_mean = np.zeros([num_features], dtype=np.float64)
+            self.raw_cov = np.zeros([num_features, num_features], dtype=np.float64)
+
+    def is_full(self):
+        return self.max_items is not None and self.num_items >= self.max_items
+
+    def append(self, x):
+        """x: [n, num_features]"""
+        x = np.asarray(x, dtype=np.float32)
+        if x.ndim != 2:
+            raise ValueError(f"features have two dimensions, not the shape {list(x.shape)}")
+        if self.max_items is not None:
+            x = x[: max(self.max_items - self.num_items, 0)]
+        if not len(x):
+            return
+        self.set_num_features(x.shape[1])
+        self.num_items += len(x)
+        if self.capture_all:
+            self.all_features.append(x)
+        if self.capture_mean_cov:
+            x = x.astype(np.float64)
+            self.raw_mean += x.sum(axis=0)
+            self.raw_cov += x.T @ x
+
+    def append_torch(self, x, num_gpus=1, rank=0):
+        """x: tensor [n, num_features] of this process; those of all processes are appended, row by row in turn."""
+        if num_gpus > 1:
+            parts = [torch.empty_like(x) for _ in range(num_gpus)]
+            torch.distributed.all_gather(parts, x.contiguous())
+            x = torch.stack(parts, dim=1).flatten(0, 1)
+        self.append(x.cpu().numpy())
+
+    def get_all(self):
+        """[num_items, num_features], float32"""
+        if not self.capture_all:
+            raise ValueError("these statistics were made without capture_all")
+        return np.concatenate(self.all_features, axis=0)
+
+    def get_all_torch(self):
+        return torch.from_numpy(self.get_all())
+
+    def get_mean_cov(self):
+        """Mean [num_features] and covariance (of the population) [num_features, num_features], float64."""
+        if not self.capture_mean_cov:
+            raise ValueError("these statistics were made without capture_mean_cov")
+        mean = self.raw_mean / self.num_items
+        return mean, self.raw_cov / self.num_items - np.outer(mean, mean)
+
+    def save(self, pkl_file):
+        """Writes the statistics; NumPy arrays and JSON, no pickled objects."""
+        state = {name: value for name, value in vars(self).items() if value is not None}
+        if self.all_features:
+            state["all_features"] = self.get_all()
+        else:
+            del state["all_features"]
+        write_atomically(pkl_file, lambda file: np.savez(file, **state))
+
+    @staticmethod
+    def load(pkl_file):
+        """What `save` wrote. OSError or ValueError if it is something else."""
+        stats = FeatureStats()
+        with np.load(pkl_file, allow_pickle=False) as state:
+            for name in state.files:
+                value = state[name]
+                vars(stats)[name] = value.item() if value.ndim == 0 else value
+        if not isinstance(stats.all_features, list):
+            stats.all_features = [stats.all_features]
+        return stats
+
+
+def compute_feature_stats_for_dataset(
+    opts,
+    detector_url,
+    detector_kwargs,
+    rel_lo=0,
+    rel_hi=1,
+    batch_size=64,
+    data_loader_kwargs=None,
+    max_items=None,
+    **stats_kwargs,
+):
+    """`FeatureStats` of the data set's images, from the cache where they were computed before (opts.cache).
+
+    detector_kwargs: arguments of the detector's calls. max_items: only that many images, in order. stats_kwargs: of
+    `FeatureStats`. rel_lo, rel_hi: part of opts.progress.
+    """
+    dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
+    num_items = min(len(dataset), max_items or len(dataset))
+    cached = _cache_path(opts, dataset, detector_url, detector_kwargs, num_items, stats_kwargs) if opts.cache else None
+    if cached is not None and _on_all_ranks(os.path.isfile(cached), opts):
+        return FeatureStats.load(cached)
+
+    stats = FeatureStats(max_items=num_items, **stats_kwargs)
+    progress = opts.progress.sub(tag="dataset features", num_items=num_items, rel_lo=rel_lo, rel_hi=rel_hi)
+    detector = get_feature_detector(detector_url, opts.device, opts.num_gpus, opts.rank, progress.verbose)
+    mine = [(i * opts.num_gpus + opts.rank) % num_items for i in range(-(-num_items // opts.num_gpus))]
+    loader = torch.utils.data.DataLoader(dataset, sampler=mine, batch_size=batch_size, **(data_loader_kwargs or {}))
+    for images, _labels in loader:
+        with torch.no_grad():
+            features = detector(_three_channels(images).to(opts.device), **detector_kwargs)
+        stats.append_torch(features, num_gpus=opts.num_gpus, rank=opts.rank)
+        progress.update(stats.num_items)
+    if cached is not None and opts.rank == 0:
+        os.makedirs(os.path.dirname(cached), exist_ok=True)
+        stats.save(cached)
+    return stats
+
+
+def compute_feature_stats_for_generator(
+    opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, batch_size=64, batch_gen=None, jit=False, **stats_kwargs
+):
+    """`FeatureStats` of images of opts.G, with labels drawn from the data set. ValueError without max_items.
+
+    batch_size: images a call of the detector, batch_gen: of the generator. jit: traces the generator. The rest as
+    above.
+    """
+    if stats_kwargs.get("max_items") is None:
+        raise ValueError("compute_feature_stats_for_generator needs max_items: a generator has no end")
+    batch_gen = batch_gen or min(batch_size, 4)
+    if batch_size % batch_gen:
+        raise ValueError(f"batch_size {batch_size} must be a multiple of batch_gen {batch_gen}")
+    G = copy.deepcopy(opts.G).eval().requires_grad_(False).to(opts.device)
+    draw_labels = label_sampler(opts, G)
+
+    def images_of(z, c):
+        images = G(z=z, c=c, **opts.G_kwargs)
+        return _three_channels((images * 127.5 + 128).clamp(0, 255).to(torch.uint8))
+
+    if jit:
+        example = [torch.zeros([batch_gen, dim], device=opts.device) for dim in (G.z_dim, G.c_dim)]
+        images_of = torch.jit.trace(images_of, example, check_trace=False)
+    stats = FeatureStats(**stats_kwargs)
+    progress = opts.progress.sub(tag="generator features", num_items=stats.max_items, rel_lo=rel_lo, rel_hi=rel_hi)
+    detector = get_feature_detector(detector_url, opts.device, opts.num_gpus, opts.rank, progress.verbose)
+    with torch.no_grad():
+        while not stats.is_full():
+            latents = (torch.randn([batch_gen, G.z_dim], device=opts.device) for _ in range(batch_size // batch_gen))
+            images = torch.cat([images_of(z, draw_labels(batch_gen)) for z in latents])
+            stats.append_torch(detector(images, **detector_kwargs), num_gpus=opts.num_gpus, rank=opts.rank)
+            progress.update(stats.num_items)
+    return stats
+
+
+def label_sampler(opts, G):
+    """A function count → labels [count, c_dim] as often as the data set has them; no data set for unconditional G."""
+    if G.c_dim == 0:
+        return lambda count: torch.zeros([count, 0], device=opts.device)
+    dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
+
+    def draw(count):
+        labels = [dataset.get_label(np.random.randint(len(dataset))) for _ in range(count)]
+        return torch.from_numpy(np.stack(labels)).to(opts.device)
+
+    return draw
+
+
+def _three_channels(images):
+    """Detectors take colour pictures."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def _cache_path(opts, dataset, detector_url, detector_kwargs, num_items, stats_kwargs):
+    path = opts.dataset_kwargs.get("path")
+    version = [os.stat(path).st_size, os.stat(path).st_mtime_ns] if path and os.path.exists(path) else None
+    what = dict(dataset=opts.dataset_kwargs, version=version, num_items=num_items, stats=stats_kwargs)
+    what |= dict(detector=detector_url, detector_kwargs=detector_kwargs)
+    digest = hashlib.md5(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    name = f"{dataset.name}-{get_feature_detector_name(detector_url)}-{digest}.npz"
+    return dnnlib.util.make_cache_dir_path("gan-metrics", name)
+
+
+def _on_all_ranks(value, opts):
+    """What the first process says, so that all take the same way."""
+    if opts.num_gpus == 1:
+        return value
+    value = torch.tensor(float(value), device=opts.device)
+    torch.distributed.broadcast(value, src=0)
+    return bool(value.item())

@@ -1,0 +1,33 @@
+"""Fréchet Inception Distance (Heusel et al. 2017): how far two clouds of features are apart, taken for Gaussians."""
+
+import numpy as np
+
+from metrics import metric_utils
+
+INCEPTION = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+
+
+def compute_fid(opts, max_real, num_gen):
+    """FID between all images of the data set (max_real at most, None: all) and num_gen generated ones."""
+    features = dict(detector_url=INCEPTION, detector_kwargs=dict(return_features=True), capture_mean_cov=True)
+    real = metric_utils.compute_feature_stats_for_dataset(
+        opts=opts, rel_lo=0, rel_hi=0, max_items=max_real, **features
+    ).get_mean_cov()
+    generated = metric_utils.compute_feature_stats_for_generator(
+        opts=opts, rel_lo=0, rel_hi=1, max_items=num_gen, **features
+    ).get_mean_cov()
+    return frechet_distance(*generated, *real) if opts.rank == 0 else float("nan")
+
+
+def frechet_distance(mean_a, cov_a, mean_b, cov_b):
+    """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), for means [F] and covariances [F, F] in float64.
+
+    The root's trace is the sum of the singular values of Σ_a^½ Σ_b^½, which also exists for singular matrices.
+    """
+    singular_values = np.linalg.svd(_root(cov_a) @ _root(cov_b), compute_uv=False)
+    return float(np.square(mean_a - mean_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * singular_values.sum())
+
+
+def _root(covariance):
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
