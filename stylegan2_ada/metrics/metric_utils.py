@@ -144,7 +144,8 @@ class FeatureStats:
             self.raw_cov = np.zeros([num_features, num_features], dtype=np.float64)
 
     def is_full(self):
-        return self.max_items is not None and self.num_items >= self.max_items
+        limit = float("inf") if self.max_items is None else self.max_items
+        return self.num_items >= limit
 
     def append(self, x):
         """x: [n, num_features]"""
@@ -233,15 +234,11 @@ def compute_feature_stats_for_dataset(
         return FeatureStats.load(cached)
 
     stats = FeatureStats(max_items=num_items, **stats_kwargs)
-    progress = opts.progress.sub(tag="dataset features", num_items=num_items, rel_lo=rel_lo, rel_hi=rel_hi)
-    detector = get_feature_detector(detector_url, opts.device, opts.num_gpus, opts.rank, progress.verbose)
+    add_features = _feature_adder("dataset features", stats, opts, detector_url, detector_kwargs, rel_lo, rel_hi)
     mine = [(i * opts.num_gpus + opts.rank) % num_items for i in range(-(-num_items // opts.num_gpus))]
     loader = torch.utils.data.DataLoader(dataset, sampler=mine, batch_size=batch_size, **(data_loader_kwargs or {}))
     for images, _labels in loader:
-        with torch.no_grad():
-            features = detector(_three_channels(images).to(opts.device), **detector_kwargs)
-        stats.append_torch(features, num_gpus=opts.num_gpus, rank=opts.rank)
-        progress.update(stats.num_items)
+        add_features(images)
     if cached is not None and opts.rank == 0:
         os.makedirs(os.path.dirname(cached), exist_ok=True)
         stats.save(cached)
@@ -265,21 +262,16 @@ def compute_feature_stats_for_generator(
     draw_labels = label_sampler(opts, G)
 
     def images_of(z, c):
-        images = G(z=z, c=c, **opts.G_kwargs)
-        return _three_channels((images * 127.5 + 128).clamp(0, 255).to(torch.uint8))
+        return (G(z=z, c=c, **opts.G_kwargs) * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
     if jit:
         example = [torch.zeros([batch_gen, dim], device=opts.device) for dim in (G.z_dim, G.c_dim)]
         images_of = torch.jit.trace(images_of, example, check_trace=False)
     stats = FeatureStats(**stats_kwargs)
-    progress = opts.progress.sub(tag="generator features", num_items=stats.max_items, rel_lo=rel_lo, rel_hi=rel_hi)
-    detector = get_feature_detector(detector_url, opts.device, opts.num_gpus, opts.rank, progress.verbose)
-    with torch.no_grad():
-        while not stats.is_full():
-            latents = (torch.randn([batch_gen, G.z_dim], device=opts.device) for _ in range(batch_size // batch_gen))
-            images = torch.cat([images_of(z, draw_labels(batch_gen)) for z in latents])
-            stats.append_torch(detector(images, **detector_kwargs), num_gpus=opts.num_gpus, rank=opts.rank)
-            progress.update(stats.num_items)
+    add_features = _feature_adder("generator features", stats, opts, detector_url, detector_kwargs, rel_lo, rel_hi)
+    while not stats.is_full():
+        latents = (torch.randn([batch_gen, G.z_dim], device=opts.device) for _ in range(batch_size // batch_gen))
+        add_features(torch.cat([images_of(z, draw_labels(batch_gen)) for z in latents]))
     return stats
 
 
@@ -296,9 +288,18 @@ def label_sampler(opts, G):
     return draw
 
 
-def _three_channels(images):
-    """Detectors take colour pictures."""
-    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+def _feature_adder(tag, stats, opts, detector_url, detector_kwargs, rel_lo, rel_hi):
+    """A function that adds the features of uint8 images [n, C, H, W] to `stats` and reports progress."""
+    progress = opts.progress.sub(tag, stats.max_items, rel_lo=rel_lo, rel_hi=rel_hi)
+    detector = get_feature_detector(detector_url, opts.device, opts.num_gpus, opts.rank, progress.verbose)
+
+    @torch.no_grad()
+    def add(images):
+        images = images.expand(-1, 3, -1, -1).to(opts.device)  # detectors take colour pictures
+        stats.append_torch(detector(images, **detector_kwargs), opts.num_gpus, opts.rank)
+        progress.update(stats.num_items)
+
+    return add
 
 
 def _cache_path(opts, dataset, detector_url, detector_kwargs, num_items, stats_kwargs):
