@@ -3,9 +3,11 @@
 import io
 import json
 
+import click.testing
 import PIL.Image
 import pytest
 
+import train_segan
 from helpers import make_dataset, png, run
 
 
@@ -133,11 +135,18 @@ def test_a_basis_too_large_for_memory(tmp_path):
     )
 
 
+def test_as_a_process():
+    done = run("train_segan.py", "--data=/nowhere.zip", check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("Error: --data: /nowhere.zip does not exist")]
+
+
 def assert_refused(args, start, sentence, tmp_path):
+    """Runs the command in this process; starting another for each of them would take minutes."""
     out = tmp_path / "out"
-    done = run("train_segan.py", f"--outdir={out}", *args, check=False)
-    assert done.returncode == 2, done.stdout + done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    done = click.testing.CliRunner().invoke(train_segan.main, [f"--outdir={out}", *args])
+    assert done.exit_code == 2, done.output
+    assert isinstance(done.exception, SystemExit)
+    (line,) = [line for line in done.output.splitlines() if line.startswith("Error: ")]
     assert sentence in line and start in line, line
-    assert "Traceback" not in done.stderr
     assert not out.exists()
