@@ -37,7 +37,7 @@ def load_generator(path):
     try:
         with open(config_path, encoding="utf-8") as file:
             config = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{config_path} is no JSON ({error})") from error
     if not isinstance(config, dict) or (config.get("format"), config.get("version")) != (_FORMAT, _VERSION):
         raise ValueError(f"{config_path} does not describe a generator; `python -m segan_ext export` writes such files")

@@ -66,6 +66,8 @@ def adopt_networks(args, data):
             networks = legacy.load_network_pkl(file, **trust)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--resume: {args['resume_pkl']} cannot be used ({error})") from error
+    if not hasattr(networks["G_ema"], "synthesis") or not hasattr(networks["D"], "b4"):
+        raise click.UsageError(f"--resume: {args['resume_pkl']} holds no generator and discriminator")
     for name, ours in (
         ("img_resolution", data.resolution),
         ("img_channels", data.num_channels),

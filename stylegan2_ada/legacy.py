@@ -3,6 +3,7 @@
 `python legacy.py --source=OLD.pkl --dest=NEW.pkl` writes any pickle that opens as a snapshot of today's format.
 """
 
+import inspect
 import pickle
 
 import click
@@ -32,7 +33,8 @@ def load_network_pkl(f, force_fp16=False, trust=False):
         else:
             data = _rebuilt(safe_pickle.load(f))
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = (str(error).splitlines() or [type(error).__name__])[0][:400]
+        said = "".join(letter if letter.isprintable() else "?" for letter in said)
         raise ValueError(f"{name} is not a network pickle that can be opened: {said}") from error
     if not isinstance(data, dict) or not all(isinstance(data.get(key), torch.nn.Module) for key in _NETWORKS):
         raise ValueError(f"{name} holds no networks under the names G, D and G_ema")
@@ -42,6 +44,12 @@ def load_network_pkl(f, force_fp16=False, trust=False):
         for key in _NETWORKS:
             data[key] = _with_fp16(data[key])
     return data
+
+
+def is_generator(net):
+    """True for a module with what every tool here needs of a generator."""
+    needed = ("z_dim", "c_dim", "w_dim", "num_ws", "img_resolution", "img_channels", "mapping", "synthesis")
+    return all(hasattr(net, name) for name in needed)
 
 
 def load_generator(network, trust=False):
@@ -55,6 +63,8 @@ def load_generator(network, trust=False):
     else:
         with dnnlib.util.open_url(network) as file:
             G = load_network_pkl(file, trust=trust)["G_ema"]
+    if not is_generator(G):
+        raise ValueError(f"{network} holds a {type(G).__name__}, which is no generator")
     return G.eval().requires_grad_(False)
 
 
@@ -65,17 +75,23 @@ def _rebuilt(data):
         return dict(G=convert_tf_generator(G), D=convert_tf_discriminator(D), G_ema=convert_tf_generator(Gs))
     if not isinstance(data, dict):
         return data
-    rebuild = lambda value: safe_pickle.rebuild(value) if isinstance(value, safe_pickle.PickledModule) else value
-    return {key: rebuild(value) for key, value in data.items()}
+    found = {}
+    for key in (*_NETWORKS, "augment_pipe"):
+        value = data.get(key)
+        found[key] = safe_pickle.rebuild(value) if isinstance(value, safe_pickle.PickledModule) else None
+    return found | dict(training_set_kwargs=safe_pickle.plain(data.get("training_set_kwargs")))
 
 
 def _with_fp16(net):
-    kwargs, precision = net.init_kwargs, dict(num_fp16_res=4, conv_clamp=256)
-    if hasattr(net, "synthesis"):
-        kwargs.synthesis_kwargs = kwargs.get("synthesis_kwargs", {}) | precision
+    bound = inspect.signature(type(net)).bind(*net.init_args, **net.init_kwargs)
+    precision = dict(num_fp16_res=4, conv_clamp=256)
+    if is_generator(net):
+        bound.arguments["synthesis_kwargs"] = dict(bound.arguments.get("synthesis_kwargs", {}), **precision)
+    elif "num_fp16_res" in bound.signature.parameters:
+        bound.arguments |= precision
     else:
-        kwargs |= precision
-    rebuilt = type(net)(*net.init_args, **kwargs).eval().requires_grad_(False)
+        raise ValueError(f"a {type(net).__name__} has no half precision to turn on")
+    rebuilt = type(net)(*bound.args, **bound.kwargs).eval().requires_grad_(False)
     misc.copy_params_and_buffers(net, rebuilt, require_all=True)
     return rebuilt
 

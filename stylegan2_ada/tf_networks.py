@@ -76,7 +76,7 @@ def convert_generator(tf_G):
         architecture = "resnet"
     kwargs["synthesis_kwargs"] |= dict(channel_base=_channel_base(tf_G), architecture=architecture)
 
-    G = networks.Generator(**kwargs).eval().requires_grad_(False)
+    G = _make(networks.Generator, kwargs)
     names = {"mapping.w_avg": ("dlatent_avg", _as_is), "synthesis.b4.const": ("synthesis/4x4/Const/const", _first)}
     names |= _mapping("mapping/LabelEmbed", "mapping/Dense")
     for L, resolution in enumerate(G.synthesis.block_resolutions):
@@ -88,8 +88,8 @@ def convert_generator(tf_G):
         rgb = f"{theirs}/ToRGB" if f"{theirs}/ToRGB/weight" in variables else f"synthesis/ToRGB_lod{lod}"
         names |= _styled(f"{ours}.torgb", rgb, _kernel)
         names[f"{ours}.skip.weight"] = (f"{theirs}/Skip/weight", _mirrored)
-    _copy(G, names, variables, unused=r"lod|synthesis/ToRGB_lod\d+/.*" if architecture == "orig" else "lod")
-    return G
+    unused = r"lod|synthesis/ToRGB_lod\d+/.*" if architecture == "orig" else "lod"
+    return _filled(G, kwargs, names, variables, unused)
 
 
 def convert_discriminator(tf_D):
@@ -102,7 +102,7 @@ def convert_discriminator(tf_D):
         architecture = "resnet"
     kwargs |= dict(architecture=architecture, channel_base=_channel_base(tf_D))
 
-    D = networks.Discriminator(**kwargs).eval().requires_grad_(False)
+    D = _make(networks.Discriminator, kwargs)
     names = _mapping("LabelEmbed", "Mapping")
     for lod, resolution in enumerate([*D.block_resolutions, 4]):
         ours, theirs = f"b{resolution}", f"{resolution}x{resolution}"
@@ -114,23 +114,21 @@ def convert_discriminator(tf_D):
     names |= _layer("b4.conv", "4x4/Conv", _kernel)
     names |= _layer("b4.fc", "4x4/Dense0", np.transpose)
     names |= _layer("b4.out", "Output", np.transpose)
-    _copy(D, names, variables, unused=r"lod|FromRGB_lod\d+/.*" if architecture == "orig" else "lod")
-    return D
+    unused = r"lod|FromRGB_lod\d+/.*" if architecture == "orig" else "lod"
+    return _filled(D, kwargs, names, variables, unused)
 
 
 def _opened(network, table):
     """(all variables by name, constructor arguments)"""
-    if not isinstance(network.version, int) or network.version < 4:
-        raise ValueError(
-            f"{network.name} has the format {str(network.version)[:20]}; networks before StyleGAN2 do not convert"
-        )
+    if network.version < 4:
+        raise ValueError(f"{network.name} has the format {network.version}; networks before StyleGAN2 do not convert")
     variables = dict(network.variables)
     for part, component in network.components.items():
         variables |= {f"{part}/{name}": value for name, value in component.variables.items()}
     given = network.static_kwargs
     unknown = given.keys() - {theirs for theirs, *_ in table} - _OF_NO_CONCERN
     if unknown:
-        raise ValueError(f"{network.name} was built with {', '.join(sorted(unknown))}, which has no counterpart here")
+        raise ValueError(f"{network.name} was built with {sorted(unknown)[0]}, which has no counterpart here")
     kwargs = {}
     for theirs, part, ours, default in table:
         (kwargs.setdefault(part, {}) if part else kwargs)[ours] = given.get(theirs, default)
@@ -194,9 +192,19 @@ def _mapping(embed, dense):
     return names
 
 
-def _copy(net, names, variables, unused):
-    """Fills every parameter and buffer, and insists that nothing of theirs is left over."""
-    left = dict(variables)
+def _make(cls, kwargs):
+    """Shapes alone ("meta"), so that nothing is taken memory for before the file is seen to have it."""
+    try:
+        with torch.device("meta"):
+            return cls(**kwargs).eval().requires_grad_(False)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"its {cls.__name__} was built with arguments that none can have ({reason[:200]})") from error
+
+
+def _filled(net, kwargs, names, variables, unused):
+    """The network with their variables in every parameter and buffer; nothing of theirs may be left over."""
+    left, tensors = dict(variables), {}
     for name, tensor in misc.named_params_and_buffers(net):
         if name.endswith("resample_filter"):
             continue  # follows from the constructor's arguments
@@ -208,7 +216,12 @@ def _copy(net, names, variables, unused):
             raise ValueError(
                 f"the TensorFlow variable {theirs} gives {array.shape} for {name}, not {tuple(tensor.shape)}"
             )
-        tensor.copy_(torch.from_numpy(np.array(array, np.float32)))
+        tensors[name] = torch.from_numpy(np.array(array, np.float32))
     left = [name for name in left if not re.fullmatch(unused, name)]
     if left:
         raise ValueError(f"the TensorFlow variable {left[0]} has no counterpart here ({len(left)} in all)")
+    made = type(net)(**kwargs).eval().requires_grad_(False)
+    for name, tensor in misc.named_params_and_buffers(made):
+        if name in tensors:
+            tensor.copy_(tensors[name])
+    return made

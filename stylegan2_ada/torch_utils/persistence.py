@@ -104,8 +104,7 @@ def current_meta(meta):
     for hook in _import_hooks:
         meta = hook(meta) or meta
     if meta.get("type") != "class" or meta.get("version") != _VERSION:
-        found = f"type {str(meta.get('type'))[:50]!r}, version {str(meta.get('version'))[:20]}"
-        raise pickle.UnpicklingError(f"a persistent object has {found}; only classes of version {_VERSION} open")
+        raise pickle.UnpicklingError(f"it holds a persistent object that is no class of version {_VERSION}")
     return meta
 
 

@@ -3,10 +3,11 @@
 A pickle is a program: it may name any function and have it called. The reader below only knows the few names in
 `_BUILDERS`; what they build are tensors, numbers, containers, and records of networks (`PickledModule`, or `TFNetwork`
 for files of the TensorFlow era), which `rebuild` turns into classes of ours. The program's memory and time are bounded
-too: what it builds is never larger than the file, or than a network.
+too, by a budget that its builders draw on: what it builds is never much larger than the file.
 """
 
 import collections
+import inspect
 import io
 import itertools
 import math
@@ -19,7 +20,9 @@ import dnnlib
 from torch_utils import misc, persistence
 
 _MAX_PARTS = 20_000  # modules and tensors of one network; the largest published one has about 500
-_MAX_LAYERS = 100  # of a mapping network
+_MAX_ARGUMENTS = 1000  # numbers and words in a constructor's arguments
+_MAX_NAME = 100  # letters in the name of a module or tensor
+_MAX_DEPTH = 20  # modules within modules
 _STYLEGAN3 = {"SynthesisInput", "MultiLayerNetwork"}  # classes that StyleGAN3 and its relatives have
 
 
@@ -36,7 +39,7 @@ def load(file):
     if not data:
         raise pickle.UnpicklingError("it is empty")
     try:
-        return _Reader(io.BytesIO(data)).load()
+        return _Reader(data).load()
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # whatever a broken stream of instructions may lead to
@@ -60,6 +63,9 @@ class PickledModule:
             self.tensors |= {name: tensor for name, tensor in found.items() if tensor is not None}
         modules = _expect(dict, state.get("_modules", {}), "_modules")
         self.modules = {name: module for name, module in modules.items() if module is not None}
+        for name in (*self.tensors, *self.modules):
+            if not (isinstance(name, str) and 0 < len(name) <= _MAX_NAME and "." not in name):
+                raise pickle.UnpicklingError("a part of a network has a name that no part can have")
 
     def walk(self):
         """(dotted name, part) of every module and tensor in this one, itself first."""
@@ -67,7 +73,7 @@ class PickledModule:
         parts = [("", self)]
         while parts:
             name, part = parts.pop()
-            if next(seen) > _MAX_PARTS:
+            if next(seen) > _MAX_PARTS or name.count(".") > _MAX_DEPTH:
                 raise pickle.UnpicklingError("it holds more parts than any network has")
             yield name, part
             if isinstance(part, PickledModule):
@@ -80,12 +86,16 @@ class TFNetwork:
 
     def __setstate__(self, state):
         state = _expect(dict, state, "the state of a TensorFlow network")
-        self.name, self.version = str(state.get("name")), state.get("version")
-        self.static_kwargs = _plain(dict(_expect(dict, state.get("static_kwargs"), "static_kwargs")))
-        self.components = dict(_expect(dict, state.get("components"), "components"))
+        self.name = _expect(str, state.get("name"), "a network's name")[:_MAX_NAME]
+        self.version = _expect(int, state.get("version"), "a network's version")
+        self.static_kwargs = _expect(dict, plain(state.get("static_kwargs")), "static_kwargs")
+        self.components = _expect(dict, state.get("components"), "components")
+        if not all(isinstance(part, TFNetwork) for part in self.components.values()):
+            raise pickle.UnpicklingError("a component of a TensorFlow network is none itself")
         self.variables = {}
         for name, value in _expect(list, state.get("variables"), "variables"):
-            self.variables[_expect(str, name, "a variable's name")] = _expect(_Array, value, name).array
+            name = _expect(str, name, "a variable's name")[:_MAX_NAME]
+            self.variables[name] = _expect(_Array, value, "a variable").array
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -96,9 +106,10 @@ class _Dtype:
     """A NumPy dtype of plain numbers."""
 
     def __init__(self, name, *_flags):
-        self.dtype = np.dtype(_expect(str, name, "a number type"))
-        if self.dtype.kind not in "biuf":
-            raise pickle.UnpicklingError(f"it holds a NumPy array of type {name!r}; only plain numbers are read")
+        name = _expect(str, name, "a number type")
+        if len(name) > 10 or np.dtype(name).kind not in "biuf":
+            raise pickle.UnpicklingError(f"it holds a NumPy array of type {name[:10]!r}; only plain numbers are read")
+        self.dtype = np.dtype(name)
 
     def __setstate__(self, state):
         self.dtype = self.dtype.newbyteorder(_expect(str, state[1], "a byte order"))
@@ -122,37 +133,53 @@ def _scalar(dtype, data):
 
 
 def _storage(data):
-    """The storage that a tensor's content lies in, by PyTorch's own restricted reader."""
-    if data[:2] == b"PK":
-        raise pickle.UnpicklingError("a tensor's content is a zip archive, which no snapshot has")
-    try:
-        storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise pickle.UnpicklingError("a tensor's content is a pickle that names other things than numbers") from error
-    return _expect((torch.storage.TypedStorage, torch.UntypedStorage), storage, "a tensor's content")
+    """The storage that a tensor's content lies in: PyTorch's older format, read here without PyTorch's reader.
+
+    Five pickles (two marks of the format, the system, which storage it is, what storages follow), a length, numbers.
+    """
+    file = io.BytesIO(_expect(bytes, data, "a tensor's content"))
+    reader = _Reader(file.getvalue(), _StorageNames)
+    mark, version, _system, root, keys = [reader.load() for _ in range(5)]
+    kind, storage_type, key, _location, count, view = root
+    if (mark, version, kind, view, keys) != (0x1950A86A20F9469CFC6C, 1001, "storage", None, [key]):
+        raise pickle.UnpicklingError("a tensor's content is of a format that no snapshot has")
+    dtype = _expect(torch.dtype, storage_type, "a storage's type")
+    numbers = data[reader.position() + 8 :]
+    if len(numbers) != count * dtype.itemsize:
+        raise pickle.UnpicklingError("a tensor's content is not of the length that it should have")
+    return torch.frombuffer(bytearray(numbers), dtype=dtype) if numbers else torch.empty(0, dtype=dtype)
 
 
 def _tensor(storage, offset, size, stride, *_flags):
-    if not isinstance(storage, torch.storage.TypedStorage):
-        raise pickle.UnpicklingError("it holds a tensor without content")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    numbers = storage._untyped_storage.nbytes() // storage.dtype.itemsize
-    if min(offset, *size, *stride, 0) < 0 or last >= max(numbers, 1) or math.prod(size) > numbers:
+    """A view of a storage, which `_storage` gives as a tensor of one dimension."""
+    _expect(torch.Tensor, storage, "a tensor's content")
+    if not len(size) == len(stride) <= 8 or not all(0 <= n < 2**40 for n in (offset, *size, *stride)):
+        raise pickle.UnpicklingError("it holds a tensor of a shape that none can have")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride))
+    if math.prod(size) > len(storage) or (math.prod(size) and last >= len(storage)):
         raise pickle.UnpicklingError("it holds a tensor that is larger than its content")
-    return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, collections.OrderedDict())
+    return storage.as_strided(size, stride, offset)
 
 
-def _parameter(data, requires_grad, *_hooks):
+def _parameter(data, requires_grad, *_hooks_and_state):
     return torch.nn.Parameter(_expect(torch.Tensor, data, "a parameter"), requires_grad=bool(requires_grad))
+
+
+def _encode(text, encoding):
+    if encoding != "latin1":
+        raise pickle.UnpicklingError("it encodes a text as no pickle does")
+    return _expect(str, text, "a text").encode(encoding)
 
 
 _BUILDERS = {
     "collections.OrderedDict": collections.OrderedDict,
     "builtins.set": set,
     "__builtin__.set": set,
+    "_codecs.encode": _encode,  # how bytes are written by protocols before 3
     "dnnlib.util.EasyDict": dnnlib.EasyDict,
     "torch.Size": torch.Size,
     "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch.storage._load_from_bytes": _storage,
     "torch_utils.persistence._reconstruct_persistent_obj": PickledModule,
@@ -164,37 +191,91 @@ for _numpy in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
     _BUILDERS[f"{_numpy}.multiarray.scalar"] = _scalar
     _BUILDERS[f"{_numpy}.multiarray._reconstruct"] = _Array
 
+_StorageNames = {
+    f"torch.{name}Storage": dtype
+    for name, dtype in dict(
+        Float=torch.float32, Double=torch.float64, Half=torch.float16, BFloat16=torch.bfloat16, Long=torch.int64
+    ).items()
+}
+
 
 class _Reader(pickle._Unpickler):
-    """Python's own unpickler (the one in Python: its memo is no array that a pickle can make huge) with limits."""
+    """Python's own unpickler (the one in Python: its memo is no array that a pickle can make huge) with limits.
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    builders: what the pickle may name. Instructions that no network pickle has are refused, and whatever a builder is
+    given is taken off a budget, so that a pickle cannot have one thing built again and again.
+    """
+
+    def __init__(self, data, builders=_BUILDERS):
+        self._data = io.BytesIO(data)
+        super().__init__(self._data)
+        self._builders = builders
+        self._budget = 4 * len(data) + 100_000
+
+    def position(self):
+        """How much of the data has been read."""
+        return self._data.tell()
 
     def find_class(self, module, name):
-        try:
-            return _BUILDERS[f"{module}.{name}"]
-        except KeyError:
-            named = f"{module}.{name}"[:100]
-            raise pickle.UnpicklingError(f"it names {named}, which network pickles have no use for") from None
+        named = f"{module}.{name}"[:_MAX_NAME]
+        if named not in self._builders:
+            raise pickle.UnpicklingError(f"it names {named}, which network pickles have no use for")
+        return self._builders[named]
 
-    def get_extension(self, code):
-        raise pickle.UnpicklingError("it uses extension codes, which network pickles have no use for")
+    def persistent_load(self, pid):
+        if self._builders is not _StorageNames:
+            raise pickle.UnpicklingError("it refers to something outside of it, which network pickles do not")
+        return pid
 
-    def load_build(self):
-        state = self.stack.pop()
-        target = self.stack[-1]
-        if isinstance(target, (TFNetwork, _Array, _Dtype)):
-            target.__setstate__(state)
-        elif state:
-            raise pickle.UnpicklingError(f"it sets attributes of a {type(target).__name__} behind its back")
+    def _spend(self, value, depth=4):
+        """Takes the size of what a builder is given off the budget."""
+        self._budget -= 1
+        if isinstance(value, (bytes, str)):
+            self._budget -= len(value)
+        elif isinstance(value, (dict, list, tuple, set)) and depth:
+            for part in itertools.chain(value.keys(), value.values()) if isinstance(value, dict) else value:
+                self._spend(part, depth - 1)
+        if self._budget < 0:
+            raise pickle.UnpicklingError("it builds more than can be in a file of its size")
+
+    def _refuse(self):
+        raise pickle.UnpicklingError("it has an instruction that network pickles have no use for")
 
     def load_reduce(self):
-        builder, args = self.stack[-2], self.stack[-1]
+        builder, args = self.stack[-2], _expect(tuple, self.stack[-1], "what a builder is given")
+        self._spend(args)
         if builder is set:
             _check_keys(*args)
         elif builder in (collections.OrderedDict, dnnlib.EasyDict):
             _check_keys(key for items in args for key, _value in items)
         super().load_reduce()
+
+    def load_newobj(self):
+        if self.stack[-2] not in (dnnlib.EasyDict, TFNetwork) or self.stack[-1] != ():
+            self._refuse()
+        super().load_newobj()
+
+    def load_build(self):
+        state = self.stack.pop()
+        target = self.stack[-1]
+        self._spend(state)
+        if isinstance(target, (TFNetwork, _Array, _Dtype)):
+            target.__setstate__(state)
+        elif state:
+            raise pickle.UnpicklingError(f"it sets attributes of a {type(target).__name__} behind its back")
+
+    def load_append(self):
+        _expect(list, self.stack[-2], "a list")
+        super().load_append()
+
+    def load_appends(self):
+        _expect(list, self.metastack[-1][-1], "a list")
+        super().load_appends()
+
+    def load_additems(self):
+        _expect(set, self.metastack[-1][-1], "a set")
+        _check_keys(self.stack)
+        super().load_additems()
 
     def load_dict(self):
         _check_keys(self.stack[::2])
@@ -208,28 +289,37 @@ class _Reader(pickle._Unpickler):
         _check_keys(self.stack[::2])
         super().load_setitems()
 
-    def load_additems(self):
-        _check_keys(self.stack)
-        super().load_additems()
+    def load_put(self):
+        index = int(self.readline()[:-1])
+        if not 0 <= index < 2**32:
+            self._refuse()
+        self.memo[index] = self.stack[-1]
 
-    def load_frozenset(self):
-        raise pickle.UnpicklingError("it holds a frozenset, which network pickles have no use for")
-
-    for _code, _method in (
-        (pickle.BUILD, load_build),
-        (pickle.REDUCE, load_reduce),
-        (pickle.DICT, load_dict),
-        (pickle.FROZENSET, load_frozenset),
-        (pickle.SETITEM, load_setitem),
-        (pickle.SETITEMS, load_setitems),
-        (pickle.ADDITEMS, load_additems),
+    dispatch = dict(pickle._Unpickler.dispatch)
+    for _code in (
+        *("INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"),
+        *("FROZENSET", "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER"),
     ):
-        dispatch[_code[0]] = _method
+        dispatch[getattr(pickle, _code)[0]] = _refuse
+    for _code, _method in dict(
+        REDUCE=load_reduce,
+        NEWOBJ=load_newobj,
+        BUILD=load_build,
+        APPEND=load_append,
+        APPENDS=load_appends,
+        ADDITEMS=load_additems,
+        DICT=load_dict,
+        SETITEM=load_setitem,
+        SETITEMS=load_setitems,
+        PUT=load_put,
+    ).items():
+        dispatch[getattr(pickle, _code)[0]] = _method
 
 
 def _check_keys(keys=()):
-    if not all(isinstance(key, (str, int)) for key in keys):  # hashing nested tuples can take for ever
-        raise pickle.UnpicklingError("it has a key that is neither a word nor a number")
+    """Words and small numbers only: hashing nested tuples takes for ever, and huge numbers can be made to collide."""
+    if not all(isinstance(key, str) or (isinstance(key, int) and abs(key) < 2**32) for key in keys):
+        raise pickle.UnpicklingError("it has a key that is neither a word nor a small number")
 
 
 def _expect(kind, value, what):
@@ -238,23 +328,29 @@ def _expect(kind, value, what):
     return value
 
 
-def _plain(value):
-    """Constructor arguments, after a look at every one: words, numbers, None and containers of them only."""
-    parts, seen = [value], 0
-    while parts:
-        part = parts.pop()
-        seen += 1
-        if seen > _MAX_PARTS:
-            raise pickle.UnpicklingError("a network has more constructor arguments than can be")
-        if isinstance(part, dict):
-            if part.get("num_layers", 0) not in range(_MAX_LAYERS + 1):
-                raise pickle.UnpicklingError(f"a network asks for {str(part['num_layers'])[:20]} mapping layers")
-            parts += part.values()
-        elif isinstance(part, (list, tuple)):
-            parts += part
-        elif not (part is None or isinstance(part, (str, int, float, np.generic))):
-            raise pickle.UnpicklingError(f"a constructor argument is a {type(part).__name__}")
-    return value
+def plain(value):
+    """`value` after a look at every part: words, numbers, None, and containers of them; arrays become lists.
+
+    pickle.UnpicklingError for anything else, and for more of it than arguments of a constructor can be.
+    """
+    left = itertools.count(_MAX_ARGUMENTS, -1)
+
+    def copied(value):
+        if next(left) < 0:
+            raise pickle.UnpicklingError("there are more arguments than can be")
+        if isinstance(value, dict):
+            return type(value)({key: copied(part) for key, part in value.items()})
+        if isinstance(value, (list, tuple, torch.Size)):
+            return type(value)(copied(part) for part in value)
+        if isinstance(value, _Array) and value.array.size <= _MAX_ARGUMENTS:
+            return value.array.tolist()
+        short = len(value) <= 1000 if isinstance(value, str) else True
+        small = abs(value) < 2**63 if isinstance(value, int) else True
+        if not (value is None or isinstance(value, (str, int, float, np.number, np.bool_))) or not (short and small):
+            raise pickle.UnpicklingError(f"an argument is a {type(value).__name__} that none can be")
+        return value
+
+    return copied(value)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -264,21 +360,19 @@ def _plain(value):
 def rebuild(record):
     """The module that a `PickledModule` describes, made anew as our class of the same name and given its tensors.
 
-    pickle.UnpicklingError unless names and shapes of the tensors are those of our class, exactly.
+    pickle.UnpicklingError unless names and shapes of the tensors, and what decides the computation, are our class's.
     """
     parts = dict(record.walk())
-    foreign = {part.class_name for part in parts.values() if isinstance(part, PickledModule)} & _STYLEGAN3
+    records = {name: part for name, part in parts.items() if isinstance(part, PickledModule)}
+    foreign = {part.class_name for part in records.values()} & _STYLEGAN3
     if foreign:
-        raise pickle.UnpicklingError(
-            f"it looks like StyleGAN3 ({', '.join(foreign)}); only StyleGAN2 networks open here"
-        )
-    for name, part in parts.items():
-        if isinstance(part, PickledModule):
-            persistence.known_class(part.class_name)  # refuses foreign ones
-        elif not isinstance(part, torch.Tensor):
-            raise pickle.UnpicklingError(f"{name} is a {type(part).__name__}, neither a module nor a tensor")
-    tensors = {name: part for name, part in parts.items() if isinstance(part, torch.Tensor)}
+        raise pickle.UnpicklingError(f"it looks like StyleGAN3 ({', '.join(foreign)}); only StyleGAN2 opens here")
+    for part in records.values():
+        persistence.known_class(part.class_name)  # refuses foreign ones
+    tensors = {name: part for name, part in parts.items() if name not in records}
     module = build_module(record.class_name, record.init_args, record.init_kwargs, tensors).train(record.training)
+    for name, part in records.items():
+        _compare_parts(name, part, module.get_submodule(name))
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(tensors[name].requires_grad)
     return module
@@ -289,12 +383,16 @@ def build_module(class_name, init_args, init_kwargs, tensors):
 
     pickle.UnpicklingError unless names and shapes of the tensors are those of our class, exactly.
     """
-    cls = persistence.known_class(class_name)
+    cls = persistence.known_class(_expect(str, class_name, "a class name"))
+    args, kwargs = plain(_expect((tuple, list), init_args, "arguments")), plain(_expect(dict, init_kwargs, "arguments"))
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            raise pickle.UnpicklingError(f"{name[:_MAX_NAME]} is no tensor of fractions")
     try:
         with torch.device("meta"):  # shapes alone; the values are given
-            module = cls(*_plain(init_args), **_plain(init_kwargs))
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200]
+            module = cls(*args, **kwargs)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise pickle.UnpicklingError(
             f"its {cls.__name__} was made by a fork with other arguments ({reason}); {persistence.TRUST}"
         ) from error
@@ -313,6 +411,29 @@ def _compare(class_name, ours, theirs):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise pickle.UnpicklingError(
-                f"its {class_name} comes from a fork with other layers: it {what} {names[0][:100]}{more}; "
+                f"its {class_name} comes from a fork with other layers: it {what} {names[0][:_MAX_NAME]}{more}; "
                 f"{persistence.TRUST}"
             )
+
+
+# Arguments of layers that decide what they compute, and show in no tensor's shape.
+_DECISIVE = {"activation", "lr_multiplier", "up", "down", "architecture", "use_noise", "group_size", "conv_clamp"}
+
+
+def _compare_parts(name, record, module):
+    """A layer of a fork may have our shapes and yet compute something else."""
+    theirs = _decisive_arguments(type(module), record.init_args, record.init_kwargs)
+    ours = _decisive_arguments(type(module), module.init_args, module.init_kwargs)
+    if record.class_name != type(module).__name__ or theirs != ours:
+        raise pickle.UnpicklingError(
+            f"{name or 'the network'} comes from a fork that computes something else; {persistence.TRUST}"
+        )
+
+
+def _decisive_arguments(cls, args, kwargs):
+    try:
+        bound = inspect.signature(cls).bind(*args, **kwargs)
+    except TypeError:
+        return None
+    bound.apply_defaults()
+    return {key: value for key, value in bound.arguments.items() if key in _DECISIVE}

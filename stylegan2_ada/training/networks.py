@@ -6,6 +6,7 @@ Read top to bottom: layers, mapping, synthesis, generator, discriminator.
 """
 
 import math
+import numbers
 
 import torch
 
@@ -13,6 +14,8 @@ from torch_utils import misc, persistence
 from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
 
 _BRANCH_GAIN = math.sqrt(0.5)  # keeps the variance of a sum of two branches
+_MAX_SIZE = 2**16  # of a resolution or a number of features
+_MAX_MAPPING_LAYERS = 100
 
 
 def normalize_2nd_moment(x, dim=1, eps=1e-8):
@@ -83,6 +86,13 @@ def _random_kernels(in_channels, out_channels, kernel_size, channels_last):
     return torch.randn([out_channels, in_channels, kernel_size, kernel_size]).to(memory_format=memory_format)
 
 
+def _check_sizes(**sizes):
+    """ValueError for sizes that no network has; the constructors would otherwise take memory for them first."""
+    for name, size in sizes.items():
+        if not isinstance(size, numbers.Integral) or not 0 <= size <= _MAX_SIZE:
+            raise ValueError(f"{name} must be a whole number from 0 to {_MAX_SIZE}")
+
+
 def _in_layout_of(x, weight):
     """`weight` in the memory format of x: channels-last weights also serve blocks that run in float32, contiguous."""
     if x.is_contiguous() and weight.stride(-1) != 1:
@@ -100,6 +110,8 @@ class FullyConnectedLayer(torch.nn.Module):
     """y = act(W x + b). `lr_multiplier` makes its parameters learn that much faster or slower than the rest."""
 
     def __init__(self, in_features, out_features, bias=True, activation="linear", lr_multiplier=1, bias_init=0):
+        if activation not in bias_act.activation_funcs:
+            raise ValueError(f"unknown activation {activation!r}; known: {', '.join(bias_act.activation_funcs)}")
         super().__init__()
         self.activation, self.bias_gain = activation, lr_multiplier
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
@@ -188,6 +200,9 @@ class MappingNetwork(torch.nn.Module):
         lr_multiplier=0.01,
         w_avg_beta=0.995,
     ):
+        _check_sizes(z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_layers=num_layers)
+        if num_layers > _MAX_MAPPING_LAYERS:
+            raise ValueError(f"num_layers must be {_MAX_MAPPING_LAYERS} at most, not {num_layers}")
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.num_ws, self.num_layers, self.w_avg_beta = num_ws, num_layers, w_avg_beta
@@ -417,13 +432,14 @@ def _precision(block, force_fp32, device):
 
 
 def _check_resolution(img_resolution):
+    _check_sizes(img_resolution=img_resolution)
     if img_resolution < 4 or img_resolution & (img_resolution - 1):
         raise ValueError(f"img_resolution must be a power of two from 4 on, not {img_resolution}")
 
 
 def _fp16_resolution(img_resolution, num_fp16_res):
     """The lowest resolution that computes in half precision: the `num_fp16_res` highest do, but none below 8."""
-    return max(img_resolution * 2 // 2**num_fp16_res, 8)
+    return max(img_resolution * 2 >> min(num_fp16_res, 32), 8)
 
 
 @persistence.persistent_class
