@@ -374,6 +374,92 @@ def image_of_two_to_the_thousand(touch):
     return snapshot(G=Call(persistence._reconstruct_persistent_obj, meta))
 
 
+def doubled(value, times=60):
+    """A container that is small in the file, and as large as 2^times when it is walked through"""
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+@hostile
+def storage_that_is_never_filled(touch):  # its numbers would be whatever lies in the memory of the process
+    head = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+    root = b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuM\xe8\x03NtQ."
+    content = Call(torch.storage._load_from_bytes, head + root + pickle.dumps([], 2))
+    function, _ = torch.zeros(4).__reduce_ex__(2)[:2]
+    return with_state(_parameters=dict(weight=Call(function, content, 0, (2, 2), (2, 1), False, {})))
+
+
+@hostile
+def storage_with_a_function_in_it(touch):
+    return with_state(_parameters=dict(weight=Call(torch.storage._load_from_bytes, pickle.dumps(Call(exec, touch), 2))))
+
+
+@hostile
+def set_made_behind_the_back(touch):
+    key = ()
+    for _ in range(60):
+        key = (key, key)
+    return b"\x80\x02(]" + pickle.dumps(key, protocol=2)[2:-1] + b"aibuiltins\nset\n."
+
+
+@hostile
+def numbers_that_collide(touch):
+    return pickle.dumps({i * (2**61 - 1): 0 for i in range(1, 3000)})
+
+
+@hostile
+def sets_made_again_and_again(touch):
+    items = pickle.dumps(list(range(5000)), protocol=2)[2:-1]
+    return b"\x80\x02" + items + b"r\xff\xff\x00\x000" + b"cbuiltins\nset\nj\xff\xff\x00\x00\x85R0" * 20_000 + b"N."
+
+
+@hostile
+def description_too_long_to_print(touch):
+    return persistent(described(type=doubled(1)))
+
+
+@hostile
+def layers_too_long_to_print(touch):
+    return with_state(_init_kwargs=dict(num_layers=doubled(1)))
+
+
+@hostile
+def mapping_of_a_billion_layers_by_position(touch):
+    (meta,) = networks.MappingNetwork(4, 0, 4, num_ws=2, num_layers=1).__reduce__()[1]
+    meta["state"] |= dict(_init_args=(4, 0, 4, 2, 10**9), _init_kwargs={})
+    return snapshot(G=Call(persistence._reconstruct_persistent_obj, meta))
+
+
+@hostile
+def image_of_two_to_the_hundred_thousand(touch):
+    G = networks.SynthesisNetwork(4, 8, 3, channel_base=32)
+    (meta,) = G.__reduce__()[1]
+    meta["state"] |= dict(_init_args=(4, 2**100_000, 3), _init_kwargs={})
+    return snapshot(G=Call(persistence._reconstruct_persistent_obj, meta))
+
+
+@hostile
+def names_that_grow(touch):
+    net, name = networks.FullyConnectedLayer(2, 2), "n" * 50_000
+    for _ in range(12):
+        state = described()["state"] | dict(_parameters={}, _modules={name: net, name + "2": net})
+        net = Call(persistence._reconstruct_persistent_obj, described(state=state))
+    return snapshot(G=net)
+
+
+@hostile
+def tensorflow_network_of_huge_layers(touch):
+    return golden("tf_legacy_uncond.pkl").replace(b"mapping_layersq\x0fK\x08", b"mapping_layersq\x0fK\xff")
+
+
+@hostile
+def layer_that_computes_something_else(touch):  # a fork's, with our names and shapes
+    G = networks.Generator(4, 0, 4, 8, 3, dict(num_layers=1), dict(channel_base=32))
+    G.mapping.fc0._init_kwargs["activation"] = "relu"
+    return pickle.dumps(dict(G=G, D=networks.Discriminator(0, 8, 3, channel_base=32), G_ema=G))
+
+
 # Broken files, and other things
 
 

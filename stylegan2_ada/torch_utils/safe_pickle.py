@@ -230,7 +230,7 @@ class _Reader(pickle._Unpickler):
     def _spend(self, value, depth=4):
         """Takes the size of what a builder is given off the budget."""
         self._budget -= 1
-        if isinstance(value, (bytes, str)):
+        if isinstance(value, bytes):  # words are not copied: every network refers to the same long source
             self._budget -= len(value)
         elif isinstance(value, (dict, list, tuple, set)) and depth:
             for part in itertools.chain(value.keys(), value.values()) if isinstance(value, dict) else value:
@@ -244,7 +244,9 @@ class _Reader(pickle._Unpickler):
     def load_reduce(self):
         builder, args = self.stack[-2], _expect(tuple, self.stack[-1], "what a builder is given")
         self._spend(args)
-        if builder is set:
+        if builder is _encode:
+            self._budget -= len(args[0])
+        elif builder is set:
             _check_keys(*args)
         elif builder in (collections.OrderedDict, dnnlib.EasyDict):
             _check_keys(key for items in args for key, _value in items)
