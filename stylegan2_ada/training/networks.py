@@ -6,7 +6,6 @@ Read top to bottom: layers, mapping, synthesis, generator, discriminator.
 """
 
 import math
-import numbers
 
 import torch
 
@@ -89,7 +88,7 @@ def _random_kernels(in_channels, out_channels, kernel_size, channels_last):
 def _check_sizes(**sizes):
     """ValueError for sizes that no network has; the constructors would otherwise take memory for them first."""
     for name, size in sizes.items():
-        if not isinstance(size, numbers.Integral) or not 0 <= size <= _MAX_SIZE:
+        if not hasattr(size, "__index__") or not 0 <= size <= _MAX_SIZE:
             raise ValueError(f"{name} must be a whole number from 0 to {_MAX_SIZE}")
 
 
