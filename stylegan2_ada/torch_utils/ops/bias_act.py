@@ -1,5 +1,6 @@
 """Bias, activation, gain and clamp in one call."""
 
+import ctypes
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import dnnlib
+from torch_utils import native
 
 
 class Activation(NamedTuple):
@@ -35,7 +37,7 @@ activation_funcs = dnnlib.EasyDict(
 
 
 def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, impl="cuda"):
-    """`clamp(gain · act(x + b))`, differentiable any number of times.
+    """`clamp(gain · act(x + b))`, differentiable any number of times (by native kernels twice, but for lrelu and relu).
 
     x: tensor of any shape and floating dtype. b: bias [x.shape[dim]] or None. act: a key of `activation_funcs`.
     alpha: slope of lrelu for negative values. gain: scale after the activation. clamp: the result is limited to
@@ -50,11 +52,19 @@ def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, 
     spec = activation_funcs[act]
     alpha = float(spec.def_alpha if alpha is None else alpha)
     gain = float(spec.def_gain if gain is None else gain)
-    if b is not None:
-        if b.ndim != 1 or not 0 <= dim < x.ndim or b.shape[0] != x.shape[dim]:
-            raise ValueError(f"a bias of shape {list(b.shape)} does not fit dimension {dim} of {list(x.shape)}")
-        b = b.reshape([-1 if i == dim else 1 for i in range(x.ndim)])
+    if b is not None and (b.ndim != 1 or not 0 <= dim < x.ndim or b.shape[0] != x.shape[dim]):
+        raise ValueError(f"a bias of shape {list(b.shape)} does not fit dimension {dim} of {list(x.shape)}")
+    clamp = -1.0 if clamp is None or clamp < 0 else float(clamp)
+    library = native.usable_for(x) if impl == "cuda" and x.numel() and x.ndim else None
+    if library is not None and x.dtype in _KERNEL_TYPES[x.device.type]:
+        b = None if b is None else b.to(x.dtype)
+        return _BiasAct.apply(x, b, _Job(library, spec, min(dim, x.ndim - 1), alpha, gain, clamp))
+    return _plain(x, b, spec, dim, act, alpha, gain, clamp)
 
+
+def _plain(x, b, spec, dim, act, alpha, gain, clamp):
+    if b is not None:
+        b = b.reshape([-1 if i == dim else 1 for i in range(x.ndim)])
     if spec.homogeneous and gain > 0:  # scaling first costs nothing where it rides on the addition of the bias
         y = _scaled_sum(x, b, gain)
         fresh = y is not x
@@ -62,7 +72,7 @@ def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, 
     else:
         y = spec.func(_scaled_sum(x, b, 1), alpha=alpha)
         y = y * gain if gain != 1 else y
-    return y if clamp is None or clamp < 0 else y.clamp(-clamp, clamp)
+    return y if clamp < 0 else y.clamp(-clamp, clamp)
 
 
 def _scaled_sum(x, b, gain):
@@ -71,3 +81,112 @@ def _scaled_sum(x, b, gain):
         return x if gain == 1 else x * gain
     b = b.to(x.dtype)
     return x + b if gain == 1 else torch.add(b * gain, x, alpha=gain)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Native kernels (csrc/bias_act.h)
+
+_KERNEL_TYPES = {
+    "cpu": {torch.float32: "bias_act_float", torch.float64: "bias_act_double"},
+    "cuda": {
+        torch.float16: "bias_act_cuda_half",
+        torch.float32: "bias_act_cuda_float",
+        torch.float64: "bias_act_cuda_double",
+    },
+}
+
+
+class _Job(NamedTuple):
+    """One call of `bias_act`, without its tensors."""
+
+    library: object
+    spec: Activation
+    dim: int
+    alpha: float
+    gain: float
+    clamp: float
+
+    def keeps_sign(self):
+        """True if y says which side of zero x + b was on, so that derivatives can be read off y."""
+        return self.spec.homogeneous and self.gain > 0
+
+    def run(self, order, x, b=None, h=None, saved=None, with_sums=False):
+        """The kernel (csrc/bias_act.cpp) on tensors of one shape and layout; (result, sum over all but dim or None)."""
+        x, memory_format = native.dense(x)
+        h, saved = (None if t is None else t.contiguous(memory_format=memory_format) for t in (h, saved))
+        out = torch.empty_like(x)
+        function = getattr(self.library, _KERNEL_TYPES[x.device.type][x.dtype])
+        pointers = [native.pointer(t) for t in (x, b, h, saved, out)]
+        numbers = [ctypes.c_double(value) for value in (self.alpha, self.gain, self.clamp)]
+        channels = x.shape[self.dim]
+        step = 1 if memory_format == torch.channels_last else math.prod(x.shape[self.dim + 1 :])
+        if x.device.type == "cuda":
+            sizes = [ctypes.c_int64(value) for value in (x.numel(), step, channels)]
+            stream = native.stream(x.device)
+            native.check(function(self.spec.cuda_idx, order, *pointers, *sizes, *numbers, stream), "bias_act")
+            return out, self._sum(out) if with_sums else None
+        in_row = step == 1
+        width = channels if in_row else step
+        rows = x.numel() // width
+        sums = torch.empty([rows], dtype=torch.float64) if with_sums and not in_row else None
+        sizes = [ctypes.c_int64(value) for value in (rows, width, channels)]
+        tail = [ctypes.c_int(in_row), *numbers, ctypes.c_int(native.threads_for(x.numel()))]
+        function(self.spec.cuda_idx, order, *pointers, native.pointer(sums), *sizes, *tail)
+        if sums is not None:
+            return out, sums.view(-1, channels).sum(dim=0).to(x.dtype)
+        return out, self._sum(out) if with_sums else None
+
+    def _sum(self, x):
+        others = [i for i in range(x.ndim) if i != self.dim]
+        return x.sum(dim=others) if others else x
+
+    def spread(self, b, like):
+        """A vector along `dim`, broadcast over the shape of `like`."""
+        return b.reshape([-1 if i == self.dim else 1 for i in range(like.ndim)]).expand_as(like)
+
+
+class _BiasAct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, b, job):
+        y, _ = job.run(0, x, b)
+        ctx.job = job
+        ctx.save_for_backward(*((y,) if job.keeps_sign() else (x, b)))
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        with_sums = ctx.needs_input_grad[1]
+        if ctx.job.keeps_sign():
+            dx, db = _BiasActGrad.apply(dy, None, None, ctx.saved_tensors[0], ctx.job, with_sums)
+        else:
+            dx, db = _BiasActGrad.apply(dy, *ctx.saved_tensors, None, ctx.job, with_sums)
+        return dx, db, None
+
+
+class _BiasActGrad(torch.autograd.Function):
+    """dx = dy · φ'(x + b), and its sum db. y = φ(x + b) may be given instead of x and b; then φ'' is zero."""
+
+    @staticmethod
+    def forward(ctx, dy, x, b, y, job, with_sums):
+        saved = y if y is not None else x if b is None else x + job.spread(b, x)
+        dx, db = job.run(1, dy.to(saved.dtype), saved=saved, with_sums=with_sums)
+        ctx.job, ctx.through_x = job, y is None and job.spec.has_2nd_grad
+        ctx.save_for_backward(dy, saved)
+        ctx.set_materialize_grads(False)
+        return dx, db
+
+    @staticmethod
+    def backward(ctx, ddx, ddb):
+        dy, saved = ctx.saved_tensors
+        if ddb is not None:
+            ddb = ctx.job.spread(ddb, dy)
+            ddx = ddb if ddx is None else ddx + ddb
+        if ddx is None:
+            return (None,) * 6
+        if not ctx.through_x:
+            return _BiasActGrad.apply(ddx, None, None, saved, ctx.job, False)[0], *(None,) * 5
+        if torch.is_grad_enabled():
+            raise RuntimeError("third derivatives of this activation need bias_act(impl='ref')")
+        ddy, _ = ctx.job.run(1, ddx, saved=saved)
+        dx, db = ctx.job.run(2, ddx, h=dy, saved=saved, with_sums=ctx.needs_input_grad[2])
+        return ddy, dx, db, None, None, None

@@ -6,10 +6,13 @@ pixel. The adjoint of such an operation is another one with `up` and `down` exch
 gradients of any order cost no more than the operation itself.
 """
 
+import ctypes
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+
+from torch_utils import native
 
 
 def setup_filter(f, device=torch.device("cpu"), normalize=True, flip_filter=False, gain=1, separable=None):
@@ -51,11 +54,12 @@ def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl="cu
     f = torch.ones([1, 1], device=x.device) if f is None else f
     up, down, (left, right, top, bottom) = _pair(up), _pair(down), parse_padding(padding)
     f = f.detach().to(torch.float32) * gain ** (f.ndim / 2)
+    library = native.usable_for(x) if impl == "cuda" and x.numel() else None
     if f.ndim == 2:
-        return _Upfirdn.apply(x, f, _Geometry(up, down, (left, right, top, bottom), bool(flip_filter)))
+        return _Upfirdn.apply(x, f, _Geometry(up, down, (left, right, top, bottom), bool(flip_filter)), library)
     row = _Geometry((up[0], 1), (down[0], 1), (left, right, 0, 0), bool(flip_filter))
     column = _Geometry((1, up[1]), (1, down[1]), (0, 0, top, bottom), bool(flip_filter))
-    return _Upfirdn.apply(_Upfirdn.apply(x, f[None, :], row), f[:, None], column)
+    return _Upfirdn.apply(_Upfirdn.apply(x, f[None, :], row, library), f[:, None], column, library)
 
 
 def filter2d(x, f, padding=0, flip_filter=False, gain=1, impl="cuda"):
@@ -138,19 +142,60 @@ class _Geometry(NamedTuple):
         )
         return _Geometry(self.down, self.up, padding, not self.flip)
 
+    def out_size(self, in_size, f):
+        """(height, width); ValueError if the filter does not fit into the padded image."""
+        (width, height), (in_h, in_w), (left, right, top, bottom) = filter_size(f), in_size, self.padding
+        free_w, free_h = in_w * self.up[0] + left + right - width, in_h * self.up[1] + top + bottom - height
+        if free_w < 0 or free_h < 0:
+            raise ValueError(f"images of {in_h}×{in_w} are too small for a {height}×{width} filter with this padding")
+        return free_h // self.down[1] + 1, free_w // self.down[0] + 1
+
 
 class _Upfirdn(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, f, geometry):
+    def forward(ctx, x, f, geometry, library):
         ctx.save_for_backward(f)
-        y = _plain(x, f, geometry)
-        ctx.adjoint = geometry.adjoint(x.shape[2:], y.shape[2:], f)
+        out_size = geometry.out_size(x.shape[2:], f)
+        if library is not None and x.dtype in _KERNEL_TYPES[x.device.type]:
+            y = _native(x, f, geometry, out_size, library)
+        else:
+            y = _plain(x, f, geometry)
+        ctx.adjoint, ctx.library = geometry.adjoint(x.shape[2:], out_size, f), library
         return y
 
     @staticmethod
     def backward(ctx, dy):
         (f,) = ctx.saved_tensors
-        return _Upfirdn.apply(dy, f, ctx.adjoint), None, None
+        return _Upfirdn.apply(dy, f, ctx.adjoint, ctx.library), None, None, None
+
+
+_KERNEL_TYPES = {
+    "cpu": {torch.float32: "upfirdn2d_float", torch.float64: "upfirdn2d_double"},
+    "cuda": {
+        torch.float16: "upfirdn2d_cuda_half",
+        torch.float32: "upfirdn2d_cuda_float",
+        torch.float64: "upfirdn2d_cuda_double",
+    },
+}
+
+
+def _native(x, f, geometry, out_size, library):
+    """`geometry` with the kernels in csrc/upfirdn2d.cpp and .cu."""
+    x, memory_format = native.dense(x)
+    batch, channels, in_h, in_w = x.shape
+    y = x.new_empty([batch, channels, *out_size]).contiguous(memory_format=memory_format)
+    f = (f if geometry.flip else f.flip([0, 1])).contiguous()
+    vector = channels if memory_format == torch.channels_last else 1
+    planes = batch * channels // vector
+    sizes = (planes, in_h, in_w, *out_size, *f.shape, *geometry.up, *geometry.down, *geometry.padding[::2], vector)
+    function = getattr(library, _KERNEL_TYPES[x.device.type][x.dtype])
+    pointers = [native.pointer(t) for t in (x, f, y)]
+    parameters = (ctypes.c_int64 * len(sizes))(*sizes)
+    if x.device.type == "cuda":
+        native.check(function(*pointers, parameters, native.stream(x.device)), "upfirdn2d")
+    else:
+        function(*pointers, parameters, native.threads_for(max(x.numel(), y.numel())))
+    return y
 
 
 def _plain(x, f, geometry):
@@ -158,9 +203,7 @@ def _plain(x, f, geometry):
     (up_x, up_y), (down_x, down_y) = geometry.up, geometry.down
     left, right, top, bottom = geometry.padding
     height, width = f.shape
-    channels, (in_h, in_w) = x.shape[1], x.shape[2:]
-    if in_w * up_x + left + right < width or in_h * up_y + top + bottom < height:
-        raise ValueError(f"images of {in_h}×{in_w} are too small for a {height}×{width} filter with this padding")
+    channels = x.shape[1]
     enlarges = up_x > 1 or up_y > 1
     # A transposed convolution spreads the kernel as it is, a plain one (a correlation in torch) reads it mirrored.
     kernel = f.flip([0, 1]) if geometry.flip == enlarges else f
