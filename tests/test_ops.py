@@ -6,6 +6,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from golden_data import GoldenFile, case_ids
+from torch_utils import native
 from torch_utils.ops import bias_act, conv2d_gradfix, conv2d_resample, fma, grid_sample_gradfix, upfirdn2d
 from training.networks import modulated_conv2d
 
@@ -13,6 +14,13 @@ BIAS_ACT = GoldenFile("ops_bias_act.npz").cases
 UPFIRDN = GoldenFile("ops_upfirdn2d.npz").cases
 CONV = GoldenFile("ops_conv2d_resample.npz").cases
 MODULATED = GoldenFile("modulated_conv2d.npz").cases
+
+
+@pytest.fixture(autouse=True, params=["plain", "native"])
+def kernels(request, monkeypatch):
+    """Every test runs on the plain path and on native kernels."""
+    monkeypatch.setattr(native, "enabled", request.param == "native")
+    assert request.param == "plain" or native.kernels("cpu") is not None
 
 
 def gradients(y, dy, inputs, names, create_graph=False):
