@@ -140,8 +140,7 @@ class FeatureStats:
             raise ValueError(f"features of {self.num_features} and of {num_features} numbers do not mix")
         if self.num_features is None:
             self.num_features = num_features
-            self.raw_mean = np.zeros([num_features], dtype=np.float64)
-            self.raw_cov = np.zeros([num_features, num_features], dtype=np.float64)
+            self.raw_mean, self.raw_cov = np.zeros(num_features), np.zeros((num_features,) * 2)
 
     def is_full(self):
         limit = float("inf") if self.max_items is None else self.max_items

@@ -37,12 +37,20 @@ def kernels(device_type):
     return _library(device_type) if enabled and device_type in ("cpu", "cuda") else None
 
 
-def usable_for(tensor):
-    """The library for this tensor, or None: no kernels, a traced or exported program, a tensor without memory."""
+# How the kernels of an op are called, after its name.
+_TYPES = {
+    "cpu": {torch.float32: "float", torch.float64: "double"},
+    "cuda": {torch.float16: "cuda_half", torch.float32: "cuda_float", torch.float64: "cuda_double"},
+}
+
+
+def kernel(op, tensor):
+    """The kernel of `op` for this tensor, or None: none built, another dtype, a traced program, no memory to read."""
     traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    if traced or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+    if traced or type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not tensor.numel():
         return None
-    return kernels(tensor.device.type)
+    name, library = _TYPES.get(tensor.device.type, {}).get(tensor.dtype), kernels(tensor.device.type)
+    return None if name is None or library is None else library[f"{op}_{name}"]
 
 
 def threads_for(numel):

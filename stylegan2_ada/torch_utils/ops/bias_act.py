@@ -55,10 +55,10 @@ def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, 
     if b is not None and (b.ndim != 1 or not 0 <= dim < x.ndim or b.shape[0] != x.shape[dim]):
         raise ValueError(f"a bias of shape {list(b.shape)} does not fit dimension {dim} of {list(x.shape)}")
     clamp = -1.0 if clamp is None or clamp < 0 else float(clamp)
-    library = native.usable_for(x) if impl == "cuda" and x.numel() and x.ndim else None
-    if library is not None and x.dtype in _KERNEL_TYPES[x.device.type]:
+    kernel = native.kernel("bias_act", x) if impl == "cuda" and x.ndim else None
+    if kernel is not None:
         b = None if b is None else b.to(x.dtype)
-        return _BiasAct.apply(x, b, _Job(library, spec, min(dim, x.ndim - 1), alpha, gain, clamp))
+        return _BiasAct.apply(x, b, _Job(kernel, spec, min(dim, x.ndim - 1), alpha, gain, clamp))
     return _plain(x, b, spec, dim, act, alpha, gain, clamp)
 
 
@@ -86,20 +86,11 @@ def _scaled_sum(x, b, gain):
 # ---------------------------------------------------------------------------------------------------------------------
 # Native kernels (csrc/bias_act.h)
 
-_KERNEL_TYPES = {
-    "cpu": {torch.float32: "bias_act_float", torch.float64: "bias_act_double"},
-    "cuda": {
-        torch.float16: "bias_act_cuda_half",
-        torch.float32: "bias_act_cuda_float",
-        torch.float64: "bias_act_cuda_double",
-    },
-}
-
 
 class _Job(NamedTuple):
     """One call of `bias_act`, without its tensors."""
 
-    library: object
+    kernel: object
     spec: Activation
     dim: int
     alpha: float
@@ -115,7 +106,6 @@ class _Job(NamedTuple):
         x, memory_format = native.dense(x)
         h, saved = (None if t is None else t.contiguous(memory_format=memory_format) for t in (h, saved))
         out = torch.empty_like(x)
-        function = getattr(self.library, _KERNEL_TYPES[x.device.type][x.dtype])
         pointers = [native.pointer(t) for t in (x, b, h, saved, out)]
         numbers = [ctypes.c_double(value) for value in (self.alpha, self.gain, self.clamp)]
         channels = x.shape[self.dim]
@@ -123,7 +113,7 @@ class _Job(NamedTuple):
         if x.device.type == "cuda":
             sizes = [ctypes.c_int64(value) for value in (x.numel(), step, channels)]
             stream = native.stream(x.device)
-            native.check(function(self.spec.cuda_idx, order, *pointers, *sizes, *numbers, stream), "bias_act")
+            native.check(self.kernel(self.spec.cuda_idx, order, *pointers, *sizes, *numbers, stream), "bias_act")
             return out, self._sum(out) if with_sums else None
         in_row = step == 1
         width = channels if in_row else step
@@ -131,7 +121,7 @@ class _Job(NamedTuple):
         sums = torch.empty([rows], dtype=torch.float64) if with_sums and not in_row else None
         sizes = [ctypes.c_int64(value) for value in (rows, width, channels)]
         tail = [ctypes.c_int(in_row), *numbers, ctypes.c_int(native.threads_for(x.numel()))]
-        function(self.spec.cuda_idx, order, *pointers, native.pointer(sums), *sizes, *tail)
+        self.kernel(self.spec.cuda_idx, order, *pointers, native.pointer(sums), *sizes, *tail)
         if sums is not None:
             return out, sums.view(-1, channels).sum(dim=0).to(x.dtype)
         return out, self._sum(out) if with_sums else None

@@ -54,12 +54,12 @@ def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl="cu
     f = torch.ones([1, 1], device=x.device) if f is None else f
     up, down, (left, right, top, bottom) = _pair(up), _pair(down), parse_padding(padding)
     f = f.detach().to(torch.float32) * gain ** (f.ndim / 2)
-    library = native.usable_for(x) if impl == "cuda" and x.numel() else None
+    kernel = native.kernel("upfirdn2d", x) if impl == "cuda" else None
     if f.ndim == 2:
-        return _Upfirdn.apply(x, f, _Geometry(up, down, (left, right, top, bottom), bool(flip_filter)), library)
+        return _Upfirdn.apply(x, f, _Geometry(up, down, (left, right, top, bottom), bool(flip_filter)), kernel)
     row = _Geometry((up[0], 1), (down[0], 1), (left, right, 0, 0), bool(flip_filter))
     column = _Geometry((1, up[1]), (1, down[1]), (0, 0, top, bottom), bool(flip_filter))
-    return _Upfirdn.apply(_Upfirdn.apply(x, f[None, :], row, library), f[:, None], column, library)
+    return _Upfirdn.apply(_Upfirdn.apply(x, f[None, :], row, kernel), f[:, None], column, kernel)
 
 
 def filter2d(x, f, padding=0, flip_filter=False, gain=1, impl="cuda"):
@@ -153,33 +153,23 @@ class _Geometry(NamedTuple):
 
 class _Upfirdn(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, f, geometry, library):
+    def forward(ctx, x, f, geometry, kernel):
         ctx.save_for_backward(f)
         out_size = geometry.out_size(x.shape[2:], f)
-        if library is not None and x.dtype in _KERNEL_TYPES[x.device.type]:
-            y = _native(x, f, geometry, out_size, library)
+        if kernel is not None:
+            y = _native(x, f, geometry, out_size, kernel)
         else:
             y = _plain(x, f, geometry)
-        ctx.adjoint, ctx.library = geometry.adjoint(x.shape[2:], out_size, f), library
+        ctx.adjoint, ctx.kernel = geometry.adjoint(x.shape[2:], out_size, f), kernel
         return y
 
     @staticmethod
     def backward(ctx, dy):
         (f,) = ctx.saved_tensors
-        return _Upfirdn.apply(dy, f, ctx.adjoint, ctx.library), None, None, None
+        return _Upfirdn.apply(dy, f, ctx.adjoint, ctx.kernel), None, None, None
 
 
-_KERNEL_TYPES = {
-    "cpu": {torch.float32: "upfirdn2d_float", torch.float64: "upfirdn2d_double"},
-    "cuda": {
-        torch.float16: "upfirdn2d_cuda_half",
-        torch.float32: "upfirdn2d_cuda_float",
-        torch.float64: "upfirdn2d_cuda_double",
-    },
-}
-
-
-def _native(x, f, geometry, out_size, library):
+def _native(x, f, geometry, out_size, kernel):
     """`geometry` with the kernels in csrc/upfirdn2d.cpp and .cu."""
     x, memory_format = native.dense(x)
     batch, channels, in_h, in_w = x.shape
@@ -188,13 +178,12 @@ def _native(x, f, geometry, out_size, library):
     vector = channels if memory_format == torch.channels_last else 1
     planes = batch * channels // vector
     sizes = (planes, in_h, in_w, *out_size, *f.shape, *geometry.up, *geometry.down, *geometry.padding[::2], vector)
-    function = getattr(library, _KERNEL_TYPES[x.device.type][x.dtype])
     pointers = [native.pointer(t) for t in (x, f, y)]
     parameters = (ctypes.c_int64 * len(sizes))(*sizes)
     if x.device.type == "cuda":
-        native.check(function(*pointers, parameters, native.stream(x.device)), "upfirdn2d")
+        native.check(kernel(*pointers, parameters, native.stream(x.device)), "upfirdn2d")
     else:
-        function(*pointers, parameters, native.threads_for(max(x.numel(), y.numel())))
+        kernel(*pointers, parameters, native.threads_for(max(x.numel(), y.numel())))
     return y
 
 
