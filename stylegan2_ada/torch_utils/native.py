@@ -44,13 +44,18 @@ _TYPES = {
 }
 
 
-def kernel(op, tensor):
-    """The kernel of `op` for this tensor, or None: none built, another dtype, a traced program, no memory to read."""
-    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    if traced or type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not tensor.numel():
+def kernel(op, *tensors):
+    """The kernel of `op` for these tensors of one dtype, or None.
+
+    There is none if none was built, for other dtypes, in a traced program, and for tensors without memory to read.
+    """
+    first = tensors[0]
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return None
-    name, library = _TYPES.get(tensor.device.type, {}).get(tensor.dtype), kernels(tensor.device.type)
-    return None if name is None or library is None else library[f"{op}_{name}"]
+    if any(type(t) not in (torch.Tensor, torch.nn.Parameter) or not t.numel() for t in tensors):
+        return None
+    name, library = _TYPES.get(first.device.type, {}).get(first.dtype), kernels(first.device.type)
+    return None if name is None or library is None else getattr(library, f"{op}_{name}", None)
 
 
 def threads_for(numel):

@@ -10,7 +10,7 @@ import math
 import torch
 
 from torch_utils import misc, persistence
-from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
+from torch_utils.ops import bias_act, conv2d_gradfix, conv2d_resample, modulate, upfirdn2d
 
 _BRANCH_GAIN = math.sqrt(0.5)  # keeps the variance of a sum of two branches
 _MAX_SIZE = 2**16  # of a resolution or a number of features
@@ -44,6 +44,13 @@ def modulated_conv2d(
     after one shared convolution. Both give the same values; the first suits inference, the second training.
     Returns [N, O, H', W'].
     """
+    resample = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
+    x, scale = _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample)
+    return modulate.modulate(x, scale, noise)
+
+
+def _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample):
+    """(y, scale): `modulated_conv2d` without noise is y · scale[:, :, None, None], or y where scale is None."""
     batch = x.shape[0]
     out_channels, in_channels, kh, kw = weight.shape
     misc.assert_shape(x, [batch, in_channels, None, None])
@@ -53,30 +60,21 @@ def modulated_conv2d(
         weight = weight / (weight.abs().amax(dim=[1, 2, 3], keepdim=True) * math.sqrt(in_channels * kh * kw))
         styles = styles / styles.abs().amax(dim=1, keepdim=True)
 
-    kernels = lengths = None
-    if fused_modconv:
+    if fused_modconv and not conv2d_gradfix.prefers_shared_weights(x):
         kernels = weight[None] * styles[:, None, :, None, None]  # [N, O, I, kh, kw]
         if demodulate:
             lengths = (kernels.square().sum(dim=[2, 3, 4]) + 1e-8).rsqrt()  # [N, O]
             kernels = kernels * lengths[:, :, None, None, None]
-    elif demodulate:
-        lengths = (styles.square() @ weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()  # [N, O]
-
-    resample = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
-    if fused_modconv:
         x = x.reshape(1, batch * in_channels, *x.shape[2:])
         kernels = kernels.reshape(batch * out_channels, in_channels, kh, kw).to(x.dtype)
         x = conv2d_resample.conv2d_resample(x, kernels, groups=batch, **resample)
-        x = x.reshape(batch, out_channels, *x.shape[2:])
-        return x if noise is None else x + noise.to(x.dtype)
+        return x.reshape(batch, out_channels, *x.shape[2:]), None
 
-    x = x * styles.to(x.dtype)[:, :, None, None]
-    x = conv2d_resample.conv2d_resample(x, weight.to(x.dtype), **resample)
-    if demodulate and noise is not None:
-        return fma.fma(x, lengths.to(x.dtype)[:, :, None, None], noise.to(x.dtype))
+    lengths = None
     if demodulate:
-        return x * lengths.to(x.dtype)[:, :, None, None]
-    return x if noise is None else x + noise.to(x.dtype)
+        lengths = (styles.square() @ weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()  # [N, O]
+    x = modulate.modulate(x, styles)
+    return conv2d_resample.conv2d_resample(x, weight.to(x.dtype), **resample), lengths
 
 
 def _random_kernels(in_channels, out_channels, kernel_size, channels_last):
@@ -172,7 +170,7 @@ class Conv2dLayer(torch.nn.Module):
         )
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return bias_act.bias_act(x, bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+        return modulate.modulate(x, b=bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -289,20 +287,12 @@ class SynthesisLayer(torch.nn.Module):
             raise ValueError(f"noise_mode must be random, const or none, not {noise_mode!r}")
         in_resolution = self.resolution // self.up
         misc.assert_shape(x, [None, self.weight.shape[1], in_resolution, in_resolution])
-        x = modulated_conv2d(
-            x,
-            _in_layout_of(x, self.weight),
-            self.affine(w),
-            noise=self._noise(x, noise_mode),
-            up=self.up,
-            padding=self.padding,
-            resample_filter=self.resample_filter,
-            flip_weight=self.up == 1,
-            fused_modconv=fused_modconv,
-        )
+        resample = dict(f=self.resample_filter, up=self.up, down=1, padding=self.padding, flip_weight=self.up == 1)
+        weight = _in_layout_of(x, self.weight)
+        x, scale = _modulated_conv2d(x, weight, self.affine(w), True, fused_modconv, resample)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        gain = self.act_gain * gain
-        return bias_act.bias_act(x, self.bias.to(x.dtype), act=self.activation, gain=gain, clamp=clamp)
+        noise, gain = self._noise(x, noise_mode), self.act_gain * gain
+        return modulate.modulate(x, scale, noise, self.bias.to(x.dtype), self.activation, gain, clamp)
 
     def _noise(self, x, noise_mode):
         if not self.use_noise or noise_mode == "none":
@@ -427,7 +417,7 @@ def _precision(block, force_fp32, device):
     """(dtype, memory format) in which a block computes."""
     if block.use_fp16 and not force_fp32 and device.type in _HALF_PRECISION_DEVICES:
         return torch.float16, torch.channels_last if block.channels_last else torch.contiguous_format
-    return torch.float32, torch.contiguous_format
+    return torch.float32, conv2d_gradfix.memory_format(device)
 
 
 def _check_resolution(img_resolution):

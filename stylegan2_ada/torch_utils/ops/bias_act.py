@@ -135,6 +135,12 @@ class _Job(NamedTuple):
         return b.reshape([-1 if i == self.dim else 1 for i in range(like.ndim)]).expand_as(like)
 
 
+def times_derivative(t, y, spec, alpha, gain, clamp):
+    """t · φ' at y = φ(…), for activations that keep the sign; differentiable in t. Native kernels only."""
+    job = _Job(native.kernel("bias_act", t), spec, 1, alpha, gain, clamp)
+    return _BiasActGrad.apply(t, None, None, y, job, False)[0]
+
+
 class _BiasAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, b, job):

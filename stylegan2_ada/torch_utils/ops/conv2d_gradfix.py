@@ -6,9 +6,12 @@ of its own; differentiating either again gives nothing but those same three oper
 """
 
 import contextlib
+import ctypes
 from typing import NamedTuple
 
 import torch
+
+from torch_utils import native
 
 enabled = True  # False: PyTorch's own operators
 weight_gradients_disabled = False  # True: no gradient is computed with respect to weights
@@ -27,6 +30,17 @@ def no_weight_gradients():
         yield
     finally:
         weight_gradients_disabled = old
+
+
+def memory_format(device):
+    """The layout in which float32 images are convolved fastest: that of the native kernels where there are any."""
+    on_cpu = torch.device(device).type == "cpu"
+    return torch.channels_last if on_cpu and native.kernels("cpu") is not None else torch.contiguous_format
+
+
+def prefers_shared_weights(x):
+    """True if a convolution with weights of each image's own is better had by scaling the images."""
+    return native.kernel("conv2d", x) is not None
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -49,8 +63,17 @@ class _Spec(NamedTuple):
     output_padding: tuple = (0, 0)
 
     def run(self, x, w):
-        s = self
+        s, kernel = self, self.kernel("conv2d", x, w)
+        if kernel is not None:
+            return _native(kernel, self, x, w)
         return torch.convolution(x, w, None, s.stride, s.padding, s.dilation, s.transposed, s.output_padding, s.groups)
+
+    def kernel(self, op, *tensors):
+        """The native kernel of an operation of this kind, or None where there is none (grouped, dilated, mixed)."""
+        simple = self.groups == 1 and self.dilation == (1, 1) and self.stride[0] == self.stride[1]
+        if not simple or min(self.padding) < 0 or len({t.dtype for t in tensors}) > 1 or any(t.ndim != 4 for t in tensors):
+            return None
+        return native.kernel(op, *tensors)
 
     def adjoint(self, in_size, out_size, kernel_size):
         """The convolution with the same weight that maps gradients of the output to gradients of the input."""
@@ -104,6 +127,9 @@ class _WeightGradient(torch.autograd.Function):
     def forward(ctx, dy, x, weight_shape, spec, adjoint):
         ctx.save_for_backward(dy, x)
         ctx.spec, ctx.adjoint = spec, adjoint
+        kernel = spec.kernel("conv2d_weight", dy, x)
+        if kernel is not None:
+            return _native_weight_gradient(kernel, spec, dy, x, weight_shape)
         empty = torch.empty(weight_shape, dtype=x.dtype, device=x.device)  # only its shape and type are read
         options = (spec.stride, spec.padding, spec.dilation, spec.transposed, spec.output_padding, spec.groups)
         return torch.ops.aten.convolution_backward(dy, x, empty, None, *options, [False, True, False])[1]
@@ -114,3 +140,42 @@ class _WeightGradient(torch.autograd.Function):
         d_dy = _Convolution.apply(x, ddw, ctx.spec) if ctx.needs_input_grad[0] else None
         d_x = _Convolution.apply(dy, ddw, ctx.adjoint) if ctx.needs_input_grad[1] else None
         return d_dy, d_x, None, None, None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Native kernels (csrc/conv2d.cpp): channels-last images in and out
+
+
+def _native(kernel, spec, x, w):
+    """`spec` of x [N, C, H, W] and w."""
+    x, w = x.contiguous(memory_format=torch.channels_last), w.contiguous()
+    in_dim, out_dim = (0, 1) if spec.transposed else (1, 0)
+    if x.shape[1] != w.shape[in_dim]:
+        raise RuntimeError(f"weights {list(w.shape)} do not fit images {list(x.shape)}")
+    spatial = zip(x.shape[2:], w.shape[2:], spec.padding, spec.output_padding)
+    if spec.transposed:
+        size = [(i - 1) * spec.stride[0] + k - 2 * pad + more for i, k, pad, more in spatial]
+    else:
+        size = [(i + 2 * pad - k) // spec.stride[0] + 1 for i, k, pad, _ in spatial]
+    y = torch.empty([x.shape[0], w.shape[out_dim], *size], dtype=x.dtype, memory_format=torch.channels_last)
+    if y.numel():
+        kernel(*map(native.pointer, (x, w, y)), _parameters(spec, x, y, w.shape, w.stride(out_dim), w.stride(in_dim)))
+    return y
+
+
+def _native_weight_gradient(kernel, spec, dy, x, weight_shape):
+    """The gradient of w, like w. A transposed convolution is the adjoint of one that maps dy to x."""
+    x, dy = (t.contiguous(memory_format=torch.channels_last) for t in ((dy, x) if spec.transposed else (x, dy)))
+    dw = torch.empty(weight_shape, dtype=x.dtype)
+    ordinary = spec._replace(transposed=False)
+    kernel(*map(native.pointer, (x, dy, dw)), _parameters(ordinary, x, dy, dw.shape, *dw.stride()[:2]))
+    return dw
+
+
+def _parameters(spec, x, y, weight_shape, step_out, step_in):
+    """struct Conv of csrc/conv2d.cpp."""
+    kernel_size, (stride, _) = weight_shape[2:], spec.stride
+    sizes = (x.shape[0], *x.shape[2:], x.shape[1], *y.shape[2:], y.shape[1], *kernel_size, stride, *spec.padding)
+    work = max(x.numel() * y.shape[1], y.numel() * x.shape[1]) * kernel_size.numel()
+    threads = native.threads_for(work // 16)
+    return (ctypes.c_int64 * 16)(*sizes, spec.transposed, step_out, step_in, threads)

@@ -5,6 +5,8 @@
 #include <numeric>
 #include <vector>
 
+#include "simd.h"
+
 namespace {
 
 constexpr int kTaps = 4;  // filter taps that one pass over a row adds
@@ -123,30 +125,59 @@ void planes(const T* x, const float* filter, T* out, const Upfirdn& p, int threa
     }
 }
 
+// The taps of a filter along one axis that meet a pixel, for every output position.
+struct Meeting {
+    int64_t tap, in;
+};
+std::vector<std::vector<Meeting>> meetings(int64_t out, int64_t taps, int64_t up, int64_t down, int64_t before, int64_t in) {
+    std::vector<std::vector<Meeting>> all(out);
+    for (int64_t o = 0; o < out; o++)
+        for (int64_t tap = 0; tap < taps; tap++) {
+            const int64_t u = o * down + tap - before, i = floor_div(u, up);
+            if (i * up == u && i >= 0 && i < in) all[o].push_back({tap, i});
+        }
+    return all;
+}
+
+// to[0 … COUNT vectors] = sum of weights[t] * from[t][start …]
+template <class T, int COUNT>
+void sum_pixels(T* to, const std::vector<const T*>& from, const std::vector<T>& weights, int64_t start) {
+    typedef typename Simd<T>::type V;
+    V sum[COUNT] = {};
+    for (size_t t = 0; t < from.size(); t++)
+        for (int i = 0; i < COUNT; i++) sum[i] += *(const V*)(from[t] + start + i * Simd<T>::lanes) * weights[t];
+    for (int i = 0; i < COUNT; i++) *(V*)(to + start + i * Simd<T>::lanes) = sum[i];
+}
+
+// Channels-last: every output pixel is a weighted sum of pixels.
 template <class T>
 void pixels(const T* x, const float* filter, T* out, const Upfirdn& p, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t row = 0; row < p.planes * p.out_h; row++) {
-        const int64_t image = row / p.out_h, oy = row % p.out_h;
-        std::vector<const T*> taps;
+    constexpr int64_t lanes = Simd<T>::lanes;
+    const auto rows = meetings(p.out_h, p.filter_h, p.up_y, p.down_y, p.top, p.in_h);
+    const auto columns = meetings(p.out_w, p.filter_w, p.up_x, p.down_x, p.left, p.in_w);
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<const T*> from;
         std::vector<T> weights;
-        for (int64_t ox = 0; ox < p.out_w; ox++) {
-            taps.clear();
-            weights.clear();
-            for (int64_t fy = 0; fy < p.filter_h; fy++) {
-                const int64_t uy = oy * p.down_y + fy - p.top, iy = floor_div(uy, p.up_y);
-                if (iy * p.up_y != uy || iy < 0 || iy >= p.in_h) continue;
-                for (int64_t fx = 0; fx < p.filter_w; fx++) {
-                    const int64_t ux = ox * p.down_x + fx - p.left, ix = floor_div(ux, p.up_x);
-                    if (ix * p.up_x != ux || ix < 0 || ix >= p.in_w) continue;
-                    taps.push_back(x + ((image * p.in_h + iy) * p.in_w + ix) * p.vector);
-                    weights.push_back(T(filter[fy * p.filter_w + fx]));
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < p.planes * p.out_h; row++)
+            for (int64_t ox = 0; ox < p.out_w; ox++) {
+                from.clear(), weights.clear();
+                for (const Meeting& y : rows[row % p.out_h])
+                    for (const Meeting& at : columns[ox]) {
+                        from.push_back(x + ((row / p.out_h * p.in_h + y.in) * p.in_w + at.in) * p.vector);
+                        weights.push_back(T(filter[y.tap * p.filter_w + at.tap]));
+                    }
+                T* to = out + (row * p.out_w + ox) * p.vector;
+                int64_t v = 0;
+                for (; v + 4 * lanes <= p.vector; v += 4 * lanes) sum_pixels<T, 4>(to, from, weights, v);
+                for (; v + lanes <= p.vector; v += lanes) sum_pixels<T, 1>(to, from, weights, v);
+                for (; v < p.vector; v++) {
+                    T sum = 0;
+                    for (size_t t = 0; t < from.size(); t++) sum += from[t][v] * weights[t];
+                    to[v] = sum;
                 }
             }
-            T* to = out + (row * p.out_w + ox) * p.vector;
-            if (taps.empty()) std::memset(to, 0, sizeof(T) * p.vector);
-            add_rows(to, taps, weights, p.vector, true);
-        }
     }
 }
 
