@@ -173,7 +173,7 @@ def _native(x, f, geometry, out_size, kernel):
     """`geometry` with the kernels in csrc/upfirdn2d.cpp and .cu."""
     x, memory_format = native.dense(x)
     batch, channels, in_h, in_w = x.shape
-    y = x.new_empty([batch, channels, *out_size]).contiguous(memory_format=memory_format)
+    y = torch.empty([batch, channels, *out_size], dtype=x.dtype, device=x.device, memory_format=memory_format)
     f = (f if geometry.flip else f.flip([0, 1])).contiguous()
     vector = channels if memory_format == torch.channels_last else 1
     planes = batch * channels // vector

@@ -47,7 +47,7 @@ struct BiasAct {
         return u;
     }
 
-    SHARED bool limited(T y) const { return clamp >= T(0) && !(y > -clamp && y < clamp); }
+    SHARED bool limited(T y) const { return (clamp >= T(0)) & !((y > -clamp) & (y < clamp)); }  // no branches: vectors
 
     // phi(u)
     template <int ACT>

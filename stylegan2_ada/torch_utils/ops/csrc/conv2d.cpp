@@ -14,8 +14,6 @@
 
 #include "simd.h"
 
-#define INLINE inline __attribute__((always_inline))
-
 namespace {
 
 #ifdef __AVX512F__

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#define INLINE inline __attribute__((always_inline))
+
 #ifdef __AVX512F__
 constexpr int kVectorBytes = 64;
 #else

@@ -1,6 +1,10 @@
-// upfirdn2d on the CPU: threads over planes (or rows of channels-last images), vectors along rows (or channels).
+// upfirdn2d on the CPU: rows of the input are added up along the filter's columns, then the sums are filtered along its
+// rows. Vectors run along rows, or along the channels of channels-last images; those are worked on in strips of few
+// pixels, from top to bottom, so that what the filter's height needs stays in the cache.
 #include "upfirdn2d.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 #include <vector>
@@ -9,186 +13,221 @@
 
 namespace {
 
-constexpr int kTaps = 4;  // filter taps that one pass over a row adds
-
-template <class T, int N>
-void add_taps(T* out, const T* const* in, const T* weights, int64_t size, bool first) {
-    const T w0 = weights[0], w1 = N > 1 ? weights[1] : 0, w2 = N > 2 ? weights[2] : 0, w3 = N > 3 ? weights[3] : 0;
-    const T *a = in[0], *b = in[N > 1 ? 1 : 0], *c = in[N > 2 ? 2 : 0], *d = in[N > 3 ? 3 : 0];
-#pragma omp simd
-    for (int64_t i = 0; i < size; i++) {
-        T sum = first ? T(0) : out[i];
-        sum += w0 * a[i];
-        if (N > 1) sum += w1 * b[i];
-        if (N > 2) sum += w2 * c[i];
-        if (N > 3) sum += w3 * d[i];
-        out[i] = sum;
-    }
-}
-
-// out[i] (+)= sum of weights[t] * in[t][i]
+// The filter as a sum of products column * row: a single one if it is separable, else one for each of its rows.
 template <class T>
-void add_rows(T* out, const std::vector<const T*>& in, const std::vector<T>& weights, int64_t size, bool first) {
-    for (size_t start = 0; start < in.size(); start += kTaps) {
-        const size_t count = in.size() - start < kTaps ? in.size() - start : kTaps;
-        const T* const* rows = in.data() + start;
-        const T* w = weights.data() + start;
-        if (count == 1) add_taps<T, 1>(out, rows, w, size, first);
-        if (count == 2) add_taps<T, 2>(out, rows, w, size, first);
-        if (count == 3) add_taps<T, 3>(out, rows, w, size, first);
-        if (count == 4) add_taps<T, 4>(out, rows, w, size, first);
-        first = false;
-    }
-}
-
-// Planes are copied into a buffer with zeros around them, so that no tap needs to look where it is. Outputs whose
-// columns agree modulo `period` meet the same taps, at input columns `stride` apart; the buffer keeps such columns together.
-template <class T>
-struct PlaneFilter {
-    Upfirdn p;
-    const float* filter;
-    int64_t period, stride, first_x, first_y, padded_w, padded_h, segment;
-
-    PlaneFilter(const Upfirdn& params, const float* weights) : p(params), filter(weights) {
-        const int64_t common = std::gcd(p.up_x, p.down_x);
-        period = p.up_x / common;
-        stride = p.down_x / common;
-        first_x = floor_div(-p.left, p.up_x);
-        first_y = floor_div(-p.top, p.up_y);
-        padded_w = floor_div((p.out_w - 1) * p.down_x + p.filter_w - 1 - p.left, p.up_x) - first_x + 1;
-        padded_h = floor_div((p.out_h - 1) * p.down_y + p.filter_h - 1 - p.top, p.up_y) - first_y + 1;
-        segment = (padded_w + stride - 1) / stride;
-    }
-
-    int64_t buffer_size() const { return padded_h * segment * stride; }
-
-    void fill(const T* image, T* buffer) const {
-        std::memset(buffer, 0, sizeof(T) * buffer_size());
-        const int64_t y0 = first_y > 0 ? first_y : 0, y1 = first_y + padded_h < p.in_h ? first_y + padded_h : p.in_h;
-        const int64_t x0 = first_x > 0 ? first_x : 0, x1 = first_x + padded_w < p.in_w ? first_x + padded_w : p.in_w;
-        for (int64_t y = y0; y < y1; y++) {
-            const T* from = image + y * p.in_w;
-            T* to = buffer + (y - first_y) * segment * stride;
-            if (stride == 1) {
-                if (x1 > x0) std::memcpy(to + x0 - first_x, from + x0, sizeof(T) * (x1 - x0));
-            } else {
-                for (int64_t x = x0; x < x1; x++) to[(x - first_x) % stride * segment + (x - first_x) / stride] = from[x];
-            }
-        }
-    }
-
-    void run(const T* image, T* out, T* buffer, T* phase) const {
-        fill(image, buffer);
-        std::vector<const T*> rows;
-        std::vector<T> weights;
-        for (int64_t oy = 0; oy < p.out_h; oy++) {
-            for (int64_t start = 0; start < period && start < p.out_w; start++) {
-                rows.clear();
-                weights.clear();
-                const int64_t size = (p.out_w - start + period - 1) / period;
-                for (int64_t fy = 0; fy < p.filter_h; fy++) {
-                    const int64_t uy = oy * p.down_y + fy - p.top;
-                    const int64_t iy = floor_div(uy, p.up_y);
-                    if (iy * p.up_y != uy || iy < 0 || iy >= p.in_h) continue;
-                    const T* row = buffer + (iy - first_y) * segment * stride;
-                    for (int64_t fx = 0; fx < p.filter_w; fx++) {
-                        const int64_t ux = start * p.down_x + fx - p.left;
-                        const int64_t ix = floor_div(ux, p.up_x);
-                        if (ix * p.up_x != ux) continue;
-                        rows.push_back(row + (ix - first_x) % stride * segment + (ix - first_x) / stride);
-                        weights.push_back(T(filter[fy * p.filter_w + fx]));
-                    }
-                }
-                T* to = out + oy * p.out_w;
-                if (rows.empty()) {
-                    for (int64_t i = 0; i < size; i++) to[start + i * period] = 0;
-                } else if (period == 1) {
-                    add_rows(to, rows, weights, size, true);
-                } else {
-                    add_rows(phase, rows, weights, size, true);
-                    for (int64_t i = 0; i < size; i++) to[start + i * period] = phase[i];
-                }
-            }
-        }
-    }
+struct Product {
+    std::vector<T> column, row;
 };
 
 template <class T>
-void planes(const T* x, const float* filter, T* out, const Upfirdn& p, int threads) {
-    const PlaneFilter<T> plane_filter(p, filter);
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<T> buffer(plane_filter.buffer_size()), phase(p.out_w);
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < p.planes; i++)
-            plane_filter.run(x + i * p.in_h * p.in_w, out + i * p.out_h * p.out_w, buffer.data(), phase.data());
+std::vector<Product<T>> products(const float* filter, int64_t height, int64_t width) {
+    const float* peak = std::max_element(filter, filter + height * width, [](float a, float b) { return std::abs(a) < std::abs(b); });
+    const int64_t py = (peak - filter) / width, px = (peak - filter) % width;
+    Product<T> one = {std::vector<T>(height), std::vector<T>(filter + py * width, filter + (py + 1) * width)};
+    for (int64_t y = 0; y < height; y++) one.column[y] = *peak ? T(filter[y * width + px]) / T(*peak) : T(0);
+    bool separable = true;
+    for (int64_t i = 0; i < height * width; i++)
+        separable = separable && std::abs(one.column[i / width] * one.row[i % width] - T(filter[i])) <= std::abs(*peak) * T(1e-7);
+    if (separable) return {one};
+    std::vector<Product<T>> all;
+    for (int64_t y = 0; y < height; y++) {
+        all.push_back({std::vector<T>(height), std::vector<T>(filter + y * width, filter + (y + 1) * width)});
+        all.back().column[y] = 1;
     }
-}
-
-// The taps of a filter along one axis that meet a pixel, for every output position.
-struct Meeting {
-    int64_t tap, in;
-};
-std::vector<std::vector<Meeting>> meetings(int64_t out, int64_t taps, int64_t up, int64_t down, int64_t before, int64_t in) {
-    std::vector<std::vector<Meeting>> all(out);
-    for (int64_t o = 0; o < out; o++)
-        for (int64_t tap = 0; tap < taps; tap++) {
-            const int64_t u = o * down + tap - before, i = floor_div(u, up);
-            if (i * up == u && i >= 0 && i < in) all[o].push_back({tap, i});
-        }
     return all;
 }
 
-// to[0 … COUNT vectors] = sum of weights[t] * from[t][start …]
-template <class T, int COUNT>
-void sum_pixels(T* to, const std::vector<const T*>& from, const std::vector<T>& weights, int64_t start) {
-    typedef typename Simd<T>::type V;
-    V sum[COUNT] = {};
-    for (size_t t = 0; t < from.size(); t++)
-        for (int i = 0; i < COUNT; i++) sum[i] += *(const V*)(from[t] + start + i * Simd<T>::lanes) * weights[t];
-    for (int i = 0; i < COUNT; i++) *(V*)(to + start + i * Simd<T>::lanes) = sum[i];
+// The taps of a filter along one axis that meet a pixel, and the inputs that they read there.
+struct Meeting {
+    int64_t tap, in;
+};
+std::vector<Meeting> meetings(int64_t out, int64_t taps, int64_t up, int64_t down, int64_t before) {
+    std::vector<Meeting> found;
+    for (int64_t tap = 0; tap < taps; tap++) {
+        const int64_t u = out * down + tap - before, in = floor_div(u, up);
+        if (in * up == u) found.push_back({tap, in});
+    }
+    return found;
 }
 
-// Channels-last: every output pixel is a weighted sum of pixels.
+// A weighted sum of rows of numbers
 template <class T>
-void pixels(const T* x, const float* filter, T* out, const Upfirdn& p, int threads) {
-    constexpr int64_t lanes = Simd<T>::lanes;
-    const auto rows = meetings(p.out_h, p.filter_h, p.up_y, p.down_y, p.top, p.in_h);
-    const auto columns = meetings(p.out_w, p.filter_w, p.up_x, p.down_x, p.left, p.in_w);
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<const T*> from;
-        std::vector<T> weights;
-#pragma omp for schedule(static)
-        for (int64_t row = 0; row < p.planes * p.out_h; row++)
-            for (int64_t ox = 0; ox < p.out_w; ox++) {
-                from.clear(), weights.clear();
-                for (const Meeting& y : rows[row % p.out_h])
-                    for (const Meeting& at : columns[ox]) {
-                        from.push_back(x + ((row / p.out_h * p.in_h + y.in) * p.in_w + at.in) * p.vector);
-                        weights.push_back(T(filter[y.tap * p.filter_w + at.tap]));
-                    }
-                T* to = out + (row * p.out_w + ox) * p.vector;
-                int64_t v = 0;
-                for (; v + 4 * lanes <= p.vector; v += 4 * lanes) sum_pixels<T, 4>(to, from, weights, v);
-                for (; v + lanes <= p.vector; v += lanes) sum_pixels<T, 1>(to, from, weights, v);
-                for (; v < p.vector; v++) {
-                    T sum = 0;
-                    for (size_t t = 0; t < from.size(); t++) sum += from[t][v] * weights[t];
-                    to[v] = sum;
-                }
-            }
+struct Terms {
+    std::vector<const T*> from;
+    std::vector<T> weight;
+    size_t count = 0;
+
+    explicit Terms(int64_t most) : from(most), weight(most) {}
+    void add(const T* row, T w) {
+        from[count] = row;
+        weight[count++] = w;
+    }
+};
+
+template <class T, int N, bool FIRST>
+INLINE void add_some(T* to, const T* const* from, const T* weight, int64_t size) {
+    const T *a = from[0], *b = from[N > 1 ? 1 : 0], *c = from[N > 2 ? 2 : 0], *d = from[N > 3 ? 3 : 0];
+    const T wa = weight[0], wb = weight[N > 1 ? 1 : 0], wc = weight[N > 2 ? 2 : 0], wd = weight[N > 3 ? 3 : 0];
+#pragma omp simd
+    for (int64_t i = 0; i < size; i++) {
+        T sum = a[i] * wa;
+        if (N > 1) sum += b[i] * wb;
+        if (N > 2) sum += c[i] * wc;
+        if (N > 3) sum += d[i] * wd;
+        to[i] = FIRST ? sum : to[i] + sum;
+    }
+}
+
+template <class T, bool FIRST>
+INLINE void add_up_to_4(T* to, const T* const* from, const T* weight, int64_t count, int64_t size) {
+    switch (count) {
+        case 1: return add_some<T, 1, FIRST>(to, from, weight, size);
+        case 2: return add_some<T, 2, FIRST>(to, from, weight, size);
+        case 3: return add_some<T, 3, FIRST>(to, from, weight, size);
+        default: return add_some<T, 4, FIRST>(to, from, weight, size);
+    }
+}
+
+// to[i] (or +=) the sum
+template <class T>
+void weighted_sum(T* to, const Terms<T>& terms, int64_t size, bool first) {
+    const T* const* from = terms.from.data();
+    const T* weight = terms.weight.data();
+    if (terms.count == 0 && first) std::memset(to, 0, sizeof(T) * size);
+    for (size_t i = 0; i < terms.count; i += 4) {
+        if (first && i == 0) add_up_to_4<T, true>(to, from, weight, terms.count, size);
+        else add_up_to_4<T, false>(to, from + i, weight + i, terms.count - i, size);
+    }
+}
+
+// Takes every `stride`-th number of `from` into a segment of its own, or puts them back in turn.
+template <class T>
+void deal(const T* from, T* to, int64_t size, int64_t stride, int64_t segment) {
+    if (stride == 2) {
+#pragma omp simd
+        for (int64_t i = 0; i < size / 2; i++) to[i] = from[2 * i], to[segment + i] = from[2 * i + 1];
+        if (size % 2) to[size / 2] = from[size - 1];
+    } else {
+        for (int64_t i = 0; i < size; i++) to[i % stride * segment + i / stride] = from[i];
     }
 }
 
 template <class T>
+void gather(const T* from, T* to, int64_t size, int64_t stride, int64_t segment) {
+    if (stride == 2) {
+#pragma omp simd
+        for (int64_t i = 0; i < size / 2; i++) to[2 * i] = from[i], to[2 * i + 1] = from[segment + i];
+        if (size % 2) to[size - 1] = from[size / 2];
+    } else {
+        for (int64_t i = 0; i < size; i++) to[i] = from[i % stride * segment + i / stride];
+    }
+}
+
+constexpr int64_t kRows = 8;         // whose sums are made before the first is read: memory is slow to give back what was just written
+constexpr int64_t kStrip = 1 << 10;  // numbers in a row of a channels-last strip
+
+// Outputs of columns [first, last) and the inputs that they read, [in, in + width).
+struct Strip {
+    int64_t first, last, in, width;
+};
+
+template <class T>
+struct Filter {
+    Upfirdn p;
+    std::vector<Product<T>> parts;
+    std::vector<std::vector<Meeting>> rows, columns;
+    std::vector<Strip> strips;
+    // Outputs of a row that agree modulo `period` meet the same taps, at inputs `stride` apart. (One number a pixel only.)
+    int64_t period, stride, in_segment = 0, out_segment;
+
+    Filter(const Upfirdn& params, const float* filter) : p(params), parts(products<T>(filter, p.filter_h, p.filter_w)) {
+        for (int64_t oy = 0; oy < p.out_h; oy++) rows.push_back(meetings(oy, p.filter_h, p.up_y, p.down_y, p.top));
+        for (int64_t ox = 0; ox < p.out_w; ox++) columns.push_back(meetings(ox, p.filter_w, p.up_x, p.down_x, p.left));
+        period = p.up_x / std::gcd(p.up_x, p.down_x), stride = p.down_x / std::gcd(p.up_x, p.down_x);
+        const int64_t step = p.vector == 1 ? p.out_w : std::max<int64_t>(kStrip * p.up_x / p.down_x / p.vector, 4);
+        for (int64_t first = 0; first < p.out_w; first += step) {
+            const int64_t last = std::min(first + step, p.out_w), in = floor_div(first * p.down_x - p.left, p.up_x);
+            strips.push_back({first, last, in, floor_div((last - 1) * p.down_x + p.filter_w - 1 - p.left, p.up_x) - in + 1});
+            in_segment = std::max(in_segment, (strips.back().width + stride - 1) / stride);
+        }
+        out_segment = (p.out_w + period - 1) / period;
+    }
+
+    struct Space {
+        std::vector<T> sums, dealt, out;  // rows of inputs with the zeros around them, and a row of outputs
+        Terms<T> terms;
+    };
+    Space space() const {
+        return {std::vector<T>(kRows * in_segment * stride * p.vector), std::vector<T>(in_segment * stride),
+                std::vector<T>(out_segment * period), Terms<T>(std::max(p.filter_h, p.filter_w))};
+    }
+
+    // All output rows of a strip of an image
+    void run(const T* image, const Strip& strip, T* out, Space& s) const {
+        std::fill(s.sums.begin(), s.sums.end(), T(0));
+        for (int64_t oy = 0; oy < p.out_h; oy += kRows)
+            for (size_t i = 0; i < parts.size(); i++) {
+                const int64_t last = std::min(oy + kRows, p.out_h);
+                for (int64_t y = oy; y < last; y++) add_rows(image, parts[i], y, strip, s.sums.data() + (y - oy) * strip.width * p.vector, s);
+                for (int64_t y = oy; y < last; y++) {
+                    const T* sums = s.sums.data() + (y - oy) * strip.width * p.vector;
+                    if (p.vector == 1) along_row(parts[i], sums, strip, out + y * p.out_w, i == 0, s);
+                    else along_pixels(parts[i], sums, strip, out + y * p.out_w * p.vector, i == 0, s);
+                }
+            }
+    }
+
+    void add_rows(const T* image, const Product<T>& part, int64_t oy, const Strip& strip, T* sums, Space& s) const {
+        const int64_t x0 = std::max<int64_t>(strip.in, 0), x1 = std::min(strip.in + strip.width, p.in_w);
+        s.terms.count = 0;
+        for (const Meeting& y : rows[oy])
+            if (y.in >= 0 && y.in < p.in_h && part.column[y.tap] != 0)
+                s.terms.add(image + (y.in * p.in_w + x0) * p.vector, part.column[y.tap]);
+        if (x0 < x1) weighted_sum(sums + (x0 - strip.in) * p.vector, s.terms, (x1 - x0) * p.vector, true);
+    }
+
+    void along_row(const Product<T>& part, const T* sums, const Strip& strip, T* out, bool first, Space& s) const {
+        if (stride > 1) deal(sums, s.dealt.data(), strip.width, stride, in_segment);
+        const T* in = stride > 1 ? s.dealt.data() : sums;
+        if (period > 1 && !first) deal(out, s.out.data(), p.out_w, period, out_segment);
+        for (int64_t phase = 0; phase < std::min(period, p.out_w); phase++) {
+            s.terms.count = 0;
+            for (const Meeting& x : columns[phase]) {
+                const int64_t at = x.in - strip.in;
+                s.terms.add(in + at % stride * in_segment + at / stride, part.row[x.tap]);
+            }
+            T* to = period > 1 ? s.out.data() + phase * out_segment : out;
+            weighted_sum(to, s.terms, (p.out_w - phase + period - 1) / period, first);
+        }
+        if (period > 1) gather(s.out.data(), out, p.out_w, period, out_segment);
+    }
+
+    void along_pixels(const Product<T>& part, const T* sums, const Strip& strip, T* out, bool first, Space& s) const {
+        for (int64_t ox = strip.first; ox < strip.last; ox++) {
+            s.terms.count = 0;
+            for (const Meeting& x : columns[ox]) s.terms.add(sums + (x.in - strip.in) * p.vector, part.row[x.tap]);
+            weighted_sum(out + ox * p.vector, s.terms, p.vector, first);
+        }
+    }
+};
+
+template <class T>
 void upfirdn2d(const T* x, const float* filter, T* out, const Upfirdn& p, int threads) {
-    if (p.vector == 1) planes(x, filter, out, p, threads);
-    else pixels(x, filter, out, p, threads);
+    const Filter<T> all(p, filter);
+    const int64_t strips = all.strips.size();
+#pragma omp parallel num_threads(threads)
+    {
+        auto space = all.space();
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < p.planes * strips; i++)
+            all.run(x + i / strips * p.in_h * p.in_w * p.vector, all.strips[i % strips],
+                    out + i / strips * p.out_h * p.out_w * p.vector, space);
+    }
 }
 
 }  // namespace
 
+// x, out: [planes, height, width, vector]
 extern "C" void upfirdn2d_float(const float* x, const float* filter, float* out, const Upfirdn* p, int threads) {
     upfirdn2d(x, filter, out, *p, threads);
 }
