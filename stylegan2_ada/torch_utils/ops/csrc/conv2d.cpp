@@ -83,6 +83,9 @@ void product(int64_t rows, const T* a, int64_t a_row, int64_t a_step, const T* b
 // Winograd's F(2×2, 3×3). The three transforms are those of Lavin and Gray, one dimension at a time.
 
 constexpr int64_t kTiles = 48;  // of 2×2 output pixels, whose transforms stay in the cache
+constexpr int64_t kChunk = 96;  // of them in a step of the weights' gradient
+constexpr int64_t kShares = 8;  // of the tiles, each with a gradient of its own, which are added up in the end
+constexpr int64_t kApart = 16;  // numbers between the 16 transforms, that they do not all want the same place in the cache
 
 // 4 pixels of a patch -> 4 numbers
 template <class V>
@@ -195,22 +198,23 @@ struct Winograd {
     }
 
     void run(const T* in, const T* w, T* out) const {
-        std::vector<T> u(16 * out_c * p.in_c), zeros(p.in_c);
+        Buffer<T> u(16 * out_c * p.in_c), zeros(p.in_c);
         transform_weights(w, u.data());
         const int64_t blocks = ceil_div(ceil_div(tiles, kTiles), p.threads) * p.threads, size = ceil_div(tiles, blocks);
 #pragma omp parallel num_threads(p.threads)
         {
-            std::vector<T> v(16 * size * p.in_c), m(16 * size * out_c);
+            const int64_t v_step = size * p.in_c + kApart, m_step = size * out_c + kApart;
+            Buffer<T> v(16 * v_step), m(16 * m_step);
 #pragma omp for schedule(static)
             for (int64_t block = 0; block < blocks; block++) {
                 const int64_t first = block * size, count = std::min(size, tiles - first);
                 for (int64_t i = 0; i < count; i++)
-                    transform_patch(in, first + i, zeros.data(), v.data() + i * p.in_c, size * p.in_c);
+                    transform_patch(in, first + i, zeros.data(), v.data() + i * p.in_c, v_step);
                 for (int64_t i = 0; i < 16 && count > 0; i++)
                     for (int64_t j = 0; j < panels; j++)
-                        product<T, false>(count, v.data() + i * size * p.in_c, p.in_c, 1, u.data() + (i * panels + j) * p.in_c * panel,
-                                          p.in_c, m.data() + i * size * out_c + j * panel, out_c);
-                for (int64_t i = 0; i < count; i++) transform_output(m.data() + i * out_c, size * out_c, first + i, out);
+                        product<T, false>(count, v.data() + i * v_step, p.in_c, 1, u.data() + (i * panels + j) * p.in_c * panel, p.in_c,
+                                          m.data() + i * m_step + j * panel, out_c);
+                for (int64_t i = 0; i < count; i++) transform_output(m.data() + i * out_c, m_step, first + i, out);
             }
         }
     }
@@ -268,21 +272,28 @@ struct Winograd {
     }
 
     void weight_gradient(const T* in, const T* grad, T* dw) const {
-        const int64_t chunk = std::min<int64_t>(4 * kTiles, tiles);
-        std::vector<T> v(16 * chunk * p.in_c), q(16 * chunk * out_c), du(16 * out_c * p.in_c), zeros(p.in_c);
+        const int64_t shares = std::max<int64_t>(1, std::min(tiles / kChunk, kShares)), share = ceil_div(tiles, shares);
+        const int64_t v_step = kChunk * p.in_c + kApart, q_step = kChunk * out_c + kApart, size = 16 * out_c * p.in_c;
+        Buffer<T> du(shares * size), zeros(p.in_c);
 #pragma omp parallel num_threads(p.threads)
-        for (int64_t first = 0; first < tiles; first += chunk) {
-            const int64_t count = std::min(chunk, tiles - first);
+        {
+            Buffer<T> v(16 * v_step), q(16 * q_step);
 #pragma omp for schedule(static)
-            for (int64_t i = 0; i < count; i++) {
-                transform_patch(in, first + i, zeros.data(), v.data() + i * p.in_c, chunk * p.in_c);
-                transform_gradient(grad, first + i, q.data() + i * panel, chunk * out_c, chunk * panel);
-            }
-#pragma omp for collapse(2) schedule(static)
-            for (int64_t i = 0; i < 16; i++)
-                for (int64_t j = 0; j < panels; j++)
-                    product<T, true>(p.in_c, v.data() + i * chunk * p.in_c, 1, p.in_c, q.data() + (i * panels + j) * chunk * panel,
-                                     count, du.data() + (i * panels + j) * p.in_c * panel, panel);
+            for (int64_t s = 0; s < shares; s++)
+                for (int64_t first = s * share; first < std::min((s + 1) * share, tiles); first += kChunk) {
+                    const int64_t count = std::min({kChunk, (s + 1) * share - first, tiles - first});
+                    for (int64_t i = 0; i < count; i++) {
+                        transform_patch(in, first + i, zeros.data(), v.data() + i * p.in_c, v_step);
+                        transform_gradient(grad, first + i, q.data() + i * panel, q_step, kChunk * panel);
+                    }
+                    for (int64_t i = 0; i < 16; i++)
+                        for (int64_t j = 0; j < panels; j++)
+                            product<T, true>(p.in_c, v.data() + i * v_step, 1, p.in_c, q.data() + i * q_step + j * kChunk * panel,
+                                             count, du.data() + s * size + (i * panels + j) * p.in_c * panel, panel);
+                }
+#pragma omp for simd schedule(static)
+            for (int64_t i = 0; i < size; i++)
+                for (int64_t s = 1; s < shares; s++) du[i] += du[s * size + i];
         }
         weights_of(du.data(), dw);
     }
@@ -362,7 +373,7 @@ struct Direct {
     }
 
     void run(const T* in, const T* w, T* out) const {
-        std::vector<T> packed(panels * taps * p.in_c * panel), zeros(p.in_c);
+        Buffer<T> packed(panels * taps * p.in_c * panel), zeros(p.in_c);
         pack_weights(w, packed.data());
         const int64_t every = p.transposed ? p.stride : 1, step = p.transposed ? 1 : p.stride;
         const int64_t group = std::max<int64_t>(1, std::min(64 / p.out_w, ceil_div(p.batch * p.out_h, p.threads)));
@@ -386,10 +397,10 @@ struct Direct {
 
     // dw[o, c, tap] = sum over output pixels of grad[pixel, o] * in[pixel * stride + tap - pad, c]
     void weight_gradient(const T* in, const T* grad, T* dw) const {
-        std::vector<T> sums(panels * taps * p.in_c * panel);
+        Buffer<T> sums(panels * taps * p.in_c * panel);
 #pragma omp parallel num_threads(p.threads)
         {
-            std::vector<T> packed(p.out_w * panel);
+            Buffer<T> packed(p.out_w * panel);
             const int64_t tasks = panels * taps, workers = team_size(), worker = team_member();
             const int64_t first = tasks * worker / workers, last = tasks * (worker + 1) / workers;
             for (int64_t row = 0; row < p.batch * p.out_h && first < last; row++)

@@ -1,7 +1,6 @@
 // out = phi(x * scale + noise + bias) on channels-last images, with all its gradients in one pass.
-#include <vector>
-
 #include "bias_act.h"
+#include "simd.h"
 
 namespace {
 
@@ -13,7 +12,7 @@ struct Shape {
 
 template <class T, int ACT>
 void forward(const T* x, const T* scale, const T* noise, const T* bias, T* out, Shape s, BiasAct<T> op, int threads) {
-    const std::vector<T> ones(scale ? 0 : s.channels, T(1)), zeros(bias ? 0 : s.channels, T(0));
+    const Buffer<T> ones(scale ? 0 : s.channels, T(1)), zeros(bias ? 0 : s.channels, T(0));
     const T* b = bias ? bias : zeros.data();
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t pixel = 0; pixel < s.batch * s.pixels; pixel++) {
@@ -48,7 +47,7 @@ template <class T, int ACT>
 void backward(const T* dy, const T* x, const T* scale, const T* y, T* dx, T* dscale, T* dnoise, T* dbias, Shape s, BiasAct<T> op,
               int threads) {
     const int64_t chunks = (s.pixels + kChunk - 1) / kChunk, all = s.batch * chunks;
-    std::vector<T> sums(2 * all * s.channels);  // [chunk, (sum, sum_x), channel]
+    Buffer<T> sums(2 * all * s.channels);  // [chunk, (sum, sum_x), channel]
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < all; i++) {
         const int64_t image = i / chunks, start = i % chunks * kChunk, first = image * s.pixels + start;

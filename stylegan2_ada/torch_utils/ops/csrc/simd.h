@@ -1,6 +1,8 @@
 // Vectors of the processor that a kernel is compiled for, in the notation of GCC and Clang.
 #pragma once
 #include <cstdint>
+#include <new>
+#include <vector>
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -15,3 +17,19 @@ struct Simd {
     typedef T type __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));  // anywhere in memory
     static constexpr int64_t lanes = kVectorBytes / sizeof(T);
 };
+
+// Memory whose vectors do not lie across two lines of the cache
+template <class T>
+struct Aligned {
+    typedef T value_type;
+    Aligned() = default;
+    template <class U>
+    Aligned(const Aligned<U>&) {}
+    T* allocate(size_t size) { return static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t(64))); }
+    void deallocate(T* memory, size_t) { ::operator delete(memory, std::align_val_t(64)); }
+    bool operator==(const Aligned&) const { return true; }
+    bool operator!=(const Aligned&) const { return false; }
+};
+
+template <class T>
+using Buffer = std::vector<T, Aligned<T>>;  // filled with zeros

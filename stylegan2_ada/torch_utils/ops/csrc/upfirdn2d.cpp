@@ -154,12 +154,12 @@ struct Filter {
     }
 
     struct Space {
-        std::vector<T> sums, dealt, out;  // rows of inputs with the zeros around them, and a row of outputs
+        Buffer<T> sums, dealt, out;  // rows of inputs with the zeros around them, and a row of outputs
         Terms<T> terms;
     };
     Space space() const {
-        return {std::vector<T>(kRows * in_segment * stride * p.vector), std::vector<T>(in_segment * stride),
-                std::vector<T>(out_segment * period), Terms<T>(std::max(p.filter_h, p.filter_w))};
+        return {Buffer<T>(kRows * in_segment * stride * p.vector), Buffer<T>(in_segment * stride),
+                Buffer<T>(out_segment * period), Terms<T>(std::max(p.filter_h, p.filter_w))};
     }
 
     // All output rows of a strip of an image
