@@ -2,10 +2,7 @@
 
 A build takes a few seconds, needs a C++ compiler and ninja, and for CUDA nvcc. It is kept in the cache by a digest of
 sources, compiler, processor and torch version; so is a failure, with its reason. Where there are no kernels, ops take
-their plain PyTorch path after one warning.
-
-They are off unless `SEGAN_NATIVE=1` is in the environment: what they gain over a whole training step is still to be
-measured on more machines than one.
+their plain PyTorch path after one warning. `SEGAN_NATIVE=0` in the environment turns them off.
 """
 
 import ctypes
@@ -29,7 +26,7 @@ _SOURCES = Path(__file__).parent / "ops" / "csrc"
 _FLAGS = "-O3 -march=native -std=c++17 -fopenmp -fPIC -fno-math-errno -fno-trapping-math -fno-signed-zeros"
 _ARCHITECTURES = ("75", "80", "86", "89", "90", "100")  # of GPUs that nvcc is asked for, as far as it knows them
 
-enabled = os.environ.get("SEGAN_NATIVE", "0") == "1"
+enabled = os.environ.get("SEGAN_NATIVE", "1") != "0"
 
 
 def kernels(device_type):

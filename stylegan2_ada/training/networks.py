@@ -10,7 +10,12 @@ import math
 import torch
 
 from torch_utils import misc, persistence
-from torch_utils.ops import bias_act, conv2d_gradfix, conv2d_resample, modulate, upfirdn2d
+from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
+
+try:
+    from torch_utils.ops import fused
+except ImportError:  # inside a pickle, this source has travelled to another host
+    fused = None
 
 _BRANCH_GAIN = math.sqrt(0.5)  # keeps the variance of a sum of two branches
 _MAX_SIZE = 2**16  # of a resolution or a number of features
@@ -46,7 +51,7 @@ def modulated_conv2d(
     """
     resample = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
     x, scale = _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample)
-    return modulate.modulate(x, scale, noise)
+    return _modulate(x, scale, noise)
 
 
 def _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample):
@@ -60,7 +65,7 @@ def _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample):
         weight = weight / (weight.abs().amax(dim=[1, 2, 3], keepdim=True) * math.sqrt(in_channels * kh * kw))
         styles = styles / styles.abs().amax(dim=1, keepdim=True)
 
-    if fused_modconv and not conv2d_gradfix.prefers_shared_weights(x):
+    if fused_modconv and not (fused and fused.prefers_shared_weights(x)):
         kernels = weight[None] * styles[:, None, :, None, None]  # [N, O, I, kh, kw]
         if demodulate:
             lengths = (kernels.square().sum(dim=[2, 3, 4]) + 1e-8).rsqrt()  # [N, O]
@@ -73,8 +78,21 @@ def _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample):
     lengths = None
     if demodulate:
         lengths = (styles.square() @ weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()  # [N, O]
-    x = modulate.modulate(x, styles)
+    x = _modulate(x, styles)
     return conv2d_resample.conv2d_resample(x, weight.to(x.dtype), **resample), lengths
+
+
+def _modulate(x, scale=None, noise=None, b=None, act="linear", gain=None, clamp=None):
+    """`clamp(gain · act(x · scale + noise + b))` with scale [N, C] and noise that broadcasts to [N, 1, H, W], or None"""
+    y = fused.modulate(x, scale, noise, b, act, gain, clamp) if fused else None
+    if y is not None:
+        return y
+    if scale is not None:
+        scale = scale.to(x.dtype)[:, :, None, None]
+        x = x * scale if noise is None else fma.fma(x, scale, noise.to(x.dtype))
+    elif noise is not None:
+        x = x + noise.to(x.dtype)
+    return bias_act.bias_act(x, b, act=act, gain=gain, clamp=clamp)
 
 
 def _random_kernels(in_channels, out_channels, kernel_size, channels_last):
@@ -170,7 +188,7 @@ class Conv2dLayer(torch.nn.Module):
         )
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return modulate.modulate(x, b=bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+        return _modulate(x, b=bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -292,7 +310,7 @@ class SynthesisLayer(torch.nn.Module):
         x, scale = _modulated_conv2d(x, weight, self.affine(w), True, fused_modconv, resample)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         noise, gain = self._noise(x, noise_mode), self.act_gain * gain
-        return modulate.modulate(x, scale, noise, self.bias.to(x.dtype), self.activation, gain, clamp)
+        return _modulate(x, scale, noise, self.bias.to(x.dtype), self.activation, gain, clamp)
 
     def _noise(self, x, noise_mode):
         if not self.use_noise or noise_mode == "none":
@@ -417,7 +435,7 @@ def _precision(block, force_fp32, device):
     """(dtype, memory format) in which a block computes."""
     if block.use_fp16 and not force_fp32 and device.type in _HALF_PRECISION_DEVICES:
         return torch.float16, torch.channels_last if block.channels_last else torch.contiguous_format
-    return torch.float32, conv2d_gradfix.memory_format(device)
+    return torch.float32, fused.memory_format(device) if fused else torch.contiguous_format
 
 
 def _check_resolution(img_resolution):

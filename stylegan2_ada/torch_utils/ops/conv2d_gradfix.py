@@ -32,17 +32,6 @@ def no_weight_gradients():
         weight_gradients_disabled = old
 
 
-def memory_format(device):
-    """The layout in which float32 images are convolved fastest: that of the native kernels where there are any."""
-    on_cpu = torch.device(device).type == "cpu"
-    return torch.channels_last if on_cpu and native.kernels("cpu") is not None else torch.contiguous_format
-
-
-def prefers_shared_weights(x):
-    """True if a convolution with weights of each image's own is better had by scaling the images."""
-    return native.kernel("conv2d", x) is not None
-
-
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """As `torch.nn.functional.conv2d`."""
     return _convolution(input, weight, bias, _Spec(_pair(stride), _pair(padding), _pair(dilation), groups))

@@ -1,4 +1,7 @@
-"""What happens to images around a modulated convolution, in one pass: scale, noise, bias, activation, clamp."""
+"""What the networks gain from native kernels on the CPU: a layout, and layers whose many steps are one pass.
+
+Everything here has a plain equivalent, which the networks take where there is no kernel.
+"""
 
 import ctypes
 from typing import NamedTuple
@@ -7,31 +10,36 @@ import torch
 
 from torch_utils import native
 
-from . import bias_act, fma
+from . import bias_act
+
+
+def memory_format(device):
+    """The layout in which float32 images are convolved fastest."""
+    on_cpu = torch.device(device).type == "cpu"
+    return torch.channels_last if on_cpu and native.kernels("cpu") is not None else torch.contiguous_format
+
+
+def prefers_shared_weights(x):
+    """True if a convolution with weights of each image's own is better had by scaling the images x."""
+    return native.kernel("conv2d", x) is not None
 
 
 def modulate(x, scale=None, noise=None, b=None, act="linear", gain=None, clamp=None):
-    """`clamp(gain · act(x · scale + noise + b))`, differentiable as `bias_act` is.
+    """`clamp(gain · act(x · scale + noise + b))`, twice differentiable; None where there is no kernel for these.
 
-    x: images [N, C, H, W]. scale: of every channel [N, C], or None. noise: broadcasts to [N, 1, H, W], or None.
-    b: bias [C] or None. act, gain, clamp: as in `bias_act`. Returns a tensor like x.
+    x: channels-last images [N, C, H, W]. scale: of every channel [N, C], or None. noise: broadcasts to [N, 1, H, W], or
+    None. b: bias [C] or None. act, gain, clamp: as in `bias_act`. Returns a tensor like x.
     """
     spec = bias_act.activation_funcs[act]
     gain = float(spec.def_gain if gain is None else gain)
-    if spec.homogeneous and gain > 0 and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        kernels = [native.kernel(name, x) for name in ("modulate", "modulate_backward")]
-        if None not in kernels:
-            numbers = (float(spec.def_alpha), gain, -1.0 if clamp is None or clamp < 0 else float(clamp))
-            noise = None if noise is None else noise.expand(x.shape[0], 1, *x.shape[2:])
-            parts = (None if t is None else t.to(x.dtype) for t in (scale, noise, b))
-            return _Modulate.apply(x, *parts, _Job(*kernels, spec, *numbers))
-    scale = None if scale is None else scale.to(x.dtype)[:, :, None, None]
-    noise = None if noise is None else noise.to(x.dtype)
-    if scale is not None:
-        x = x * scale if noise is None else fma.fma(x, scale, noise)
-    elif noise is not None:
-        x = x + noise
-    return bias_act.bias_act(x, b, act=act, gain=gain, clamp=clamp)
+    if not spec.homogeneous or gain <= 0 or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+        return None
+    kernels = [native.kernel(name, x) for name in ("modulate", "modulate_backward")]
+    if None in kernels:
+        return None
+    job = _Job(*kernels, spec, float(spec.def_alpha), gain, -1.0 if clamp is None or clamp < 0 else float(clamp))
+    noise = None if noise is None else noise.expand(x.shape[0], 1, *x.shape[2:])
+    return _Modulate.apply(x, *(None if t is None else t.to(x.dtype) for t in (scale, noise, b)), job)
 
 
 class _Job(NamedTuple):
