@@ -11,7 +11,8 @@ import torch
 import dnnlib
 from helpers import ROOT
 from torch_utils import native
-from torch_utils.ops import bias_act, upfirdn2d
+from torch_utils.ops import bias_act, conv2d_gradfix, fused, upfirdn2d
+from training import loss, networks
 
 SIZES = [(1, 1, 1, 1), (1, 3, 5, 7), (2, 5, 16, 9), (1, 16, 33, 31), (3, 64, 2, 40)]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -45,28 +46,140 @@ def test_bias_act(size, layout, act, clamp):
         torch.testing.assert_close(kernel + torch.zeros_like(plain), plain + torch.zeros_like(kernel))
 
 
+FILTERS = dict(
+    separable=torch.outer(torch.tensor([1.0, 3, 0, 1, 2, -1]), torch.tensor([2.0, 1, 5])),
+    not_separable=torch.tensor([[1.0, 2, 0, 4], [0, 1, 3, 1], [2, 1, 1, 5]]),
+    nothing=torch.zeros(2, 2),
+)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("f", FILTERS)
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2), (2, 3), ([3, 1], [1, 2])], ids=str)
-def test_upfirdn2d(size, layout, up, down):
+def test_upfirdn2d(size, layout, f, up, down):
     x = torch.randn(size, dtype=torch.float64).contiguous(memory_format=layout)
-    f = upfirdn2d.setup_filter(torch.tensor([[1.0, 2, 0, 4], [0, 1, 3, 1], [2, 1, 1, 5]]))
-    call = lambda x, impl: upfirdn2d.upfirdn2d(x, f, up=up, down=down, padding=[3, 2, 4, 1], impl=impl)
+    f = upfirdn2d.setup_filter(FILTERS[f], normalize=False)
+    call = lambda x, impl: upfirdn2d.upfirdn2d(x, f, up=up, down=down, padding=[3, 2, 4, 3], impl=impl)
     for plain, kernel in both(call, x):
         torch.testing.assert_close(kernel, plain, rtol=1e-9, atol=1e-9)
 
 
+CONVOLUTIONS = [  # batch, channels in and out, height, width, kernel, stride, padding
+    (1, 1, 1, 1, 1, 1, 1, 0),
+    (1, 16, 16, 5, 7, 3, 1, 1),
+    (2, 17, 35, 8, 8, 3, 1, 0),
+    (3, 33, 40, 9, 4, 3, 1, 2),
+    (5, 16, 48, 8, 8, 3, 2, 1),
+    (2, 20, 32, 9, 11, 3, 2, 0),
+    (2, 40, 3, 9, 11, 1, 1, 0),
+    (1, 3, 70, 6, 5, 1, 2, 0),
+    (1, 16, 16, 4, 4, 5, 1, 2),
+    (1, 8, 8, 13, 13, 4, 3, 1),
+    (130, 4, 4, 7, 7, 3, 1, 1),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_convolutions(case, transposed, layout, monkeypatch):
+    batch, c_in, c_out, height, width, kernel, stride, padding = case
+    x = torch.randn(batch, c_in, height, width, dtype=torch.float64).contiguous(memory_format=layout)
+    w = torch.randn(*((c_in, c_out) if transposed else (c_out, c_in)), kernel, kernel, dtype=torch.float64)
+    extra = dict(output_padding=stride - 1) if transposed else {}
+    function = conv2d_gradfix.conv_transpose2d if transposed else conv2d_gradfix.conv2d
+
+    def call(x, w, impl):
+        monkeypatch.setattr(native, "enabled", impl == "cuda")
+        return function(x, w, stride=stride, padding=padding, **extra)
+
+    for plain, own in both(call, x, w):
+        torch.testing.assert_close(own, plain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("act, clamp", [("lrelu", 0.7), ("linear", None), ("relu", None)])
+@pytest.mark.parametrize("given", ["", "s", "n", "b", "sn", "snb"])
+def test_modulation(given, act, clamp, monkeypatch):
+    x = torch.randn(2, 5, 13, 11, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    parts = dict(s=torch.randn(2, 5), n=torch.randn(2, 1, 13, 11), b=torch.randn(5))
+    names = dict(s="scale", n="noise", b="b")
+
+    def call(x, *tensors, impl):
+        monkeypatch.setattr(native, "enabled", impl == "cuda")
+        kwargs = {names[key]: tensor for key, tensor in zip(given, tensors)}
+        assert (fused.modulate(x, **kwargs, act=act, clamp=clamp) is not None) == native.enabled
+        return networks._modulate(x, **kwargs, act=act, clamp=clamp)
+
+    for plain, own in both(call, x, *(parts[key].double() for key in given)):
+        torch.testing.assert_close(own + torch.zeros_like(plain), plain + torch.zeros_like(own))
+
+
 def test_results_do_not_depend_on_threads():
     x, b, f = torch.randn(4, 32, 64, 64), torch.randn(32), upfirdn2d.setup_filter([1, 3, 3, 1])
+    w, s = torch.randn(2, 32, 32, 3, 3), torch.randn(4, 32)
     found = []
-    for threads in (1, 2):
+    for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        inputs = [t.clone().requires_grad_(True) for t in (x, b)]
-        y = upfirdn2d.filter2d(bias_act.bias_act(*inputs, act="lrelu"), f)
+        inputs = [t.clone().requires_grad_(True) for t in (x, b, w, s)]
+        y = upfirdn2d.filter2d(bias_act.bias_act(*inputs[:2], act="lrelu"), f)
+        y = conv2d_gradfix.conv2d(conv2d_gradfix.conv2d(y, inputs[2][0], padding=1), inputs[2][1], stride=2)
+        y = fused.modulate(y, inputs[3], act="lrelu")
         dy = torch.sin(torch.arange(y.numel())).reshape(y.shape)
         found.append([y, *torch.autograd.grad(y, inputs, dy)])
     torch.set_num_threads(1)
-    assert all(torch.equal(one, two) for one, two in zip(*found))
+    for one, two, three in zip(*found):
+        assert torch.equal(one, two) and torch.equal(one, three)
+
+
+def tiny_training():
+    """Networks, loss and optimizers whose state is the same at every call"""
+    torch.manual_seed(1)
+    shape, width = dict(c_dim=0, img_resolution=16, img_channels=3), dict(channel_base=512, channel_max=32)
+    G = networks.Generator(8, w_dim=8, synthesis_kwargs=width, **shape).train()
+    D = networks.Discriminator(**width, **shape).train()
+    adam = lambda net: torch.optim.Adam(net.parameters(), lr=0.002, betas=(0.0, 0.99), eps=1e-8)
+    return G, D, loss.StyleGAN2Loss("cpu", G.mapping, G.synthesis, D), dict(G=adam(G), D=adam(D))
+
+
+def accumulate(phase, G, D, training_loss, step):
+    """All gradients of a phase, as one vector"""
+    net = dict(G=G, D=D)[phase[0]]
+    torch.manual_seed(step)
+    for other in (G, D):
+        other.requires_grad_(other is net).zero_grad(set_to_none=True)
+    real, labels, z = torch.rand(8, 3, 16, 16) * 2 - 1, torch.zeros(8, 0), torch.randn(8, 8)
+    training_loss.accumulate_gradients(phase, real, labels, z, labels, sync=True, gain=1)
+    return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+
+
+def test_gradients_of_a_training_run_are_those_of_the_plain_path(monkeypatch):
+    G, D, training_loss, opts = tiny_training()
+    for step in range(5):
+        for phase in ("Gmain", "Greg", "Dmain", "Dreg"):
+            pl_mean = training_loss.pl_mean.clone()
+            monkeypatch.setattr(native, "enabled", False)
+            plain = accumulate(phase, G, D, training_loss, step)
+            training_loss.pl_mean.copy_(pl_mean)
+            monkeypatch.setattr(native, "enabled", True)
+            own = accumulate(phase, G, D, training_loss, step)
+            assert (own - plain).norm() <= 1e-5 * plain.norm(), (step, phase)
+            opts[phase[0]].step()
+
+
+def test_short_runs_have_the_same_curves(monkeypatch):
+    curves = []
+    for enabled in (False, True):
+        monkeypatch.setattr(native, "enabled", enabled)
+        G, D, training_loss, opts = tiny_training()
+        curves.append([])
+        for step in range(12):
+            for phase in ("Gmain", "Dmain"):
+                curves[-1].append(accumulate(phase, G, D, training_loss, step).norm())
+                opts[phase[0]].step()
+    plain, own = torch.tensor(curves)
+    torch.testing.assert_close(own, plain, rtol=2e-3, atol=0)
+    assert plain.std() > 0.1 * plain.mean()  # the curve is not flat
 
 
 SCRIPT = """

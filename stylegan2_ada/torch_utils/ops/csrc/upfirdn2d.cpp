@@ -1,6 +1,7 @@
 // upfirdn2d on the CPU: rows of the input are added up along the filter's columns, then the sums are filtered along its
 // rows. Vectors run along rows, or along the channels of channels-last images; those are worked on in strips of few
-// pixels, from top to bottom, so that what the filter's height needs stays in the cache.
+// pixels, from top to bottom, so that what the filter's height needs stays in the cache. Filters that are not the product
+// of a column and a row take the slow path that CUDA takes.
 #include "upfirdn2d.h"
 
 #include <algorithm>
@@ -13,29 +14,23 @@
 
 namespace {
 
-// The filter as a sum of products column * row: a single one if it is separable, else one for each of its rows.
+// A filter that is the product of a column and a row. No column: it is not.
 template <class T>
 struct Product {
     std::vector<T> column, row;
-};
 
-template <class T>
-std::vector<Product<T>> products(const float* filter, int64_t height, int64_t width) {
-    const float* peak = std::max_element(filter, filter + height * width, [](float a, float b) { return std::abs(a) < std::abs(b); });
-    const int64_t py = (peak - filter) / width, px = (peak - filter) % width;
-    Product<T> one = {std::vector<T>(height), std::vector<T>(filter + py * width, filter + (py + 1) * width)};
-    for (int64_t y = 0; y < height; y++) one.column[y] = *peak ? T(filter[y * width + px]) / T(*peak) : T(0);
-    bool separable = true;
-    for (int64_t i = 0; i < height * width; i++)
-        separable = separable && std::abs(one.column[i / width] * one.row[i % width] - T(filter[i])) <= std::abs(*peak) * T(1e-7);
-    if (separable) return {one};
-    std::vector<Product<T>> all;
-    for (int64_t y = 0; y < height; y++) {
-        all.push_back({std::vector<T>(height), std::vector<T>(filter + y * width, filter + (y + 1) * width)});
-        all.back().column[y] = 1;
+    Product(const float* filter, int64_t height, int64_t width) : column(height), row(width) {
+        const auto smaller = [](float a, float b) { return std::abs(a) < std::abs(b); };
+        const int64_t peak = std::max_element(filter, filter + height * width, smaller) - filter;
+        if (filter[peak] == 0) return;
+        for (int64_t y = 0; y < height; y++) column[y] = T(filter[y * width + peak % width]) / T(filter[peak]);
+        for (int64_t x = 0; x < width; x++) row[x] = T(filter[peak / width * width + x]);
+        double worst = 0;
+        for (int64_t i = 0; i < height * width; i++)
+            worst = std::max(worst, std::abs(double(column[i / width]) * row[i % width] - filter[i]));
+        if (worst > std::abs(filter[peak]) * 1e-7) column.clear();
     }
-    return all;
-}
+};
 
 // The taps of a filter along one axis that meet a pixel, and the inputs that they read there.
 struct Meeting {
@@ -88,14 +83,14 @@ INLINE void add_up_to_4(T* to, const T* const* from, const T* weight, int64_t co
     }
 }
 
-// to[i] (or +=) the sum
+// to[i] = the sum
 template <class T>
-void weighted_sum(T* to, const Terms<T>& terms, int64_t size, bool first) {
+void weighted_sum(T* to, const Terms<T>& terms, int64_t size) {
     const T* const* from = terms.from.data();
     const T* weight = terms.weight.data();
-    if (terms.count == 0 && first) std::memset(to, 0, sizeof(T) * size);
+    if (terms.count == 0) std::memset(to, 0, sizeof(T) * size);
     for (size_t i = 0; i < terms.count; i += 4) {
-        if (first && i == 0) add_up_to_4<T, true>(to, from, weight, terms.count, size);
+        if (i == 0) add_up_to_4<T, true>(to, from, weight, terms.count, size);
         else add_up_to_4<T, false>(to, from + i, weight + i, terms.count - i, size);
     }
 }
@@ -134,13 +129,13 @@ struct Strip {
 template <class T>
 struct Filter {
     Upfirdn p;
-    std::vector<Product<T>> parts;
+    Product<T> product;
     std::vector<std::vector<Meeting>> rows, columns;
     std::vector<Strip> strips;
     // Outputs of a row that agree modulo `period` meet the same taps, at inputs `stride` apart. (One number a pixel only.)
     int64_t period, stride, in_segment = 0, out_segment;
 
-    Filter(const Upfirdn& params, const float* filter) : p(params), parts(products<T>(filter, p.filter_h, p.filter_w)) {
+    Filter(const Upfirdn& params, const float* filter) : p(params), product(filter, p.filter_h, p.filter_w) {
         for (int64_t oy = 0; oy < p.out_h; oy++) rows.push_back(meetings(oy, p.filter_h, p.up_y, p.down_y, p.top));
         for (int64_t ox = 0; ox < p.out_w; ox++) columns.push_back(meetings(ox, p.filter_w, p.up_x, p.down_x, p.left));
         period = p.up_x / std::gcd(p.up_x, p.down_x), stride = p.down_x / std::gcd(p.up_x, p.down_x);
@@ -164,65 +159,71 @@ struct Filter {
 
     // All output rows of a strip of an image
     void run(const T* image, const Strip& strip, T* out, Space& s) const {
-        std::fill(s.sums.begin(), s.sums.end(), T(0));
-        for (int64_t oy = 0; oy < p.out_h; oy += kRows)
-            for (size_t i = 0; i < parts.size(); i++) {
-                const int64_t last = std::min(oy + kRows, p.out_h);
-                for (int64_t y = oy; y < last; y++) add_rows(image, parts[i], y, strip, s.sums.data() + (y - oy) * strip.width * p.vector, s);
-                for (int64_t y = oy; y < last; y++) {
-                    const T* sums = s.sums.data() + (y - oy) * strip.width * p.vector;
-                    if (p.vector == 1) along_row(parts[i], sums, strip, out + y * p.out_w, i == 0, s);
-                    else along_pixels(parts[i], sums, strip, out + y * p.out_w * p.vector, i == 0, s);
-                }
+        const int64_t row = strip.width * p.vector;
+        for (int64_t oy = 0; oy < p.out_h; oy += kRows) {
+            const int64_t last = std::min(oy + kRows, p.out_h);
+            for (int64_t y = oy; y < last; y++) add_rows(image, y, strip, s.sums.data() + (y - oy) * row, s);
+            for (int64_t y = oy; y < last; y++) {
+                const T* sums = s.sums.data() + (y - oy) * row;
+                if (p.vector == 1) along_row(sums, strip, out + y * p.out_w, s);
+                else along_pixels(sums, strip, out + y * p.out_w * p.vector, s);
             }
+        }
     }
 
-    void add_rows(const T* image, const Product<T>& part, int64_t oy, const Strip& strip, T* sums, Space& s) const {
+    void add_rows(const T* image, int64_t oy, const Strip& strip, T* sums, Space& s) const {
         const int64_t x0 = std::max<int64_t>(strip.in, 0), x1 = std::min(strip.in + strip.width, p.in_w);
         s.terms.count = 0;
         for (const Meeting& y : rows[oy])
-            if (y.in >= 0 && y.in < p.in_h && part.column[y.tap] != 0)
-                s.terms.add(image + (y.in * p.in_w + x0) * p.vector, part.column[y.tap]);
-        if (x0 < x1) weighted_sum(sums + (x0 - strip.in) * p.vector, s.terms, (x1 - x0) * p.vector, true);
+            if (y.in >= 0 && y.in < p.in_h && product.column[y.tap] != 0)
+                s.terms.add(image + (y.in * p.in_w + x0) * p.vector, product.column[y.tap]);
+        std::fill(sums, sums + strip.width * p.vector, T(0));
+        if (x0 < x1) weighted_sum(sums + (x0 - strip.in) * p.vector, s.terms, (x1 - x0) * p.vector);
     }
 
-    void along_row(const Product<T>& part, const T* sums, const Strip& strip, T* out, bool first, Space& s) const {
+    void along_row(const T* sums, const Strip& strip, T* out, Space& s) const {
         if (stride > 1) deal(sums, s.dealt.data(), strip.width, stride, in_segment);
         const T* in = stride > 1 ? s.dealt.data() : sums;
-        if (period > 1 && !first) deal(out, s.out.data(), p.out_w, period, out_segment);
         for (int64_t phase = 0; phase < std::min(period, p.out_w); phase++) {
             s.terms.count = 0;
             for (const Meeting& x : columns[phase]) {
                 const int64_t at = x.in - strip.in;
-                s.terms.add(in + at % stride * in_segment + at / stride, part.row[x.tap]);
+                s.terms.add(in + at % stride * in_segment + at / stride, product.row[x.tap]);
             }
             T* to = period > 1 ? s.out.data() + phase * out_segment : out;
-            weighted_sum(to, s.terms, (p.out_w - phase + period - 1) / period, first);
+            weighted_sum(to, s.terms, (p.out_w - phase + period - 1) / period);
         }
         if (period > 1) gather(s.out.data(), out, p.out_w, period, out_segment);
     }
 
-    void along_pixels(const Product<T>& part, const T* sums, const Strip& strip, T* out, bool first, Space& s) const {
+    void along_pixels(const T* sums, const Strip& strip, T* out, Space& s) const {
         for (int64_t ox = strip.first; ox < strip.last; ox++) {
             s.terms.count = 0;
-            for (const Meeting& x : columns[ox]) s.terms.add(sums + (x.in - strip.in) * p.vector, part.row[x.tap]);
-            weighted_sum(out + ox * p.vector, s.terms, p.vector, first);
+            for (const Meeting& x : columns[ox]) s.terms.add(sums + (x.in - strip.in) * p.vector, product.row[x.tap]);
+            weighted_sum(out + ox * p.vector, s.terms, p.vector);
         }
     }
 };
 
 template <class T>
-void upfirdn2d(const T* x, const float* filter, T* out, const Upfirdn& p, int threads) {
-    const Filter<T> all(p, filter);
-    const int64_t strips = all.strips.size();
+void separable(const Filter<T>& filter, const T* x, T* out, const Upfirdn& p, int threads) {
+    const int64_t strips = filter.strips.size();
 #pragma omp parallel num_threads(threads)
     {
-        auto space = all.space();
+        auto space = filter.space();
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < p.planes * strips; i++)
-            all.run(x + i / strips * p.in_h * p.in_w * p.vector, all.strips[i % strips],
-                    out + i / strips * p.out_h * p.out_w * p.vector, space);
+            filter.run(x + i / strips * p.in_h * p.in_w * p.vector, filter.strips[i % strips],
+                       out + i / strips * p.out_h * p.out_w * p.vector, space);
     }
+}
+
+template <class T>
+void upfirdn2d(const T* x, const float* weights, T* out, const Upfirdn& p, int threads) {
+    const Filter<T> filter(p, weights);
+    if (!filter.product.column.empty()) return separable(filter, x, out, p, threads);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < p.planes * p.out_h * p.out_w * p.vector; i++) out[i] = upfirdn_number<T, T>(x, weights, p, i);
 }
 
 }  // namespace

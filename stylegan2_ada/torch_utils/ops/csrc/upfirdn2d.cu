@@ -8,12 +8,8 @@ namespace {
 template <class T, class C>
 __global__ void kernel(const T* x, const float* filter, T* out, Upfirdn p) {
     const int64_t size = p.planes * p.out_h * p.out_w * p.vector;
-    for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < size; i += int64_t(gridDim.x) * blockDim.x) {
-        const int64_t v = i % p.vector, ox = i / p.vector % p.out_w;
-        const int64_t oy = i / (p.vector * p.out_w) % p.out_h, plane = i / (p.vector * p.out_w * p.out_h);
-        const T* image = x + plane * p.in_h * p.in_w * p.vector;
-        out[i] = T(upfirdn_at<T, C>(image, filter, p, oy, ox, v));
-    }
+    for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < size; i += int64_t(gridDim.x) * blockDim.x)
+        out[i] = T(upfirdn_number<T, C>(x, filter, p, i));
 }
 
 template <class T, class C>

@@ -34,3 +34,11 @@ SHARED C upfirdn_at(const T* image, const float* filter, const Upfirdn& p, int64
     }
     return sum;
 }
+
+// Number i of the output [planes, out_h, out_w, vector]
+template <class T, class C>
+SHARED C upfirdn_number(const T* x, const float* filter, const Upfirdn& p, int64_t i) {
+    const int64_t v = i % p.vector, ox = i / p.vector % p.out_w, oy = i / (p.vector * p.out_w) % p.out_h;
+    const int64_t plane = i / (p.vector * p.out_w * p.out_h);
+    return upfirdn_at<T, C>(x + plane * p.in_h * p.in_w * p.vector, filter, p, oy, ox, v);
+}

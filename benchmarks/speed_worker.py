@@ -1,0 +1,148 @@
+"""A process that does timed jobs for speed.py with the host in a given folder: one JSON object a line in, one out."""
+
+import json
+import resource
+import sys
+import time
+import types
+from pathlib import Path
+
+import torch
+
+SHARE = {"Gmain": 1, "Greg": 1 / 4, "Dmain": 1, "Dreg": 1 / 16}  # of a training step
+WIDTH = dict(channel_base=32768, channel_max=128)  # the `segan-mode0` preset
+
+
+class Host:
+    """Networks and losses of the host that is on the path, at one resolution."""
+
+    def __init__(self, resolution=64, mode=0):
+        import dnnlib
+
+        torch.manual_seed(0)
+        make = dnnlib.util.construct_class_by_name
+        shape = dict(c_dim=0, img_resolution=resolution, img_channels=3)
+        kwargs = dict(z_dim=64, w_dim=64, mapping_kwargs=dict(num_layers=8), synthesis_kwargs=WIDTH, **shape)
+        if mode:
+            self.G = make(class_name="segan_ext.networks.SEGANGenerator", mode=mode, **kwargs)
+        else:
+            self.G = make(class_name="training.networks.Generator", **kwargs)
+        self.D = make(class_name="training.networks.Discriminator", **WIDTH, **shape)
+        networks = dict(G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D)
+        self.loss = make(class_name="training.loss.StyleGAN2Loss", device="cpu", r1_gamma=10, **networks)
+        adam = dict(lr=0.002, betas=(0.0, 0.99), eps=1e-8)
+        self.opts = {name: torch.optim.Adam(net.parameters(), **adam) for name, net in (("G", self.G), ("D", self.D))}
+        for net in (self.G, self.D):
+            net.train().requires_grad_(False)
+        self.resolution = resolution
+
+    def phase(self, name, batch):
+        """One accumulation of gradients and the optimizer's step."""
+        net, opt = {"G": self.G, "D": self.D}[name[0]], self.opts[name[0]]
+        real, labels = torch.rand(batch, 3, self.resolution, self.resolution) * 2 - 1, torch.zeros(batch, 0)
+        opt.zero_grad(set_to_none=True)
+        net.requires_grad_(True)
+        inputs = dict(real_img=real, real_c=labels, gen_z=torch.randn(batch, 64), gen_c=labels)
+        self.loss.accumulate_gradients(phase=name, sync=True, gain=1 / SHARE[name], **inputs)
+        net.requires_grad_(False)
+        opt.step()
+
+    def generate(self, batch):
+        self.G.eval()
+        with torch.no_grad():
+            self.G(torch.randn(batch, 64), torch.zeros(batch, 0))
+        self.G.train()
+
+
+class Peer:
+    """The package stylegan2-pytorch with the same widths, by its own training step; it asks for CUDA and needs none."""
+
+    def __init__(self, resolution=64, mode=0):
+        torch.cuda.is_available = lambda: True
+        torch.Tensor.cuda = lambda self, *_: self
+        torch.nn.Module.cuda = lambda self, *_: self
+        import tempfile
+
+        from stylegan2_pytorch.stylegan2_pytorch import Trainer
+
+        base = tempfile.mkdtemp()
+        options = dict(image_size=resolution, network_capacity=128, fmap_max=128, latent_dim=64)
+        self.trainer = Trainer("peer", base + "/results", base + "/models", base_dir=base, num_workers=0, **options)
+        self.trainer.init_GAN()
+        self.trainer.steps = 5001  # pictures and snapshots come at multiples of 1000
+        self.resolution = resolution
+
+    def phase(self, name, batch):
+        """Four steps, one of them with the gradient penalty."""
+        self.trainer.batch_size = batch
+        image = torch.rand(batch, 3, self.resolution, self.resolution)
+        self.trainer.loader = iter(lambda: image, None)
+        for _ in range(4):
+            self.trainer.train()
+
+
+def convolution(batch, resolution=64, channels=128):
+    """A 3×3 convolution by PyTorch, forward and both gradients."""
+    x = torch.randn(batch, channels, resolution, resolution, requires_grad=True)
+    w = torch.randn(channels, channels, 3, 3, requires_grad=True)
+    torch.nn.functional.conv2d(x, w, padding=1).backward(torch.ones(batch, channels, resolution, resolution))
+
+
+_tensors = {}
+
+
+def operation(operation, impl, direction, layout):
+    """bias_act or upfirdn2d on 16 images of 128×64×64, forward or backward."""
+    from torch_utils.ops import bias_act, upfirdn2d
+
+    if not _tensors:
+        torch.manual_seed(0)
+        _tensors.update(x=torch.randn(16, 128, 64, 64), b=torch.randn(128), f=upfirdn2d.setup_filter([1, 3, 3, 1]))
+    key = (operation, impl, layout)
+    if key not in _tensors:
+        x = _tensors["x"].contiguous(memory_format=getattr(torch, layout)).requires_grad_(True)
+        b = _tensors["b"].clone().requires_grad_(True)
+        calls = dict(
+            bias_act=lambda: bias_act.bias_act(x, b, act="lrelu", impl=impl),
+            upfirdn2d=lambda: upfirdn2d.upfirdn2d(x, _tensors["f"], padding=[2, 1, 2, 1], impl=impl),
+        )
+        y = calls[operation]()
+        _tensors[key] = calls[operation], y, torch.randn_like(y), [x, b] if operation == "bias_act" else [x]
+    call, y, dy, inputs = _tensors[key]
+    if direction == "forward":
+        call()
+    else:
+        torch.autograd.grad(y, inputs, dy, retain_graph=True)
+
+
+def main():
+    folder = sys.argv[1]
+    hosts = {}
+    if folder != "peer":
+        sys.path[:0] = [folder, str(Path(__file__).resolve().parents[1])]
+        import torch_utils.misc  # noqa: F401 (sets what the host sets when it is imported)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job = types.SimpleNamespace(**json.loads(line))
+        key = json.dumps(job.networks)
+        if key not in hosts and job.networks is not None:
+            hosts[key] = (Peer if folder == "peer" else Host)(**job.networks)
+        run = {"convolution": convolution, "operation": operation}.get(job.job) or getattr(hosts[key], job.job)
+        flops = 0
+        start = time.perf_counter()
+        if job.count_flops:
+            from torch.utils.flop_counter import FlopCounterMode
+
+            with FlopCounterMode(display=False) as counter:
+                run(**job.kwargs)
+            flops = counter.get_total_flops()
+        else:
+            for _ in range(job.repeats):
+                run(**job.kwargs)
+        seconds = (time.perf_counter() - start) / job.repeats
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        print(json.dumps(dict(seconds=seconds, flops=flops, peak_mb=peak)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
