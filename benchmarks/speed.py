@@ -69,7 +69,7 @@ def in_turn(jobs, rounds):
 
 
 def steps(runs, rounds, batch=16):
-    """Seconds of training phases and, as 'step', of all with their shares: {run: {phase: s}} of {run: (worker, networks)}"""
+    """{run: {phase: seconds, "step": of all phases with their shares}} of {run: (worker, networks)}"""
     jobs = {}
     for run, (worker, networks) in runs.items():
         for phase in SHARE:
@@ -94,9 +94,11 @@ def training_rows(workers, rounds, print_row):
         jobs = {"ours": four, "peer": lambda: 4 * peer.seconds("phase", MODE_0, name="step", batch=16)}
         times = in_turn(jobs, max(rounds // 2, 1))
         print_row("training, step, against stylegan2-pytorch", f"native {times['peer'] / times['ours']:.2f}×")
-    flops = sum(workers["plain"].run("phase", MODE_0, name=p, batch=2, count_flops=True)["flops"] * SHARE[p] for p in SHARE) / 2
-    convolution = lambda: workers["plain"].seconds("convolution", batch=16)
-    times = in_turn({"step": lambda: steps({"": (workers["native"], MODE_0)}, 1)[""]["step"], "conv": convolution}, rounds)
+    count = lambda phase: workers["plain"].run("phase", MODE_0, count_flops=True, name=phase, batch=2)["flops"]
+    flops = sum(count(phase) * share for phase, share in SHARE.items()) / 2
+    jobs = {"conv": lambda: workers["plain"].seconds("convolution", batch=16)}
+    jobs["step"] = lambda: steps({"": (workers["native"], MODE_0)}, 1)[""]["step"]
+    times = in_turn(jobs, rounds)
     machine = 3 * 2 * 16 * 64**2 * 128**2 * 9 / times["conv"]
     print_row(
         f"share of PyTorch's convolution throughput ({machine / 1e9:.0f} GFLOP/s) at {flops / 1e9:.1f} GFLOP an image",
@@ -189,7 +191,7 @@ def scaling(args, rounds):
             rate = batch / seconds[name]["step"]
             found.append(dict(name=name, resolution=resolution, batch=batch, images_per_second=rate, peak_mb=peak))
             worker.close()
-            print(f"{resolution}², batch {batch}, {name}: {seconds[name]['step']:.2f} s a step, {peak:.0f} MB", flush=True)
+            print(f"{resolution}², batch {batch}, {name}: {rate:.2f} images/s, {peak:.0f} MB", flush=True)
     return found
 
 

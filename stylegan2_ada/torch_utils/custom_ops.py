@@ -1,9 +1,19 @@
-"""Builds and loads native extensions on first use."""
+"""Builds native code on first use and finds it again later: extensions of PyTorch, and libraries without it.
 
+A library takes seconds to build where an extension, with the headers of PyTorch, takes a minute. It needs a C++
+compiler and ninja, and for CUDA nvcc. It is kept in the cache by a digest of sources, compiler, processor and torch
+version; so is a failure, with its reason.
+"""
+
+import functools
 import hashlib
 import os
+import platform
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -13,6 +23,9 @@ import dnnlib
 verbosity = "brief"  # "none": silent, "brief": one line a build, "full": the compiler's output too
 
 _plugins = {}
+
+_FLAGS = "-O3 -march=native -std=c++17 -fopenmp -fPIC -fno-math-errno -fno-trapping-math -fno-signed-zeros"
+_ARCHITECTURES = ("75", "80", "86", "89", "90", "100")  # of GPUs that nvcc is asked for, as far as it knows them
 
 
 def get_plugin(module_name, sources, **build_kwargs):
@@ -50,3 +63,95 @@ def get_plugin(module_name, sources, **build_kwargs):
         print("Done.")
     _plugins[module_name] = plugin
     return plugin
+
+
+def get_library(device_type, sources, headers):
+    """Path of a library of C functions for 'cpu' or 'cuda', built from `sources` if it is not in the cache.
+
+    RuntimeError with the compiler's reason when that fails, or failed before.
+    """
+    compiler = _compiler(device_type)
+    digest = hashlib.sha256(repr((compiler, _version(compiler), _FLAGS, _processor(), torch.__version__)).encode())
+    for path in [*sources, *headers]:
+        digest.update(path.read_bytes())
+    folder = Path(dnnlib.util.make_cache_dir_path("kernels", f"{device_type}-{digest.hexdigest()[:24]}"))
+    library, failure = folder / "kernels.so", folder / "failure.txt"
+    if library.exists():
+        return library
+    if failure.exists():
+        raise RuntimeError(f"{failure.read_text()} (remembered in {folder}; delete that folder to try again)")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as workplace:  # several processes may build at once
+        try:
+            _build(Path(workplace), sources, compiler, device_type)
+        except RuntimeError as error:
+            failure.write_text(str(error))
+            raise
+        os.replace(Path(workplace) / "kernels.so", library)
+    return library
+
+
+def _build(workplace, sources, compiler, device_type):
+    compile_, link = (_cpu_commands if device_type == "cpu" else _cuda_commands)(compiler)
+    lines = [f"rule compile\n  command = {compile_} -c $in -o $out", f"rule link\n  command = {link}"]
+    lines += [f"build {path.stem}.o: compile {path}" for path in sources]
+    lines += [f"build kernels.so: link {' '.join(f'{path.stem}.o' for path in sources)}", ""]
+    (workplace / "build.ninja").write_text("\n".join(lines))
+    done = subprocess.run([_ninja(), "-C", str(workplace)], capture_output=True, text=True)
+    if done.returncode != 0:
+        said = [line for line in (done.stdout + done.stderr).splitlines() if re.search(r"error|not found", line, re.I)]
+        raise RuntimeError((said or ["the build failed"])[0].strip())
+
+
+def _cpu_commands(compiler):
+    # The kernels must use the threads that torch has. Two OpenMP runtimes in a process would wait for each other.
+    openmp = _loaded_openmp()
+    link = f"{compiler} -shared $in -o $out" + (f" {openmp}" if openmp else "")
+    return f"{compiler} {_FLAGS if openmp else _FLAGS.replace('-fopenmp', '-fopenmp-simd')}", link
+
+
+def _cuda_commands(compiler):
+    known = subprocess.run([compiler, "--list-gpu-arch"], capture_output=True, text=True).stdout
+    architectures = [name for name in _ARCHITECTURES if f"compute_{name}" in known.split()]
+    targets = " ".join(f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures)
+    return f"{compiler} -O3 -std=c++17 -Xcompiler -fPIC {targets}", f"{compiler} -shared $in -o $out"
+
+
+def _compiler(device_type):
+    names = [os.environ.get("CXX"), "g++", "clang++", "c++"] if device_type == "cpu" else ["nvcc"]
+    found = next((path for path in map(shutil.which, filter(None, names)) if path), None)
+    if found is None:
+        raise RuntimeError("there is no C++ compiler" if device_type == "cpu" else "there is no nvcc")
+    return found
+
+
+def _ninja():
+    beside_python = Path(sys.executable).parent / "ninja"  # found there without an activated environment
+    found = str(beside_python) if beside_python.exists() else shutil.which("ninja")
+    if found is None:
+        raise RuntimeError("ninja is not installed (pip install ninja)")
+    return found
+
+
+@functools.cache
+def _version(compiler):
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+
+
+def _processor():
+    """What -march=native depends on: a cache may be shared by several machines."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        return sorted({line for line in text.splitlines() if line.startswith(("model name", "flags"))})
+    except OSError:
+        return platform.processor()
+
+
+def _loaded_openmp():
+    """The OpenMP runtime that torch has brought into this process, or None."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return None
+    found = re.findall(r"(/\S*lib(?:gomp|omp|iomp5)\S*\.so\S*)", maps)
+    return found[0] if found else None

@@ -60,9 +60,8 @@ class _Spec(NamedTuple):
     def kernel(self, op, *tensors):
         """The native kernel of an operation of this kind, or None where there is none (grouped, dilated, mixed)."""
         simple = self.groups == 1 and self.dilation == (1, 1) and self.stride[0] == self.stride[1]
-        if not simple or min(self.padding) < 0 or len({t.dtype for t in tensors}) > 1 or any(t.ndim != 4 for t in tensors):
-            return None
-        return native.kernel(op, *tensors)
+        alike = len({t.dtype for t in tensors}) == 1 and all(t.ndim == 4 for t in tensors)
+        return native.kernel(op, *tensors) if simple and alike and min(self.padding) >= 0 else None
 
     def adjoint(self, in_size, out_size, kernel_size):
         """The convolution with the same weight that maps gradients of the output to gradients of the input."""
