@@ -83,7 +83,7 @@ def _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample):
 
 
 def _modulate(x, scale=None, noise=None, b=None, act="linear", gain=None, clamp=None):
-    """`clamp(gain · act(x · scale + noise + b))`; scale [N, C], noise that broadcasts to [N, 1, H, W], b [C], or None"""
+    """`clamp(gain · act(x · scale + noise + b))`; scale [N, C], noise broadcast to [N, 1, H, W], b [C], or None"""
     y = fused.modulate(x, scale, noise, b, act, gain, clamp) if fused else None
     if y is not None:
         return y
