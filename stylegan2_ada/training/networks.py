@@ -109,8 +109,8 @@ def _check_sizes(**sizes):
 
 
 def _in_layout_of(x, weight):
-    """`weight` in the memory format of x: channels-last weights also serve blocks that run in float32, contiguous."""
-    if x.is_contiguous() and weight.stride(-1) != 1:
+    """`weight` as x wants it: channels-last weights also serve blocks that run in float32, which take them contiguous."""
+    if x.dtype == torch.float32 and weight.stride(-1) != 1:
         return weight.clone(memory_format=torch.contiguous_format)
     return weight
 
