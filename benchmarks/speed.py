@@ -91,7 +91,7 @@ def training_rows(workers, rounds, print_row):
     if "stylegan2-pytorch" in workers:
         ours, peer = workers["native"], workers["stylegan2-pytorch"]
         four = lambda: sum(4 * ours.seconds("phase", MODE_0, name=p, batch=16) * SHARE[p] for p in SHARE)
-        jobs = {"ours": four, "peer": lambda: 4 * peer.seconds("phase", MODE_0, name="step", batch=16)}
+        jobs = {"ours": four, "peer": lambda: peer.seconds("phase", MODE_0, name="step", batch=16)}
         times = in_turn(jobs, max(rounds // 2, 1))
         print_row("training, step, against stylegan2-pytorch", f"native {times['peer'] / times['ours']:.2f}×")
     count = lambda phase: workers["plain"].run("phase", MODE_0, count_flops=True, name=phase, batch=2)["flops"]

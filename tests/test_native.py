@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import dnnlib
 from helpers import ROOT
-from torch_utils import native
+from torch_utils import custom_ops, native
 from torch_utils.ops import bias_act, conv2d_gradfix, fused, upfirdn2d
 from training import loss, networks
 
@@ -44,6 +45,13 @@ def test_bias_act(size, layout, act, clamp):
     call = lambda x, b, impl: bias_act.bias_act(x, b, act=act, clamp=clamp, impl=impl)
     for plain, kernel in both(call, x, torch.randn(size[1], dtype=torch.float64)):
         torch.testing.assert_close(kernel + torch.zeros_like(plain), plain + torch.zeros_like(kernel))
+
+
+def test_bias_of_any_stride():
+    x, b = torch.randn(2, 4, 5, 3), torch.randn(4, 6)[:, 2]
+    for layout in LAYOUTS:
+        x = x.contiguous(memory_format=layout)
+        torch.testing.assert_close(bias_act.bias_act(x, b), bias_act.bias_act(x, b, impl="ref"))
 
 
 FILTERS = dict(
@@ -188,7 +196,7 @@ import torch; torch.set_num_threads(1)
 from torch_utils.ops import bias_act
 for _ in range(2):
     y = bias_act.bias_act(torch.full([1, 2, 3, 3], -1.0), torch.zeros(2), act="relu")
-from torch_utils import native
+from torch_utils import custom_ops, native
 print(y.sum().item(), native.kernels("cpu") is not None)
 """
 
@@ -222,6 +230,25 @@ def test_no_compiler_and_a_failing_one_are_said_once_and_do_not_stop_anybody(tmp
         assert out == "0.0 False\n" and errors.count("No native cpu kernels") == 1 and reason in errors, errors
 
 
+@pytest.mark.parametrize(
+    "file, right, wrong",
+    [
+        ("bias_act.h", "T y = gain * act", "T y = alpha * act"),
+        ("upfirdn2d.cpp", "a[i] * wa", "a[i] * wb"),
+        ("conv2d.cpp", "second = b + c", "second = b - c"),
+    ],
+)
+def test_kernels_that_compute_something_else_are_not_used(file, right, wrong, tmp_path, monkeypatch):
+    sources = Path(shutil.copytree(native._SOURCES, tmp_path / "csrc"))
+    text = (sources / file).read_text()
+    assert right in text
+    (sources / file).write_text(text.replace(right, wrong))
+    monkeypatch.setattr(native, "_SOURCES", sources)
+    monkeypatch.setattr(dnnlib.util, "_cache_dir", str(tmp_path / "cache"))
+    with pytest.warns(UserWarning, match=f"{Path(file).stem} gives wrong results"):
+        assert native._library.__wrapped__("cpu") is None
+
+
 def test_they_can_be_turned_off(tmp_path):
     out, errors = start(tmp_path, SEGAN_NATIVE="0").communicate()
     assert out == "0.0 False\n" and not errors and not list(tmp_path.iterdir())
@@ -231,4 +258,4 @@ def test_they_can_be_turned_off(tmp_path):
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 def test_cuda_sources_compile(tmp_path, monkeypatch):
     monkeypatch.setattr(dnnlib.util, "_cache_dir", str(tmp_path))
-    assert native._library("cuda") is not None
+    assert custom_ops.get_library("cuda", sorted(native._SOURCES.glob("*.cu")), []).exists()

@@ -21,8 +21,11 @@ enabled = os.environ.get("SEGAN_NATIVE", "1") != "0"
 
 
 def kernels(device_type):
-    """The library with the kernels for 'cpu' or 'cuda' tensors, or None where there are none."""
-    return _library(device_type) if enabled and device_type in ("cpu", "cuda") else None
+    """The library with the kernels for 'cpu' or 'cuda' tensors, or None: there are none, or the program is traced."""
+    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    if not enabled or traced or device_type not in ("cpu", "cuda"):
+        return None
+    return _on_trial.get(device_type) or _library(device_type)
 
 
 # How the kernels of an op are called, after its name.
@@ -38,8 +41,6 @@ def kernel(op, *tensors):
     There is none if none was built, for other dtypes, in a traced program, and for tensors without memory to read.
     """
     first = tensors[0]
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return None
     if any(type(t) not in (torch.Tensor, torch.nn.Parameter) or not t.numel() for t in tensors):
         return None
     name, library = _TYPES.get(first.device.type, {}).get(first.dtype), kernels(first.device.type)
@@ -78,7 +79,36 @@ def pointer(tensor):
 def _library(device_type):
     sources = sorted(_SOURCES.glob("*.cpp" if device_type == "cpu" else "*.cu"))
     try:
-        return ctypes.CDLL(str(custom_ops.get_library(device_type, sources, sorted(_SOURCES.glob("*.h")))))
+        library = ctypes.CDLL(str(custom_ops.get_library(device_type, sources, sorted(_SOURCES.glob("*.h")))))
+        _try_out(library, device_type)
+        return library
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         warnings.warn(f"No native {device_type} kernels, plain PyTorch instead: {error}", stacklevel=4)
         return None
+
+
+_on_trial = {}  # device type → a library that is not trusted yet
+
+
+@torch.no_grad()
+def _try_out(library, device_type):
+    """RuntimeError unless the kernels give what the plain path gives: compilers and processors differ."""
+    from torch_utils.ops import bias_act, conv2d_gradfix, upfirdn2d
+
+    x = torch.sin(torch.arange(2 * 4 * 9 * 7.0)).reshape(2, 4, 9, 7).to(device_type)
+    b, w = x[0, :, 0, 0], x.flatten()[:144].view(4, 4, 3, 3)
+    f = upfirdn2d.setup_filter([1, 3, 3, 1], device=device_type)
+    trials = dict(
+        bias_act=lambda impl: bias_act.bias_act(x, b, act="lrelu", clamp=1, impl=impl),
+        upfirdn2d=lambda impl: upfirdn2d.upfirdn2d(x, f, up=2, padding=[2, 1, 2, 1], impl=impl),
+    )
+    if device_type == "cpu":
+        plain = torch.nn.functional.conv2d(x, w, padding=1)
+        trials["conv2d"] = lambda impl: plain if impl == "ref" else conv2d_gradfix.conv2d(x, w, padding=1)
+    _on_trial[device_type] = library
+    try:
+        for name, trial in trials.items():
+            if not torch.allclose(trial("cuda"), trial("ref"), rtol=1e-4, atol=1e-4):
+                raise RuntimeError(f"{name} gives wrong results on this machine")
+    finally:
+        del _on_trial[device_type]

@@ -109,7 +109,7 @@ def _check_sizes(**sizes):
 
 
 def _in_layout_of(x, weight):
-    """`weight` as x wants it: channels-last weights also serve blocks that run in float32, which take them contiguous."""
+    """`weight`, contiguous for float32: channels-last weights of half precision also serve blocks that run in that."""
     if x.dtype == torch.float32 and weight.stride(-1) != 1:
         return weight.clone(memory_format=torch.contiguous_format)
     return weight

@@ -57,7 +57,7 @@ def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, 
     clamp = -1.0 if clamp is None or clamp < 0 else float(clamp)
     kernel = native.kernel("bias_act", x) if impl == "cuda" and x.ndim else None
     if kernel is not None:
-        b = None if b is None else b.to(x.dtype)
+        b = None if b is None else b.to(x.dtype).contiguous()
         return _BiasAct.apply(x, b, _Job(kernel, spec, min(dim, x.ndim - 1), alpha, gain, clamp))
     return _plain(x, b, spec, dim, act, alpha, gain, clamp)
 
