@@ -66,8 +66,10 @@ class Peer:
         torch.nn.Module.cuda = lambda self, *_: self
         import tempfile
 
-        from stylegan2_pytorch.stylegan2_pytorch import Trainer
+        from stylegan2_pytorch.stylegan2_pytorch import StyleGAN2, Trainer
 
+        torch.cuda.is_available = lambda: False  # asked for on import only
+        StyleGAN2.reset_parameter_averaging = lambda self: None  # it fails for an fmap_max other than 512
         base = tempfile.mkdtemp()
         options = dict(image_size=resolution, network_capacity=128, fmap_max=128, latent_dim=64)
         self.trainer = Trainer("peer", base + "/results", base + "/models", base_dir=base, num_workers=0, **options)
