@@ -96,15 +96,16 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         y = spec.run(x, weight)
         ctx.spec = spec
-        ctx.adjoint = spec.adjoint(x.shape[2:], y.shape[2:], weight.shape[2:])
+        ctx.out_size = y.shape[2:]
         return y
 
     @staticmethod
     def backward(ctx, dy):
         x, weight = ctx.saved_tensors
-        dx = _Convolution.apply(dy, weight, ctx.adjoint) if ctx.needs_input_grad[0] else None
+        adjoint = ctx.spec.adjoint(x.shape[2:], ctx.out_size, weight.shape[2:])
+        dx = _Convolution.apply(dy, weight, adjoint) if ctx.needs_input_grad[0] else None
         wanted = ctx.needs_input_grad[1] and not weight_gradients_disabled
-        dw = _WeightGradient.apply(dy, x, weight.shape, ctx.spec, ctx.adjoint) if wanted else None
+        dw = _WeightGradient.apply(dy, x, weight.shape, ctx.spec, adjoint) if wanted else None
         return dx, dw, None
 
 
