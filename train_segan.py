@@ -35,6 +35,7 @@ def main(cfg, **options):
         check_options_for_foreign_host(options)
     else:
         import continuing
+        import segan_ext.metrics  # noqa: F401 (registers them)
 
         if continuing.continued(options, outdir, dry_run):
             return

@@ -9,6 +9,7 @@ from segan_ext import host
 # Each is imported only when it is asked for: drawing avatars needs no PyTorch.
 COMMANDS = {
     "avatars": "segan_ext.avatars",
+    "calc_metrics": "segan_ext.metrics",
     "explore": "segan_ext.explore",
     "export": "segan_ext.export",
     "run": "segan_ext.run",

@@ -20,9 +20,11 @@ def check_options_for_foreign_host(options):
         raise click.UsageError("--resume: only the bundled host continues runs; give one of their .pkl, or no --host")
     if resume is not None and not options["trust_pickle"]:
         raise click.UsageError("--resume: a checkout's own loader runs the code in pickles; add --trust-pickle")
-    for name in ("grid", "device"):
+    for name in ("grid", "device", "detector", "num_gen", "attributes"):
         if options[name] is not None:
-            raise click.UsageError(f"--{name}: is an option of the bundled host; leave it or --host out")
+            raise click.UsageError(
+                f"--{name.replace('_', '-')}: is an option of the bundled host; leave it or --host out"
+            )
 
 
 def add_subspaces(args, options, mode, source):

@@ -13,6 +13,7 @@ from training.state import read, saved_states
 # Options that may change when a run is continued. None has a part in the arithmetic, but for the device, which is for
 # the user to change knowingly.
 _FREE = {"outdir", "snap", "tick", "metrics", "dry_run", "kimg", "nobench", "resume", "workers", "grid", "device"}
+_FREE |= {"detector", "num_gen", "attributes"}
 
 
 def continued(options, outdir, dry_run):

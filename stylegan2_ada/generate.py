@@ -10,6 +10,7 @@ import torch
 
 import legacy
 from launch import choose_device
+from recipe import with_options
 
 
 class Numbers(click.ParamType):
@@ -68,25 +69,19 @@ def to_pictures(images):
 
 def generator_options(command):
     """Decorator: the options that choose a generator and the device it runs on."""
-    return _with_options(
-        command,
+    options = [
         click.option("--network", required=True, metavar="PKL", help="Network pickle (path or URL), or .safetensors"),
         click.option("--trust-pickle", is_flag=True, help="Run the code in the pickle; only for files you trust"),
         click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]"),
-    )
+    ]
+    return with_options(command, options)
 
 
 def network_options(command):
     """Decorator: the options that all of the host's scripts around a generator share."""
     noise = click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise")
     outdir = click.option("--outdir", required=True, metavar="DIR", help="Where to save the images")
-    return generator_options(_with_options(command, noise, outdir))
-
-
-def _with_options(command, *options):
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return generator_options(with_options(command, [noise, outdir]))
 
 
 @click.command()

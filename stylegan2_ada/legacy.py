@@ -52,20 +52,26 @@ def is_generator(net):
     return all(hasattr(net, name) for name in needed)
 
 
-def load_generator(network, trust=False):
-    """The averaged generator in a snapshot or in an export, on the CPU, in eval mode and without gradients.
+def load_snapshot(network, trust=False):
+    """What a snapshot or an export holds, as `load_network_pkl` gives it; G_ema is sure to be a generator.
 
-    network: path or URL of a pickle, or path of a `.safetensors` with its `.json` beside it. trust: as above.
-    OSError or ValueError with one sentence.
+    network: path or URL of a pickle, or path of a `.safetensors` with its `.json` beside it. G_ema is on the CPU, in
+    eval mode and without gradients. trust: as above. OSError or ValueError with one sentence.
     """
     if network.endswith(".safetensors"):
-        G = exported.load_generator(network)
+        data = dict(G_ema=exported.load_generator(network), training_set_kwargs=None)
     else:
         with dnnlib.util.open_url(network) as file:
-            G = load_network_pkl(file, trust=trust)["G_ema"]
-    if not is_generator(G):
-        raise ValueError(f"{network} holds a {type(G).__name__}, which is no generator")
-    return G.eval().requires_grad_(False)
+            data = load_network_pkl(file, trust=trust)
+    if not is_generator(data["G_ema"]):
+        raise ValueError(f"{network} holds a {type(data['G_ema']).__name__}, which is no generator")
+    data["G_ema"].eval().requires_grad_(False)
+    return data
+
+
+def load_generator(network, trust=False):
+    """The averaged generator of `load_snapshot`."""
+    return load_snapshot(network, trust)["G_ema"]
 
 
 def _rebuilt(data):

@@ -130,6 +130,21 @@ class OneOf(click.ParamType):
         raise click.UsageError(f"{param.opts[0]}: there is no {value!r}; {hint}")
 
 
+# How metrics are computed, for training and calc_metrics.
+METRIC_OPTIONS = [
+    click.option(
+        "--detector",
+        metavar="LIST",
+        help="Detectors instead of a metric's own: paths, URLs, efficientnet-lite0, vgg-hed, pixel-pyramid",
+    ),
+    click.option("--num-gen", type=click.IntRange(1), help="Images or pairs to generate instead of a metric's own"),
+    click.option(
+        "--attributes",
+        metavar="PATH",
+        help="Data with known attributes, or a classifier, for ls and purity  [default: the data set]",
+    ),
+]
+
 # In the order of --help; every one is None unless given, and then the configuration decides.
 OPTIONS = [
     click.option("--outdir", metavar="DIR", help="Where to save the results  [default: training-runs]"),
@@ -138,6 +153,7 @@ OPTIONS = [
     click.option("--snap", type=int, help="Snapshot interval in ticks"),
     click.option("--tick", type=float, help="kimg between status lines"),
     click.option("--metrics", metavar="LIST", help="Comma-separated metrics to compute at snapshots  [default: none]"),
+    *METRIC_OPTIONS,
     click.option("--seed", type=int, help="Random seed  [default: 0]"),
     click.option("-n", "--dry-run", is_flag=True, help="Print the training options and exit"),
     click.option("--data", metavar="PATH", help="Training images: a folder or a zip (dataset_tool.py makes one)"),
@@ -174,11 +190,21 @@ OPTIONS = [
 ]
 
 
-def train_options(command):
-    """Decorator: adds `OPTIONS` to a click command."""
-    for option in reversed(OPTIONS):
+def with_options(command, options):
+    """A click command with these options added; --help lists them in this order."""
+    for option in reversed(options):
         command = option(command)
     return command
+
+
+def train_options(command):
+    """Decorator: adds `OPTIONS` to a click command."""
+    return with_options(command, OPTIONS)
+
+
+def metric_options(command):
+    """Decorator: adds `METRIC_OPTIONS` to a click command."""
+    return with_options(command, METRIC_OPTIONS)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -324,7 +350,10 @@ def free_arguments(options):
     if options["snap"] is not None:
         args["image_snapshot_ticks"] = args["network_snapshot_ticks"] = _positive(options, "snap", None)
     if options["metrics"] is not None:
-        args["metrics"] = _metrics(options)
+        args["metrics"] = metric_names(options["metrics"])
+    chosen = {name: options[name] for name in ("detector", "num_gen", "attributes")}
+    if any(value is not None for value in chosen.values()):
+        args["metric_kwargs"] = metric_kwargs(**chosen)
     if options["nobench"] is not None:
         args["cudnn_benchmark"] = not options["nobench"]
     if options["grid"] is not None:
@@ -332,16 +361,37 @@ def free_arguments(options):
     return args
 
 
-def _metrics(options):
+def metric_names(text):
+    """The metrics in a comma-separated list; click.UsageError for one that does not exist."""
     from metrics import metric_main
 
-    names = [name.strip() for name in options["metrics"].split(",")]
+    names = [name.strip() for name in text.split(",")]
     names = [] if names in (["none"], [""]) else names
     for name in names:
         if not metric_main.is_valid_metric(name):
             known = ", ".join([*metric_main.list_valid_metrics(), "none"])
             raise click.UsageError(f"--metrics: there is no {name!r}; known: {known}")
     return names
+
+
+def metric_kwargs(detector, num_gen, attributes):
+    """Arguments of `MetricOptions` for the options of `METRIC_OPTIONS`.
+
+    click.UsageError for a detector that does not open (one behind a URL is not tried), or missing attributes.
+    """
+    import dnnlib
+    from metrics import metric_utils
+
+    names = [name.strip() for name in (detector or "").split(",") if name.strip()]
+    for name in names:
+        try:
+            if not dnnlib.util.is_url(name):
+                metric_utils.get_feature_detector(name)
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"--detector: {error}") from error
+    if attributes is not None and not os.path.exists(attributes):
+        raise click.UsageError(f"--attributes: {attributes} does not exist; give a data set or a classifier file")
+    return dict(detectors=names, num_gen=num_gen, attributes=attributes)
 
 
 def parse_grid(text):

@@ -1,5 +1,6 @@
 """Feature statistics and FID against golden data; the cache; a metric computed end to end."""
 
+import functools
 import hashlib
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 import dnnlib
 from golden_data import FOLDER, GoldenFile, case_ids
 from helpers import make_dataset
-from metrics import metric_main, metric_utils
+from metrics import inception_score, metric_main, metric_utils, precision_recall
 from metrics.frechet_inception_distance import INCEPTION, frechet_distance
+from metrics.kernel_inception_distance import kernel_distance
+from metrics.perceptual_path_length import PPLSampler
 from training import networks
 
 GOLDEN = GoldenFile("metrics.npz")
@@ -28,9 +31,16 @@ class Detector(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.from_numpy(GOLDEN.arrays["detector/weight"]), requires_grad=False)
 
-    def forward(self, img, return_features: bool = False, no_output_bias: bool = False):
+    def forward(
+        self,
+        img,
+        return_features: bool = False,
+        no_output_bias: bool = False,
+        resize_images: bool = True,
+        return_lpips: bool = False,
+    ):
         x = torch.nn.functional.adaptive_avg_pool2d(img.to(torch.float32) / 255, 4).flatten(1) @ self.weight
-        return x if return_features else torch.softmax(x, dim=1)
+        return x if return_features or return_lpips else torch.softmax(x, dim=1)
 
 
 @pytest.fixture
@@ -42,28 +52,136 @@ def detector(tmp_path, monkeypatch):
     return str(path)
 
 
+@pytest.fixture
+def stored_features(monkeypatch):
+    """A function that makes metrics see a case's stored features, and returns the statistics as they are filled"""
+
+    def store(case):
+        inputs = {name: value.numpy() for name, value in case.inputs().items()}
+        kwargs, filled = case.info["kwargs"], {}
+
+        def fill(name):
+            def compute(opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, max_items=None, **stats_kwargs):
+                items = min(len(inputs[name]), max_items or len(inputs[name])) if name == "real" else max_items
+                stats = filled[name] = metric_utils.FeatureStats(max_items=items, **stats_kwargs)
+                for start in range(0, len(inputs[name]), 48):
+                    stats.append(inputs[name][start : start + 48])
+                return stats
+
+            return compute
+
+        monkeypatch.setattr(metric_utils, "compute_feature_stats_for_dataset", fill("real"))
+        monkeypatch.setattr(
+            metric_utils, "compute_feature_stats_for_generator", fill("gen" if "gen" in inputs else "probs")
+        )
+        return case.function()(metric_utils.MetricOptions(), **kwargs), filled
+
+    return store
+
+
 @cases("fid-")
-def test_fid(case, monkeypatch):
-    inputs = {name: value.numpy() for name, value in case.inputs().items()}
-    kwargs, filled = case.info["kwargs"], {}
-
-    def fill(name, items):
-        def compute(opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, max_items=None, **stats_kwargs):
-            stats = filled[name] = metric_utils.FeatureStats(max_items=items, **stats_kwargs)
-            for start in range(0, len(inputs[name]), 48):
-                stats.append(inputs[name][start : start + 48])
-            return stats
-
-        return compute
-
-    real = min(len(inputs["real"]), kwargs["max_real"] or len(inputs["real"]))
-    monkeypatch.setattr(metric_utils, "compute_feature_stats_for_dataset", fill("real", real))
-    monkeypatch.setattr(metric_utils, "compute_feature_stats_for_generator", fill("gen", kwargs["num_gen"]))
-    case.check("fid", case.function()(metric_utils.MetricOptions(), **kwargs))
+def test_fid(case, stored_features):
+    fid, filled = stored_features(case)
+    case.check("fid", fid)
     for name, stats in filled.items():
         mean, cov = stats.get_mean_cov()
         case.check(f"mu_{name}", mean)
         case.check(f"sigma_{name}", cov)
+
+
+@cases("kid-")
+def test_kid(case, stored_features):
+    np.random.seed(case.info["numpy_seed"])
+    case.check("kid", stored_features(case)[0])
+
+
+@cases("is-")
+def test_inception_score(case, stored_features):
+    mean, std = stored_features(case)[0]
+    case.check("mean", mean)
+    case.check("std", std)
+
+
+def test_inception_score_of_known_probabilities():
+    assert inception_score.score(np.eye(5)) == pytest.approx(5)  # certain of each image, all classes alike
+    assert inception_score.score(np.full([5, 4], 0.25)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in GOLDEN.cases if c.info["target"].endswith("compute_pr")], ids=lambda c: c.name
+)
+def test_precision_and_recall(case, stored_features):
+    precision, recall = stored_features(case)[0]
+    case.check("precision", precision)
+    case.check("recall", recall)
+
+
+@cases("pr-distances")
+def test_distances(case):
+    case.check("dist", case.function()(**case.inputs(), **case.info["kwargs"]))
+
+
+@cases("slerp")
+def test_slerp(case):
+    case.check("y", case.function()(**case.inputs()))
+
+
+def golden_generator(case):
+    name = case.info["generator"]
+    G = networks.Generator(**GOLDEN.meta["generators"][name]).eval()
+    G.load_state_dict(GOLDEN.tensors(GOLDEN.meta["state_prefix"][name]))
+    return G
+
+
+@cases("ppl-")
+def test_perceptual_path_length(case, monkeypatch):
+    inputs, kwargs, G = case.inputs(), case.info["kwargs"], golden_generator(case)
+    monkeypatch.setattr(metric_utils, "get_feature_detector", lambda url, *_args, **_kwargs: Detector())
+
+    def draw_stored():
+        t, z = iter(inputs["t"]), iter(inputs["z"])
+        monkeypatch.setattr(torch, "rand", lambda *shape, **kwargs: next(t))
+        monkeypatch.setattr(torch, "randn", lambda *shape, **kwargs: next(z))
+
+    draw_stored()
+    data = dict(class_name="training.dataset.ImageFolderDataset", path=str(FOLDER / "dataset_rgb.zip"))
+    case.check("ppl", case.function()(metric_utils.MetricOptions(G=G, dataset_kwargs=data), **kwargs))
+    draw_stored()
+    names = ("epsilon", "space", "sampling", "crop")
+    sampler = PPLSampler(G=G, G_kwargs={}, vgg16=Detector(), **{name: kwargs[name] for name in names})
+    labels = torch.zeros([kwargs["batch_size"], 0])
+    with torch.no_grad():
+        case.check("dist", torch.cat([sampler(labels) for _ in inputs["t"]]))
+
+
+def features(count, mean=0.0, scale=1.0, seed=0, width=24):
+    return np.random.RandomState(seed).randn(count, width).astype(np.float32) * scale + mean
+
+
+def test_agreement_with_independent_implementations():
+    from prdc import compute_prdc
+    from torchmetrics.image.fid import _compute_fid
+    from torchmetrics.image.kid import poly_mmd
+
+    real, generated = features(900, seed=1), features(700, mean=0.3, scale=1.2, seed=2)
+    moments = []
+    for x in (generated, real):
+        stats = metric_utils.FeatureStats(capture_mean_cov=True)
+        stats.append(x)
+        moments += stats.get_mean_cov()
+    theirs = _compute_fid(*map(torch.from_numpy, moments)).item()
+    assert frechet_distance(*moments) == pytest.approx(theirs, rel=1e-3)
+
+    same = generated[:700], real[:700]  # the only subset there is
+    theirs = poly_mmd(*map(torch.from_numpy, same)).item()
+    assert kernel_distance(*same, num_subsets=1, max_subset_size=700) == pytest.approx(theirs, rel=1e-3)
+
+    theirs = compute_prdc(real_features=real, fake_features=generated, nearest_k=3)
+    opts = metric_utils.MetricOptions()
+    distances = functools.partial(precision_recall._blocks, opts, 200, 300)
+    real, generated = torch.from_numpy(real), torch.from_numpy(generated)
+    assert precision_recall._share_within(real, generated, 3, distances) == pytest.approx(theirs["precision"], rel=1e-3)
+    assert precision_recall._share_within(generated, real, 3, distances) == pytest.approx(theirs["recall"], rel=1e-3)
 
 
 def test_fid_of_known_gaussians():
@@ -101,9 +219,7 @@ def test_feature_stats_refuse_what_does_not_fit():
 
 @cases("generator-features")
 def test_features_of_a_generator(case, detector, monkeypatch):
-    name = case.info["generator"]
-    G = networks.Generator(**GOLDEN.meta["generators"][name]).eval()
-    G.load_state_dict(GOLDEN.tensors(GOLDEN.meta["state_prefix"][name]))
+    G = golden_generator(case)
     z = iter(case.inputs()["z"])
     monkeypatch.setattr(torch, "randn", lambda *shape, **kwargs: next(z))
     opts = metric_utils.MetricOptions(G=G, G_kwargs=dict(noise_mode="const"))

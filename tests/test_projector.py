@@ -12,7 +12,7 @@ import torch
 import exported
 from generate import to_pictures
 from helpers import png, run
-from metrics.perceptual import PyramidFeatures
+from metrics.detectors import PixelPyramid
 from projector import project
 from training import networks
 
@@ -47,7 +47,7 @@ def test_project_returns_a_path_that_comes_near(network):
     w = ws[:1].lerp(ws.mean(dim=0), 0.5)
     target = (G.synthesis(w, noise_mode="none")[0] + 1) * 127.5
     before = {name: buffer.clone() for name, buffer in G.named_buffers()}
-    features = PyramidFeatures()
+    features = PixelPyramid()
     path = project(G, target, features=features, label=label, num_steps=300, w_avg_samples=500)
     assert path.shape == (300, G.num_ws, 8) and torch.equal(path[:, 0], path[:, -1])
     distance = lambda ws: (
@@ -58,7 +58,7 @@ def test_project_returns_a_path_that_comes_near(network):
 
 
 def test_pyramid_orders_changes():
-    features, image = PyramidFeatures(), torch.rand(1, 3, 32, 32) * 255
+    features, image = PixelPyramid(), torch.rand(1, 3, 32, 32) * 255
     distance = lambda other: (features(image) - features(other)).square().sum().item()
     noise = torch.randn_like(image)
     assert distance(image) == 0

@@ -2,14 +2,15 @@
 
 import numpy as np
 
-from metrics import metric_utils
+from metrics import detectors, metric_utils
 
 INCEPTION = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 
 
 def compute_fid(opts, max_real, num_gen):
     """FID between all images of the data set (max_real at most, None: all) and num_gen generated ones."""
-    features = dict(detector_url=INCEPTION, detector_kwargs=dict(return_features=True), capture_mean_cov=True)
+    detector = opts.detector(detectors.FEATURES, INCEPTION)
+    features = dict(detector_url=detector, detector_kwargs=dict(return_features=True), capture_mean_cov=True)
     real = metric_utils.compute_feature_stats_for_dataset(
         opts=opts, rel_lo=0, rel_hi=0, max_items=max_real, **features
     ).get_mean_cov()

@@ -4,9 +4,17 @@ import json
 import os
 import time
 
+import numpy as np
+import torch
+
 import dnnlib
+from atomic import write_atomically
 from metrics import metric_utils
 from metrics.frechet_inception_distance import compute_fid
+from metrics.inception_score import compute_is
+from metrics.kernel_inception_distance import compute_kid
+from metrics.perceptual_path_length import compute_ppl
+from metrics.precision_recall import compute_pr
 
 _metrics = {}  # name → function(opts) returning {result: number}
 
@@ -27,51 +35,170 @@ def list_valid_metrics():
     return list(_metrics)
 
 
+def module_of(metric):
+    """Name of the module that registers a metric when it is imported"""
+    return _metrics[metric].__module__
+
+
 def calc_metric(metric, **kwargs):
     """Runs one metric; `kwargs` are those of `metric_utils.MetricOptions`, which it is called with.
 
-    Returns results, metric, total_time, total_time_str and num_gpus.
+    Returns results, metric, total_time, total_time_str, num_gpus, protocol (what the numbers depend on) and details
+    (what they are made of, where a metric says). Where a detector other than the reference's or another number of
+    images was used, metric and results are named after it.
     """
     if not is_valid_metric(metric):
         raise ValueError(f"no metric is called {metric!r}; known: {', '.join(list_valid_metrics()) or 'none'}")
     opts = metric_utils.MetricOptions(**kwargs)
+    if opts.seed is not None:
+        torch.manual_seed(opts.seed * opts.num_gpus + opts.rank)
+        np.random.seed((opts.seed * opts.num_gpus + opts.rank) % 2**32)
     start = time.time()
     results = _metrics[metric](opts)
     seconds = time.time() - start
+    special = _departure(opts)
     return dnnlib.EasyDict(
-        results=dnnlib.EasyDict(results),
-        metric=metric,
+        results=dnnlib.EasyDict({name + special: value for name, value in results.items()}),
+        metric=metric + special,
         total_time=seconds,
         total_time_str=dnnlib.util.format_time(seconds),
         num_gpus=opts.num_gpus,
+        protocol=opts.protocol,
+        details=opts.details,
     )
 
 
+def _departure(opts):
+    """What a metric's name is followed by if it was not computed as it is defined, such as _vgg-hed_n1000."""
+    usual = opts.protocol.pop("usual_detector", True)
+    parts = [] if usual else [opts.protocol["detector"]]
+    parts += [f"n{opts.num_gen}"] if opts.num_gen else []
+    return "".join(f"_{part}" for part in parts)
+
+
 def report_metric(result_dict, run_dir=None, snapshot_pkl=None):
-    """Prints one line of JSON, and appends it to `metric-<name>.jsonl` in the run directory."""
+    """Prints one line of JSON, and appends it to `metric-<name>.jsonl` in the run directory.
+
+    Details, where there are some, go to `metric-<name>-details.json` there, which holds those of the newest result.
+    """
     line = dict(result_dict)
+    details = line.pop("details", None)
+    in_run = run_dir is not None and os.path.isdir(run_dir)
     if run_dir is not None and snapshot_pkl is not None:
         snapshot_pkl = os.path.relpath(snapshot_pkl, run_dir)
     line = json.dumps(dict(line, snapshot_pkl=snapshot_pkl, timestamp=time.time()))
     print(line)
-    if run_dir is not None and os.path.isdir(run_dir):
-        with open(os.path.join(run_dir, f"metric-{result_dict['metric']}.jsonl"), "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    if not in_run:
+        return
+    start = os.path.join(run_dir, f"metric-{result_dict['metric']}")
+    with open(f"{start}.jsonl", "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    if details:
+        content = json.dumps(dict(details=details, snapshot_pkl=snapshot_pkl), indent=1)
+        write_atomically(f"{start}-details.json", lambda file: file.write(content.encode()))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Of StyleGAN2-ADA: all real images, without mirrored copies
 
 
 @register_metric
 def fid50k_full(opts):
-    """FID between 50 000 generated images and all of the data set, without mirrored copies"""
-    return dict(fid50k_full=compute_fid(_of_all_images(opts, xflip=False), max_real=None, num_gen=50000))
+    """FID between 50 000 generated images and all of the data set"""
+    return dict(fid50k_full=compute_fid(_plain(opts), max_real=None, num_gen=opts.count(50000)))
+
+
+@register_metric
+def kid50k_full(opts):
+    """KID between 50 000 generated images and all of the data set"""
+    kid = compute_kid(_plain(opts), max_real=1000000, num_gen=opts.count(50000), num_subsets=100, max_subset_size=1000)
+    return dict(kid50k_full=kid)
+
+
+@register_metric
+def pr50k3_full(opts):
+    """Precision and recall, k = 3, of 50 000 generated images against all of the data set (200 000 at most)"""
+    precision, recall = compute_pr(_plain(opts), 200000, opts.count(50000), nhood_size=3, **_BLOCKS)
+    return dict(pr50k3_full_precision=precision, pr50k3_full_recall=recall)
+
+
+@register_metric
+def ppl2_wend(opts):
+    """Path length in w at the ends of 50 000 paths, whole picture"""
+    return dict(ppl2_wend=_ppl(opts, space="w", sampling="end", crop=False))
+
+
+@register_metric
+def is50k(opts):
+    """Inception score of 50 000 generated images in ten parts"""
+    mean, std = compute_is(_plain(opts), num_gen=opts.count(50000), num_splits=10)
+    return dict(is50k_mean=mean, is50k_std=std)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Of StyleGAN and StyleGAN2: at most 50 000 real images, path lengths of the middle of the picture
 
 
 @register_metric
 def fid50k(opts):
     """FID between 50 000 generated images and at most 50 000 of the data set"""
-    return dict(fid50k=compute_fid(_of_all_images(opts), max_real=50000, num_gen=50000))
+    return dict(fid50k=compute_fid(_all_images(opts), max_real=50000, num_gen=opts.count(50000)))
 
 
-def _of_all_images(opts, **changes):
+@register_metric
+def kid50k(opts):
+    """KID between 50 000 generated images and at most 50 000 of the data set"""
+    kid = compute_kid(
+        _all_images(opts), max_real=50000, num_gen=opts.count(50000), num_subsets=100, max_subset_size=1000
+    )
+    return dict(kid50k=kid)
+
+
+@register_metric
+def pr50k3(opts):
+    """Precision and recall, k = 3, of 50 000 generated images against at most 50 000 of the data set"""
+    precision, recall = compute_pr(_all_images(opts), 50000, opts.count(50000), nhood_size=3, **_BLOCKS)
+    return dict(pr50k3_precision=precision, pr50k3_recall=recall)
+
+
+@register_metric
+def ppl_zfull(opts):
+    """Path length in z along 50 000 paths, middle of the picture"""
+    return dict(ppl_zfull=_ppl(opts, space="z", sampling="full", crop=True))
+
+
+@register_metric
+def ppl_wfull(opts):
+    """Path length in w along 50 000 paths, middle of the picture"""
+    return dict(ppl_wfull=_ppl(opts, space="w", sampling="full", crop=True))
+
+
+@register_metric
+def ppl_zend(opts):
+    """Path length in z at the ends of 50 000 paths, middle of the picture"""
+    return dict(ppl_zend=_ppl(opts, space="z", sampling="end", crop=True))
+
+
+@register_metric
+def ppl_wend(opts):
+    """Path length in w at the ends of 50 000 paths, middle of the picture"""
+    return dict(ppl_wend=_ppl(opts, space="w", sampling="end", crop=True))
+
+
+_BLOCKS = dict(row_batch_size=500, col_batch_size=10000)  # 100 MB of distances between 50 000 images at a time
+
+
+def _ppl(opts, **kwargs):
+    return compute_ppl(_all_images(opts), num_samples=opts.count(50000), epsilon=1e-4, batch_size=2, **kwargs)
+
+
+def _all_images(opts):
     """Options for the whole data set, whatever part of it was trained on"""
-    opts.dataset_kwargs.update(max_size=None, **changes)
+    opts.dataset_kwargs.update(max_size=None)
+    return opts
+
+
+def _plain(opts):
+    """… and without mirrored copies"""
+    opts.dataset_kwargs.update(max_size=None, xflip=False)
     return opts

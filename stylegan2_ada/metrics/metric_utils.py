@@ -5,15 +5,16 @@ import hashlib
 import json
 import os
 import time
-import warnings
 
 import numpy as np
 import torch
 
 import dnnlib
 from atomic import write_atomically
+from metrics import detectors
 
-_detectors = {}  # (url, device) → module
+_detectors = {}  # (name, path or URL, device) → module
+_digests = {}  # (path, its time) → digest of a data set
 
 
 class MetricOptions:
@@ -21,11 +22,29 @@ class MetricOptions:
 
     G: generator, or None. G_kwargs: arguments of its calls. dataset_kwargs: of the data set, with class_name.
     device: None means cuda (of this rank) where there is one. progress: a `ProgressMonitor`, or None for silence.
-    cache: keep statistics of the data set in the cache.
+    cache: keep statistics of the data set in the cache. detectors: names, paths or URLs of detectors to use instead of
+    the reference's. num_gen: images or pairs to generate instead of the metric's own number. seed: of all random
+    numbers; None goes on with PyTorch's and NumPy's. attributes: data set with known attributes, or classifier file,
+    for the metrics that need them.
+
+    A metric notes in `protocol` what its result depends on (detector, num_real, num_gen, data, …), and in `details`
+    what is too much for a line.
     """
 
     def __init__(
-        self, G=None, G_kwargs={}, dataset_kwargs={}, num_gpus=1, rank=0, device=None, progress=None, cache=True
+        self,
+        G=None,
+        G_kwargs={},
+        dataset_kwargs={},
+        num_gpus=1,
+        rank=0,
+        device=None,
+        progress=None,
+        cache=True,
+        detectors=(),
+        num_gen=None,
+        seed=None,
+        attributes=None,
     ):
         if not 0 <= rank < num_gpus:
             raise ValueError(f"rank must lie between 0 and num_gpus − 1 = {num_gpus - 1}, not {rank}")
@@ -35,6 +54,30 @@ class MetricOptions:
         default = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
         self.device = torch.device(device) if device is not None else default
         self.progress = progress.sub() if progress is not None and rank == 0 else ProgressMonitor()
+        self.detectors, self.num_gen, self.seed = list(detectors), num_gen, seed
+        self.attributes = attributes
+        self.protocol, self.details = dict(seed=seed), {}
+
+    def count(self, default):
+        """How many images or pairs to generate, for a metric that is defined with `default` of them"""
+        return self.num_gen or default
+
+    def detector(self, kind, default):
+        """Name, path or URL of the detector for a `kind` of `metrics.detectors`: `default` unless others were given.
+
+        ValueError if none of those can do it.
+        """
+        chosen = default if not self.detectors else None
+        for detector in self.detectors:
+            if chosen is None and kind in get_feature_detector(detector, self.device, self.num_gpus, self.rank).kinds:
+                chosen = detector
+        if chosen is None:
+            able = [name for name, each in detectors.OFFLINE.items() if kind in each.kinds]
+            names = ", ".join(map(get_feature_detector_name, self.detectors))
+            raise ValueError(f"this metric needs a detector for {kind}, which {names} is not; add {' or '.join(able)}")
+        self.protocol["detector"] = get_feature_detector_name(chosen)
+        self.protocol["usual_detector"] = chosen == default
+        return chosen
 
 
 def get_feature_detector_name(url):
@@ -43,7 +86,7 @@ def get_feature_detector_name(url):
 
 
 def get_feature_detector(url, device=torch.device("cpu"), num_gpus=1, rank=0, verbose=False, num_attempts=10):
-    """The TorchScript module behind a URL or a path, in eval mode on `device`; opened once in a process.
+    """The detector behind a name, a URL or a path (`metrics.detectors`), on `device`; opened once in a process.
 
     With several processes the first one downloads and the others wait. OSError or ValueError with one sentence.
     """
@@ -52,14 +95,12 @@ def get_feature_detector(url, device=torch.device("cpu"), num_gpus=1, rank=0, ve
         if num_gpus > 1 and rank > 0:
             torch.distributed.barrier()
         try:
-            path = dnnlib.util.open_url(
-                url, verbose=verbose and rank == 0, num_attempts=num_attempts, return_filename=True
-            )
-            with open(path, "rb") as file, warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
-                _detectors[key] = torch.jit.load(file, map_location="cpu").eval().to(device)
-        except RuntimeError as error:
-            raise ValueError(f"{url} is no TorchScript file ({str(error).splitlines()[0]})") from error
+            path = None
+            if url not in detectors.OFFLINE:
+                path = dnnlib.util.open_url(
+                    url, verbose=verbose and rank == 0, num_attempts=num_attempts, return_filename=True
+                )
+            _detectors[key] = detectors.open_detector(url, path).to(device)
         finally:
             if num_gpus > 1 and rank == 0:
                 torch.distributed.barrier()
@@ -131,7 +172,7 @@ class FeatureStats:
     def __init__(self, capture_all=False, capture_mean_cov=False, max_items=None):
         self.capture_all, self.capture_mean_cov, self.max_items = capture_all, capture_mean_cov, max_items
         self.num_items, self.num_features = 0, None
-        self.all_features = []  # chunks [n, num_features], float32
+        self.all_features = None  # [at least num_items, num_features], float32
         self.raw_mean = self.raw_cov = None  # sums of x and of x xᵀ, float64
 
     def set_num_features(self, num_features):
@@ -156,13 +197,24 @@ class FeatureStats:
         if not len(x):
             return
         self.set_num_features(x.shape[1])
-        self.num_items += len(x)
         if self.capture_all:
-            self.all_features.append(x)
+            self._keep(x)
+        self.num_items += len(x)
         if self.capture_mean_cov:
             x = x.astype(np.float64)
             self.raw_mean += x.sum(axis=0)
             self.raw_cov += x.T @ x
+
+    def _keep(self, x):
+        """Adds rows to one array that grows, so that all features never lie in memory twice."""
+        needed = self.num_items + len(x)
+        if self.all_features is None or needed > len(self.all_features):
+            rows = needed + needed // 2 if self.max_items is None else self.max_items
+            grown = np.empty([rows, self.num_features], dtype=np.float32)
+            if self.num_items:
+                grown[: self.num_items] = self.all_features[: self.num_items]
+            self.all_features = grown
+        self.all_features[self.num_items : needed] = x
 
     def append_torch(self, x, num_gpus=1, rank=0):
         """x: tensor [n, num_features] of this process; those of all processes are appended, row by row in turn."""
@@ -176,7 +228,7 @@ class FeatureStats:
         """[num_items, num_features], float32"""
         if not self.capture_all:
             raise ValueError("these statistics were made without capture_all")
-        return np.concatenate(self.all_features, axis=0)
+        return self.all_features[: self.num_items]
 
     def get_all_torch(self):
         return torch.from_numpy(self.get_all())
@@ -191,10 +243,8 @@ class FeatureStats:
     def save(self, pkl_file):
         """Writes the statistics; NumPy arrays and JSON, no pickled objects."""
         state = {name: value for name, value in vars(self).items() if value is not None}
-        if self.all_features:
+        if self.capture_all:
             state["all_features"] = self.get_all()
-        else:
-            del state["all_features"]
         write_atomically(pkl_file, lambda file: np.savez(file, **state))
 
     @staticmethod
@@ -205,8 +255,6 @@ class FeatureStats:
             for name in state.files:
                 value = state[name]
                 vars(stats)[name] = value.item() if value.ndim == 0 else value
-        if not isinstance(stats.all_features, list):
-            stats.all_features = [stats.all_features]
         return stats
 
 
@@ -226,8 +274,9 @@ def compute_feature_stats_for_dataset(
     detector_kwargs: arguments of the detector's calls. max_items: only that many images, in order. stats_kwargs: of
     `FeatureStats`. rel_lo, rel_hi: part of opts.progress.
     """
-    dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
+    dataset = open_dataset(opts)
     num_items = min(len(dataset), max_items or len(dataset))
+    opts.protocol |= dict(num_real=num_items, **data_protocol(opts, dataset))
     cached = _cache_path(opts, dataset, detector_url, detector_kwargs, num_items, stats_kwargs) if opts.cache else None
     if cached is not None and _on_all_ranks(os.path.isfile(cached), opts):
         return FeatureStats.load(cached)
@@ -235,7 +284,10 @@ def compute_feature_stats_for_dataset(
     stats = FeatureStats(max_items=num_items, **stats_kwargs)
     add_features = _feature_adder("dataset features", stats, opts, detector_url, detector_kwargs, rel_lo, rel_hi)
     mine = [(i * opts.num_gpus + opts.rank) % num_items for i in range(-(-num_items // opts.num_gpus))]
-    loader = torch.utils.data.DataLoader(dataset, sampler=mine, batch_size=batch_size, **(data_loader_kwargs or {}))
+    own = dict(generator=torch.Generator())  # the generator's latents must not depend on whether there is a cache
+    loader = torch.utils.data.DataLoader(
+        dataset, sampler=mine, batch_size=batch_size, **(own | (data_loader_kwargs or {}))
+    )
     for images, _labels in loader:
         add_features(images)
     if cached is not None and opts.rank == 0:
@@ -254,9 +306,10 @@ def compute_feature_stats_for_generator(
     """
     if stats_kwargs.get("max_items") is None:
         raise ValueError("compute_feature_stats_for_generator needs max_items: a generator has no end")
-    batch_gen = batch_gen or min(batch_size, 4)
+    batch_gen = batch_gen or min(batch_size, 8)
     if batch_size % batch_gen:
         raise ValueError(f"batch_size {batch_size} must be a multiple of batch_gen {batch_gen}")
+    opts.protocol |= dict(num_gen=stats_kwargs["max_items"], resolution=opts.G.img_resolution)
     G = copy.deepcopy(opts.G).eval().requires_grad_(False).to(opts.device)
     draw_labels = label_sampler(opts, G)
 
@@ -274,11 +327,18 @@ def compute_feature_stats_for_generator(
     return stats
 
 
+def open_dataset(opts):
+    """The data set that opts.dataset_kwargs describes. ValueError if they are empty."""
+    if not opts.dataset_kwargs.get("class_name"):
+        raise ValueError("real images are needed, and the network does not say which; give --data=PATH")
+    return dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
+
+
 def label_sampler(opts, G):
     """A function count → labels [count, c_dim] as often as the data set has them; no data set for unconditional G."""
     if G.c_dim == 0:
         return lambda count: torch.zeros([count, 0], device=opts.device)
-    dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
+    dataset = open_dataset(opts)
 
     def draw(count):
         labels = [dataset.get_label(np.random.randint(len(dataset))) for _ in range(count)]
@@ -301,11 +361,24 @@ def _feature_adder(tag, stats, opts, detector_url, detector_kwargs, rel_lo, rel_
     return add
 
 
+def data_protocol(opts, dataset):
+    """What a result's protocol says of the data set: name, digest of its files, resolution, mirrored copies."""
+    path = getattr(dataset, "path", None)
+    key = path and (path, os.stat(path).st_mtime_ns)
+    if key is not None and key not in _digests:
+        _digests[key] = dataset.digest()
+    return dict(
+        data=dataset.name,
+        data_digest=_digests.get(key),
+        resolution=dataset.resolution,
+        xflip=bool(opts.dataset_kwargs.get("xflip", False)),
+    )
+
+
 def _cache_path(opts, dataset, detector_url, detector_kwargs, num_items, stats_kwargs):
-    path = opts.dataset_kwargs.get("path")
-    version = [os.stat(path).st_size, os.stat(path).st_mtime_ns] if path and os.path.exists(path) else None
-    what = dict(dataset=opts.dataset_kwargs, version=version, num_items=num_items, stats=stats_kwargs)
-    what |= dict(detector=detector_url, detector_kwargs=detector_kwargs)
+    version = detectors.file_version(detector_url)
+    what = dict(dataset=opts.dataset_kwargs, data=opts.protocol["data_digest"], num_items=num_items, stats=stats_kwargs)
+    what |= dict(detector=detector_url, version=version, detector_kwargs=detector_kwargs)
     digest = hashlib.md5(json.dumps(what, sort_keys=True).encode()).hexdigest()
     name = f"{dataset.name}-{get_feature_detector_name(detector_url)}-{digest}.npz"
     return dnnlib.util.make_cache_dir_path("gan-metrics", name)

@@ -1,10 +1,12 @@
 """Image data sets: a folder or an uncompressed zip of pictures, with labels in `dataset.json`."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import zipfile
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -187,12 +189,18 @@ class ImageFolderDataset(Dataset):
             raise OSError(f"{self._path}: {fname} cannot be read ({error})") from error
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
 
+    def json(self):
+        """What `dataset.json` holds; an empty dict where there is none."""
+        if "dataset.json" not in self._all_fnames:
+            return {}
+        with self._open("dataset.json") as file:
+            return json.load(file)
+
     def _stored_labels(self):
         """{picture: label} as `dataset.json` has it, or None where there is no label at all."""
-        if "dataset.json" not in self._all_fnames:
+        content = self.json()
+        if not content:
             return None
-        with self._open("dataset.json") as file:
-            content = json.load(file)
         try:
             labels = {name.replace("\\", "/"): label for name, label in content["labels"] or []}
         except (TypeError, KeyError, ValueError, AttributeError) as error:
@@ -218,6 +226,22 @@ class ImageFolderDataset(Dataset):
         if vectors.ndim != 2:
             raise ValueError(f"{self._path}: labels must be classes from 0 on, or lists of equally many numbers")
         return vectors
+
+    @property
+    def path(self):
+        return self._path
+
+    def digest(self):
+        """16 hex digits that stand for names and contents of all files; the same for a folder and a zip of them."""
+        known = hashlib.sha256()
+        for name in sorted(name for name in self._all_fnames if not name.endswith("/")):
+            if self._is_zip:
+                checksum = self._zip_file().getinfo(name).CRC
+            else:
+                with self._open(name) as file:
+                    checksum = zlib.crc32(file.read())
+            known.update(f"{name} {checksum}\n".encode())
+        return known.hexdigest()[:16]
 
     def has_stored_labels(self):
         """True if `dataset.json` holds labels, whether they are used or not."""

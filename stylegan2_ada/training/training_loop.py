@@ -105,6 +105,7 @@ def training_loop(
     device=None,
     resume_state=None,
     grid_size=None,
+    metric_kwargs={},
     trust_pickle=False,
 ):
     """Trains G and D; everything that comes out lies in `run_dir` (host_api: run directory).
@@ -116,7 +117,8 @@ def training_loop(
     *_snapshot_ticks: None saves at the end only. resume_pkl: networks to start from. abort_fn(): True stops the run
     after the current step and saves it. progress_fn(kimg, total_kimg) is called after every step.
     Ours: device (None: cuda where there is one), resume_state: path of a state to continue from exactly, grid_size,
-    trust_pickle: run the code in resume_pkl.
+    metric_kwargs: how metrics are computed (`metrics.metric_utils.MetricOptions`), trust_pickle: run the code in
+    resume_pkl.
     """
     options = dnnlib.EasyDict(locals())
     torch.backends.cudnn.benchmark = cudnn_benchmark
@@ -566,15 +568,21 @@ class Trainer:
 
     def _evaluate_metrics(self, snapshot_pkl):
         for metric in self.o.metrics:
-            with _preserved_randomness():  # otherwise a run would depend on what was measured
-                result = metric_main.calc_metric(
-                    metric=metric,
-                    G=self.G_ema,
-                    dataset_kwargs=self.o.training_set_kwargs,
-                    num_gpus=self.o.num_gpus,
-                    rank=self.o.rank,
-                    device=self.device,
-                )
+            try:
+                with _preserved_randomness():  # otherwise a run would depend on what was measured
+                    result = metric_main.calc_metric(
+                        metric=metric,
+                        G=self.G_ema,
+                        dataset_kwargs=self.o.training_set_kwargs,
+                        num_gpus=self.o.num_gpus,
+                        rank=self.o.rank,
+                        device=self.device,
+                        seed=0,  # the same latents for every snapshot
+                        **self.o.metric_kwargs,
+                    )
+            except (OSError, ValueError) as error:  # a detector that cannot be had should not end a run
+                print(f"{metric} could not be computed: {error}")
+                continue
             if self.o.rank == 0:
                 metric_main.report_metric(result, run_dir=self.o.run_dir, snapshot_pkl=snapshot_pkl)
             for name, value in result.results.items():

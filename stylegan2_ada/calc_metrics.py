@@ -1,0 +1,127 @@
+"""Measures a trained generator: `python calc_metrics.py --network=PKL --metrics=fid50k_full`."""
+
+import importlib
+import json
+import os
+import tempfile
+
+import click
+import torch
+
+import dnnlib
+import legacy
+from generate import generator_options
+from launch import choose_device
+from metrics import metric_main, metric_utils
+from recipe import metric_kwargs, metric_names, metric_options
+from torch_utils import misc
+
+
+@click.command()
+@generator_options
+@click.option("--metrics", default="fid50k_full", show_default=True, metavar="LIST", help="Comma-separated, or none")
+@click.option("--data", metavar="PATH", help="Images to compare with  [default: those of the training]")
+@click.option("--mirror", type=bool, help="Count mirrored copies of the images too  [default: as in training]")
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Processes, one a GPU")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random latents")
+@click.option("--verbose", type=bool, default=True, show_default=True, help="Show progress")
+@metric_options
+def main(network, trust_pickle, device, metrics, data, mirror, gpus, seed, verbose, detector, num_gen, attributes):
+    """Compute quality metrics of a generator.
+
+    The results are printed, a line of JSON each, and added to metric-NAME.jsonl in the training run's directory if the
+    network lies in one. They are named after the detector if it is not the usual one, and state what they depend on.
+    """
+    metrics = metric_names(metrics)
+    kwargs = dict(metric_kwargs(detector, num_gen, attributes), seed=seed)
+    device = choose_device(device)
+    print(f"Loading network from {network}...")
+    try:
+        snapshot = legacy.load_snapshot(network, trust_pickle)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--network: {error}") from error
+    kwargs |= dict(G=snapshot["G_ema"], dataset_kwargs=_data_of(snapshot, data, mirror), num_gpus=gpus)
+    if verbose:
+        _describe(kwargs["G"], kwargs["dataset_kwargs"])
+    in_run = not dnnlib.util.is_url(network) and os.path.isfile(os.path.join(os.path.dirname(network), _OPTIONS))
+    run_dir = os.path.dirname(os.path.abspath(network)) if in_run else None
+    modules = sorted({metric_main.module_of(name) for name in metrics})
+    job = (metrics, kwargs, device, verbose, run_dir, network, modules)
+    if gpus == 1:
+        return _measure(0, *job)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            torch.multiprocessing.spawn(_process, args=(os.path.join(folder, "meeting"), *job), nprocs=gpus)
+        except torch.multiprocessing.ProcessRaisedException as error:
+            kind, _, sentence = str(error).strip().splitlines()[-1].partition(": ")
+            if not kind.endswith("UsageError"):
+                raise
+            raise click.UsageError(sentence) from None
+
+
+_OPTIONS = "training_options.json"
+
+
+def _data_of(snapshot, data, mirror):
+    """Arguments of the data set to compare with; empty if there is none. click.UsageError if it does not fit."""
+    G, kwargs = snapshot["G_ema"], dict(snapshot["training_set_kwargs"] or {})
+    if data is not None:
+        kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=data, use_labels=G.c_dim != 0)
+    if not kwargs:
+        return kwargs
+    kwargs |= dict(resolution=G.img_resolution, max_size=None)
+    if mirror is not None:
+        kwargs["xflip"] = mirror
+    try:
+        found = dnnlib.util.construct_class_by_name(**kwargs)
+        if (found.num_channels, found.label_dim) != (G.img_channels, G.c_dim):
+            raise ValueError(
+                f"{found.name} has {found.num_channels} channels and labels of {found.label_dim} numbers, the network "
+                f"{G.img_channels} and {G.c_dim}"
+            )
+    except (OSError, ValueError) as error:
+        hint = "" if data else "; the network was trained with it, --data=PATH says where it is now"
+        raise click.UsageError(f"--data: {error}{hint}") from error
+    return kwargs
+
+
+def _describe(G, dataset_kwargs):
+    print("Dataset options:")
+    print(json.dumps(dataset_kwargs, indent=2))
+    with torch.no_grad():
+        misc.print_module_summary(G, [torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim])])
+
+
+def _process(rank, meeting, metrics, kwargs, device, *job):
+    """One of several processes; they share the work of each metric."""
+    gpus = kwargs["num_gpus"]
+    if device == "cuda":
+        device = f"cuda:{rank}"
+        torch.cuda.set_device(rank)
+    else:
+        torch.set_num_threads(max(torch.get_num_threads() // gpus, 1))
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    torch.distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=gpus)
+    try:
+        _measure(rank, metrics, kwargs, device, *job)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _measure(rank, metrics, kwargs, device, verbose, run_dir, network, modules):
+    for module in modules:
+        importlib.import_module(module)  # in a new process, a plugin's metrics are not registered yet
+    for metric in metrics:
+        if rank == 0 and verbose:
+            print(f"Calculating {metric}...")
+        progress = metric_utils.ProgressMonitor(verbose=verbose and rank == 0)
+        try:
+            result = metric_main.calc_metric(metric, rank=rank, device=device, progress=progress, **kwargs)
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"{metric}: {error}") from error
+        if rank == 0:
+            metric_main.report_metric(result, run_dir=run_dir, snapshot_pkl=network)
+
+
+if __name__ == "__main__":
+    main()

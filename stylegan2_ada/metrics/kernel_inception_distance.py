@@ -1,0 +1,42 @@
+"""Kernel Inception Distance (Bińkowski et al. 2018): how far two clouds of features are apart, without bias."""
+
+import numpy as np
+
+from metrics import detectors, metric_utils
+from metrics.frechet_inception_distance import INCEPTION
+
+
+def compute_kid(opts, max_real, num_gen, num_subsets, max_subset_size):
+    """KID between the images of the data set (max_real at most) and num_gen generated ones: a mean over random subsets.
+
+    The subsets are drawn with NumPy's global generator.
+    """
+    detector = opts.detector(detectors.FEATURES, INCEPTION)
+    features = dict(detector_url=detector, detector_kwargs=dict(return_features=True), capture_all=True)
+    real = metric_utils.compute_feature_stats_for_dataset(
+        opts=opts, rel_lo=0, rel_hi=0, max_items=max_real, **features
+    ).get_all()
+    generated = metric_utils.compute_feature_stats_for_generator(
+        opts=opts, rel_lo=0, rel_hi=1, max_items=num_gen, **features
+    ).get_all()
+    return kernel_distance(generated, real, num_subsets, max_subset_size) if opts.rank == 0 else float("nan")
+
+
+def kernel_distance(a, b, num_subsets, max_subset_size):
+    """Squared maximum mean discrepancy of features [N, F] and [M, F], estimated without bias, under (x·y/F + 1)³.
+
+    The mean over random subsets of at most max_subset_size rows.
+    """
+    size = min(len(a), len(b), max_subset_size)
+    if size < 2:
+        raise ValueError("a kernel distance needs two images of each kind at least")
+    total = 0
+    for _ in range(num_subsets):
+        x, y = (each[np.random.choice(len(each), size, replace=False)].astype(np.float64) for each in (a, b))
+        within = _kernel(x, x) + _kernel(y, y)
+        total += (within.sum() - np.trace(within)) / (size * (size - 1)) - 2 * _kernel(x, y).mean()
+    return float(total / num_subsets)
+
+
+def _kernel(x, y):
+    return (x @ y.T / x.shape[1] + 1) ** 3

@@ -1,0 +1,68 @@
+"""Precision and recall of generated images (Kynkäänniemi et al. 2019).
+
+Precision: the share of generated images that lie within the manifold of the real ones; recall: the other way round. The
+manifold of a set is the union of balls round its features, each as wide as the distance to its k-th neighbour.
+"""
+
+import functools
+
+import torch
+
+from metrics import detectors, metric_utils
+from metrics.perceptual import VGG16
+
+
+def compute_distances(row_features, col_features, num_gpus, rank, col_batch_size):
+    """Euclidean distances [rows, columns] of features [rows, F] and [columns, F], on the CPU; None but on rank 0.
+
+    Processes share the columns between them; col_batch_size are computed at a time.
+    """
+    starts = range(0, len(col_features), col_batch_size)
+    mine = [
+        torch.cdist(row_features[None], col_features[s : s + col_batch_size][None])[0] for s in starts[rank::num_gpus]
+    ]
+    if num_gpus == 1:
+        return torch.cat(mine, dim=1).cpu()
+    parts = []
+    for i, start in enumerate(starts):
+        width = min(col_batch_size, len(col_features) - start)
+        part = mine[i // num_gpus] if i % num_gpus == rank else row_features.new_empty([len(row_features), width])
+        torch.distributed.broadcast(part.contiguous(), src=i % num_gpus)
+        parts.append(part)
+    return torch.cat(parts, dim=1).cpu() if rank == 0 else None
+
+
+def compute_pr(opts, max_real, num_gen, nhood_size, row_batch_size, col_batch_size):
+    """(precision, recall) of num_gen generated images against at most max_real of the data set, with k = nhood_size."""
+    detector = opts.detector(detectors.FEATURES, VGG16)
+    features = dict(detector_url=detector, detector_kwargs=dict(return_features=True), capture_all=True)
+    real = metric_utils.compute_feature_stats_for_dataset(
+        opts=opts, rel_lo=0, rel_hi=0, max_items=max_real, **features
+    ).get_all_torch()
+    generated = metric_utils.compute_feature_stats_for_generator(
+        opts=opts, rel_lo=0, rel_hi=1, max_items=num_gen, **features
+    ).get_all_torch()
+    real, generated = real.to(opts.device), generated.to(opts.device)
+    distances = functools.partial(_blocks, opts, row_batch_size, col_batch_size)
+    precision = _share_within(real, generated, nhood_size, distances)
+    recall = _share_within(generated, real, nhood_size, distances)
+    return (precision, recall) if opts.rank == 0 else (float("nan"), float("nan"))
+
+
+def _share_within(manifold, probes, nhood_size, distances):
+    """The share of probes [M, F] that lie within the manifold of features [N, F]; 0 on other ranks than 0."""
+    if len(manifold) <= nhood_size:
+        raise ValueError(f"{len(manifold)} images have no {nhood_size} neighbours each; take more images")
+    radii = [b.kthvalue(nhood_size + 1).values for b in distances(manifold, manifold) if b is not None]
+    radii = torch.cat(radii) if radii else None
+    within = [(b <= radii).any(dim=1).sum().item() for b in distances(probes, manifold) if b is not None]
+    return sum(within) / len(probes)
+
+
+def _blocks(opts, row_batch_size, col_batch_size, rows, columns):
+    """The distances of all rows to all columns in blocks of rows, so that memory stays bounded.
+
+    All processes compute; on other ranks than 0 the blocks are None.
+    """
+    for some_rows in rows.split(row_batch_size):
+        yield compute_distances(some_rows, columns, opts.num_gpus, opts.rank, col_batch_size)
