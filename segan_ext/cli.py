@@ -12,6 +12,7 @@ COMMANDS = {
     "calc_metrics": "segan_ext.metrics",
     "explore": "segan_ext.explore",
     "export": "segan_ext.export",
+    "report": "segan_ext.report",
     "run": "segan_ext.run",
     "samples": "segan_ext.explore",
 }

@@ -39,8 +39,8 @@ def ppl_segan(opts):
 def ls(opts):
     """Linear separability in z and in w over 200 000 images (needs attributes)
 
-    The score is exp Σ H(Y|X) over attributes, so scores compare only for the same attributes; *_mean is the mean
-    entropy of an attribute, in nats.
+    The score is exp Σ H(Y|X) over attributes, so scores compare only for the same attributes. The details have the
+    entropy of each, in nats.
     """
     predictor = _predictor(opts)
     z, w, predictions = _latents_and_predictions(opts, predictor)
@@ -50,7 +50,6 @@ def ls(opts):
     results = {}
     for name, latents in (("z", z), ("w", w)):
         results[f"ls_{name}"], entropies = separability.score(latents.numpy(), questions)
-        results[f"ls_{name}_mean"] = sum(entropies.values()) / len(entropies)
         opts.details |= {f"H({question} | {name})": entropy for question, entropy in entropies.items()}
     return results
 
@@ -60,8 +59,9 @@ def purity(opts):
     """How far single dimensions move single attributes, 1 being one attribute each (needs attributes and subspaces)"""
     _check_subspaces(opts)
     predictor, G = _predictor(opts), _generator(opts)
-    samples = opts.count(8)
-    opts.protocol["num_gen"] = samples
+    dims = sum(subspace.dims for subspace in G.subspaces().values())
+    samples = max(opts.count(16 * dims) // (2 * dims), 1)  # latents that every dimension is moved on
+    opts.protocol["num_gen"] = opts.num_gen or "16 a dimension"
     found = purities.measure(G, predictor, predictor.reliable(), samples, seed=opts.seed or 0, progress=_counted(opts))
     opts.details |= {
         f"L{p.address[0]}.N{p.address[1]}.D{p.index}": dict(
@@ -69,8 +69,8 @@ def purity(opts):
         )
         for p in found
     }
-    each = {f"purity_L{L}.N{N}": value for (L, N), value in purities.by_subspace(found).items()}
-    return dict(purity=purities.overall(found), **each)
+    opts.details |= {f"L{L}.N{N}": dict(purity=value) for (L, N), value in purities.by_subspace(found).items()}
+    return dict(purity=purities.overall(found))
 
 
 @register_metric

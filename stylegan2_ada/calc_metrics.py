@@ -32,26 +32,35 @@ def main(network, trust_pickle, device, metrics, data, mirror, gpus, seed, verbo
     The results are printed, a line of JSON each, and added to metric-NAME.jsonl in the training run's directory if the
     network lies in one. They are named after the detector if it is not the usual one, and state what they depend on.
     """
-    metrics = metric_names(metrics)
     kwargs = dict(metric_kwargs(detector, num_gen, attributes), seed=seed)
-    device = choose_device(device)
+    kwargs |= dict(num_gpus=gpus, device=choose_device(device))
     print(f"Loading network from {network}...")
+    measure(network, metric_names(metrics), data, mirror, verbose, trust_pickle, **kwargs)
+
+
+def measure(network, metrics, data=None, mirror=None, verbose=True, trust=False, **kwargs):
+    """Computes metrics of a network file, prints them and keeps them in the run directory that it lies in, if any.
+
+    data, mirror: as the options. kwargs: of `MetricOptions`, without G, rank and progress. click.UsageError with the
+    reason if something cannot be measured.
+    """
     try:
-        snapshot = legacy.load_snapshot(network, trust_pickle)
+        snapshot = legacy.load_snapshot(network, trust)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--network: {error}") from error
-    kwargs |= dict(G=snapshot["G_ema"], dataset_kwargs=_data_of(snapshot, data, mirror), num_gpus=gpus)
+    kwargs |= dict(G=snapshot["G_ema"], dataset_kwargs=_data_of(snapshot, data, mirror))
     if verbose:
         _describe(kwargs["G"], kwargs["dataset_kwargs"])
     in_run = not dnnlib.util.is_url(network) and os.path.isfile(os.path.join(os.path.dirname(network), _OPTIONS))
     run_dir = os.path.dirname(os.path.abspath(network)) if in_run else None
     modules = sorted({metric_main.module_of(name) for name in metrics})
-    job = (metrics, kwargs, device, verbose, run_dir, network, modules)
-    if gpus == 1:
+    job = (metrics, kwargs, verbose, run_dir, network, modules)
+    if kwargs["num_gpus"] == 1:
         return _measure(0, *job)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            torch.multiprocessing.spawn(_process, args=(os.path.join(folder, "meeting"), *job), nprocs=gpus)
+            meeting = os.path.join(folder, "meeting")
+            torch.multiprocessing.spawn(_process, args=(meeting, *job), nprocs=kwargs["num_gpus"])
         except torch.multiprocessing.ProcessRaisedException as error:
             kind, _, sentence = str(error).strip().splitlines()[-1].partition(": ")
             if not kind.endswith("UsageError"):
@@ -92,9 +101,9 @@ def _describe(G, dataset_kwargs):
         misc.print_module_summary(G, [torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim])])
 
 
-def _process(rank, meeting, metrics, kwargs, device, *job):
+def _process(rank, meeting, metrics, kwargs, *job):
     """One of several processes; they share the work of each metric."""
-    gpus = kwargs["num_gpus"]
+    gpus, device = kwargs["num_gpus"], kwargs["device"]
     if device == "cuda":
         device = f"cuda:{rank}"
         torch.cuda.set_device(rank)
@@ -103,12 +112,12 @@ def _process(rank, meeting, metrics, kwargs, device, *job):
     backend = "nccl" if device.startswith("cuda") else "gloo"
     torch.distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=gpus)
     try:
-        _measure(rank, metrics, kwargs, device, *job)
+        _measure(rank, metrics, dict(kwargs, device=device), *job)
     finally:
         torch.distributed.destroy_process_group()
 
 
-def _measure(rank, metrics, kwargs, device, verbose, run_dir, network, modules):
+def _measure(rank, metrics, kwargs, verbose, run_dir, network, modules):
     for module in modules:
         importlib.import_module(module)  # in a new process, a plugin's metrics are not registered yet
     for metric in metrics:
@@ -116,7 +125,7 @@ def _measure(rank, metrics, kwargs, device, verbose, run_dir, network, modules):
             print(f"Calculating {metric}...")
         progress = metric_utils.ProgressMonitor(verbose=verbose and rank == 0)
         try:
-            result = metric_main.calc_metric(metric, rank=rank, device=device, progress=progress, **kwargs)
+            result = metric_main.calc_metric(metric, rank=rank, progress=progress, **kwargs)
         except (OSError, ValueError) as error:
             raise click.UsageError(f"{metric}: {error}") from error
         if rank == 0:

@@ -17,7 +17,11 @@ def compute_fid(opts, max_real, num_gen):
     generated = metric_utils.compute_feature_stats_for_generator(
         opts=opts, rel_lo=0, rel_hi=1, max_items=num_gen, **features
     ).get_mean_cov()
-    return frechet_distance(*generated, *real) if opts.rank == 0 else float("nan")
+    if opts.rank != 0:
+        return float("nan")
+    if num_gen < len(generated[0]):
+        print(f"FID of {num_gen} images with {len(generated[0])} features each is far too large; KID is not biased.")
+    return frechet_distance(*generated, *real)
 
 
 def frechet_distance(mean_a, cov_a, mean_b, cov_b):

@@ -57,6 +57,7 @@ def calc_metric(metric, **kwargs):
     results = _metrics[metric](opts)
     seconds = time.time() - start
     special = _departure(opts)
+    opts.protocol["metric"] = metric
     return dnnlib.EasyDict(
         results=dnnlib.EasyDict({name + special: value for name, value in results.items()}),
         metric=metric + special,
@@ -72,7 +73,7 @@ def _departure(opts):
     """What a metric's name is followed by if it was not computed as it is defined, such as _vgg-hed_n1000."""
     usual = opts.protocol.pop("usual_detector", True)
     parts = [] if usual else [opts.protocol["detector"]]
-    parts += [f"n{opts.num_gen}"] if opts.num_gen else []
+    parts += [f"n{opts.num_gen}"] if opts.protocol.get("asked_for") else []
     return "".join(f"_{part}" for part in parts)
 
 

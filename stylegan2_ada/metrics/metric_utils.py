@@ -60,6 +60,7 @@ class MetricOptions:
 
     def count(self, default):
         """How many images or pairs to generate, for a metric that is defined with `default` of them"""
+        self.protocol["asked_for"] = self.num_gen
         return self.num_gen or default
 
     def detector(self, kind, default):
