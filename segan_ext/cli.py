@@ -10,6 +10,8 @@ from segan_ext import host
 COMMANDS = {
     "avatars": "segan_ext.avatars",
     "calc_metrics": "segan_ext.metrics",
+    "discover": "segan_ext.discover",
+    "edit": "segan_ext.edit",
     "explore": "segan_ext.explore",
     "export": "segan_ext.export",
     "report": "segan_ext.report",

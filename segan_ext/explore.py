@@ -1,9 +1,6 @@
-"""Traversals: what single dimensions of single layers do to an image.
+"""Traversals: what single dimensions of single layers do to an image; walks between latents; the atlas of all of it."""
 
-A dimension is addressed L, N, D: block, style layer within it, dimension of that layer's subspace. Steps are in σ, the
-standard deviation of the coordinate over random latents.
-"""
-
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,84 +14,73 @@ from segan_ext import host
 
 host.activate()
 
-from generate import generator_options, load_generator, seed_latents  # noqa: E402 (the host has to be on the path)
+from generate import Numbers, generator_options, load_generator, seed_latents, to_pictures  # noqa: E402 (after the host)
 from launch import choose_device  # noqa: E402
+from metrics.perceptual_path_length import slerp  # noqa: E402
+from projector import save_video  # noqa: E402
 from recipe import parse_grid  # noqa: E402
+from segan_ext.moves import Address, coordinate_sigmas, finish, start, sweep  # noqa: E402
 
 
 class Dimension(NamedTuple):
     """One dimension with its σ, and its effect: mean absolute change of the image (range 2) from −2σ to +2σ."""
 
-    address: tuple[int, int]
-    index: int
+    address: Address
     sigma: float
     effect: float
 
     def __str__(self):
-        return f"L{self.address[0]}.N{self.address[1]}.D{self.index}"
-
-
-@torch.no_grad()
-def coordinate_sigmas(G, samples=10000, seed=0):
-    """{(L, N): σ of each coordinate [K]} over random latents (and labels, drawn uniformly, of a conditional G)."""
-    rng = np.random.RandomState(seed)
-    device = next(G.parameters()).device
-    z = torch.from_numpy(rng.randn(samples, G.z_dim)).to(device)
-    c = torch.eye(G.c_dim, device=device)[rng.randint(G.c_dim, size=samples)] if G.c_dim else None
-    w = G.mapping(z, c)[:, 0]  # [samples, w_dim]; without mixing all layers read the same w
-    return {address: subspace.coordinates(w).std(dim=0) for address, subspace in G.subspaces().items()}
+        return str(self.address)
 
 
 @torch.no_grad()
 def rank_dimensions(G, seeds=(0, 1), batch=64, progress=None):
     """All dimensions as `Dimension`s, the one that changes the images of these seeds most first.
 
-    progress: called with an iterable of layers, to show how far the work is (tqdm does).
+    progress: called with the list of layers, to show how far the work is (tqdm does).
     """
     sigmas, ranked = coordinate_sigmas(G), []
-    layers = list(G.subspaces().items())
-    for address, subspace in progress(layers) if progress else layers:
-        sigma = sigmas[address]
-        steps = torch.diag(2 * sigma)  # [K, K]: row d moves dimension d
-        changes = torch.zeros(subspace.dims)
-        for seed in seeds:
-            ws = _ws(G, seed)
-            for first in range(0, subspace.dims, batch):
-                rows = slice(first, first + batch)
-                low, high = (_render(G, ws, address, sign * steps[rows]) for sign in (-1, 1))
-                changes[rows] += (high - low).abs().mean(dim=[1, 2, 3]).cpu()
-        ranked += [Dimension(address, d, float(sigma[d]), float(changes[d]) / len(seeds)) for d in range(subspace.dims)]
+    for moved in sweep(G, ws_of_seeds(G, seeds), sigmas, batch=batch, progress=progress):
+        effects = (moved.high - moved.low).abs().mean(dim=[1, 2, 3, 4]).tolist()
+        for d, effect in zip(moved.dims, effects):
+            ranked.append(Dimension(Address(*moved.layer, d), float(sigmas[moved.layer][d]), effect))
     return sorted(ranked, key=lambda dimension: -dimension.effect)
 
 
 @torch.no_grad()
-def traversal(G, dimensions, seed=0, sigmas=3.0, steps=7):
+def traversal(G, dimensions, seed=0, sigmas=3.0, steps=7, truncation_psi=1):
     """Images [len(dimensions), steps, C, H, W]: each row moves one dimension of one latent from −sigmas to +sigmas."""
-    ws = _ws(G, seed)
+    ws = ws_of_seeds(G, [seed], truncation_psi)
     rows = []
     for dimension in dimensions:
-        offsets = torch.zeros(steps, G.subspaces()[dimension.address].dims)
-        offsets[:, dimension.index] = torch.linspace(-sigmas, sigmas, steps) * dimension.sigma
-        rows.append(_render(G, ws, dimension.address, offsets))
+        layer = dimension.address.layer
+        offsets = torch.zeros(steps, G.subspaces()[layer].dims)
+        offsets[:, dimension.address.D] = torch.linspace(-sigmas, sigmas, steps) * dimension.sigma
+        begun = start(G, ws, layer[0], noise_mode="const")
+        with G.edited(offsets={layer: offsets}):
+            rows.append(finish(G, begun, torch.zeros(steps, dtype=torch.long), noise_mode="const"))
     return torch.stack(rows)
 
 
-def _ws(G, seed):
-    """ws [1, num_ws, w_dim] that the seed stands for, class 0 of a conditional G"""
-    return G.mapping(*_latent_and_label(G, seed, 0))
+@torch.no_grad()
+def interpolation(G, seeds, steps=9, truncation_psi=1):
+    """Images [len(seeds) − 1, steps, C, H, W]: each row goes from one seed to the next along a great circle in z."""
+    z = seed_latents(G, seeds, next(G.parameters()).device).float()
+    t = torch.linspace(0, 1, steps, device=z.device)[:, None]
+    label = _label(G, steps)
+    walks = [G.mapping(slerp(a[None], b[None], t), label, truncation_psi=truncation_psi) for a, b in zip(z, z[1:])]
+    return torch.stack([G.synthesis(ws, noise_mode="const") for ws in walks])
 
 
-def _latent_and_label(G, seed, class_idx):
-    """z [1, z_dim] of the seed and the one-hot label [1, c_dim]; None for the label of an unconditional G"""
-    device = next(G.parameters()).device
-    label = torch.eye(G.c_dim, device=device)[[class_idx]] if G.c_dim else None
-    return seed_latents(G, [seed], device), label
+def ws_of_seeds(G, seeds, truncation_psi=1):
+    """ws [len(seeds), num_ws, w_dim] that the seeds stand for, class 0 of a conditional G"""
+    z = seed_latents(G, seeds, next(G.parameters()).device).float()
+    return G.mapping(z, _label(G, len(z)), truncation_psi=truncation_psi)
 
 
-def _render(G, ws, address, offsets):
-    """Images [N, C, H, W] of one ws [1, num_ws, w_dim] with offsets [N, K] at one address"""
-    with G.edited(offsets={address: offsets}):
-        return G.synthesis(ws.expand(len(offsets), -1, -1), noise_mode="const")
+def _label(G, count, class_idx=0):
+    """One-hot labels [count, c_dim]; None for an unconditional G"""
+    return torch.eye(G.c_dim, device=next(G.parameters()).device)[[class_idx] * count] if G.c_dim else None
 
 
 def draw_grid(images, scale=1):
@@ -121,15 +107,58 @@ def draw_traversal(images, labels, columns, scale=1):
     return picture
 
 
-def explore_network(G, dest, seed=0, rows=12, sigmas=3.0, steps=7, progress=None):
-    """Writes a picture of the `rows` strongest dimensions to `dest` and returns those dimensions, strongest first."""
-    strongest = rank_dimensions(G, progress=progress)[:rows]
-    images = traversal(G, strongest, seed, sigmas, steps)
-    columns = [f"{step:+.1f} sd" if step else "0" for step in np.linspace(-sigmas, sigmas, steps)]
-    scale = max(96 // images.shape[-1], 1)
-    Path(dest).parent.mkdir(parents=True, exist_ok=True)
-    draw_traversal(images, [str(dimension) for dimension in strongest], columns, scale).save(dest)
-    return strongest
+def write_pictures(dest, images, labels, columns, fps=10):
+    """Writes images [rows, steps, C, H, W] as a labelled PNG, or as GIF or MP4 whose frames are the steps, to and fro.
+
+    click.UsageError for another ending of `dest`, and for MP4 without imageio-ffmpeg.
+    """
+    dest, scale = Path(dest), max(96 // images.shape[-1], 1)
+    if dest.suffix not in (".png", ".gif", ".mp4"):
+        raise click.UsageError(f"--dest: {dest} must end in .png, .gif or .mp4")
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    if dest.suffix == ".png":
+        draw_traversal(images, labels, columns, scale).save(dest)
+        return
+    across = int(np.ceil(np.sqrt(len(images))))
+    frames = [_frame(images[:, step], labels, across, scale) for step in range(images.shape[1])]
+    frames += frames[-2:0:-1]
+    if dest.suffix == ".gif":
+        frames[0].save(dest, save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0)
+        return
+    try:
+        save_video(str(dest), (np.asarray(frame) for frame in itertools.chain(frames, frames[:1])), fps)
+    except ImportError as error:
+        raise click.UsageError("--dest: videos need `pip install imageio-ffmpeg`; .gif works without") from error
+
+
+def _frame(images, labels, across, scale):
+    """Images [N, C, H, W] in a grid, each under its label; sides are even, as videos need."""
+    pictures = [picture.convert("RGB") for picture in to_pictures(images)]
+    width, height = (side * scale for side in pictures[0].size)
+    rows = -(-len(pictures) // across)
+    frame = Image.new(
+        "RGB", (across * width + across * width % 2, rows * (height + 14) + rows * (height + 14) % 2), "white"
+    )
+    draw = ImageDraw.Draw(frame)
+    for i, (picture, label) in enumerate(zip(pictures, labels)):
+        x, y = i % across * width, i // across * (height + 14)
+        draw.text((x + width / 2, y + 7), label, fill="black", anchor="mm")
+        frame.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y + 14))
+    return frame
+
+
+def _chosen(G, texts):
+    """The dimensions that --dims names, with σ"""
+    sigmas = coordinate_sigmas(G)
+    try:
+        addresses = [Address.parse(text).check(G) for text in texts.split(",")]
+    except ValueError as error:
+        raise click.UsageError(f"--dims: {error}") from error
+    return [Dimension(a, float(sigmas[a.layer][a.D]), float("nan")) for a in addresses]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
 
 
 @click.command()
@@ -143,8 +172,10 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     columns, rows = parse_grid(grid)
     G = load_generator(network, choose_device(device), trust_pickle)
     seeds = range(seed, seed + columns * rows)
-    inputs = [_latent_and_label(G, i, i % max(G.c_dim, 1)) for i in seeds]
-    images = torch.cat([G(z, c, truncation_psi=trunc, noise_mode="const") for z, c in inputs])
+    device = next(G.parameters()).device
+    labels = [_label(G, 1, i % max(G.c_dim, 1)) for i in seeds]
+    latents = zip(seed_latents(G, seeds, device), labels)
+    images = torch.cat([G(z[None], c, truncation_psi=trunc, noise_mode="const") for z, c in latents])
     images = images.unflatten(0, (rows, columns))
     Path(dest).parent.mkdir(parents=True, exist_ok=True)
     draw_grid(images, scale=max(96 // images.shape[-1], 1)).save(dest)
@@ -153,19 +184,54 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
 
 @click.command()
 @generator_options
-@click.option("--dest", default="traversal.png", show_default=True, metavar="PNG", help="Picture to write")
+@click.option(
+    "--dest", default="traversal.png", show_default=True, metavar="FILE", help="Picture, .gif or .mp4 to write"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Latent whose image is changed")
 @click.option(
     "--rows", type=click.IntRange(1), default=12, show_default=True, help="How many dimensions, strongest first"
 )
+@click.option("--dims", metavar="L3.N1.D5,…", help="These dimensions instead of the strongest")
 @click.option("--sigmas", type=float, default=3, show_default=True, help="How far to go to either side, in σ")
 @click.option("--steps", type=click.IntRange(2), default=7, show_default=True, help="Images a row")
-def explore(network, trust_pickle, dest, seed, rows, sigmas, steps, device):
-    """Draw what the strongest dimensions of a SEGAN do: a row each, from −σ to +σ."""
+@click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi")
+@click.option("--interpolate", type=Numbers(), metavar="SEEDS", help="Go from seed to seed instead, as 0,5,10-12")
+@click.option("--atlas", metavar="HTML", help="Write a page about all dimensions instead")
+@click.option("--seeds", type=Numbers(), default="0-3", show_default=True, help="Latents that the atlas looks at")
+@click.option("--attributes", metavar="PATH", help="For the atlas: data with known attributes, or a classifier")
+@click.option("--detector", metavar="NAME", help="For the atlas: rank by a perceptual distance, such as vgg-hed")
+def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attributes, detector, **options):
+    """Draw what the strongest dimensions of a SEGAN do: a row each, from −σ to +σ.
+
+    With --interpolate, walks between seeds, of any generator. With --atlas, a page that ranks and names all dimensions.
+    """
     G = load_generator(network, choose_device(device), trust_pickle)
+    trunc, steps = options["trunc"], options["steps"]
+    if interpolate is not None:
+        if len(interpolate) < 2:
+            raise click.UsageError("--interpolate: name two seeds at least")
+        images = interpolation(G, interpolate, steps, trunc)
+        labels = [f"{a} to {b}" for a, b in zip(interpolate, interpolate[1:])]
+        write_pictures(dest, images, labels, [f"{t:.2f}" for t in np.linspace(0, 1, steps)])
+        print(dest)
+        return
     if not getattr(G, "subspaces", dict)():
-        raise click.UsageError(f"--network: {network} has no subspaces; give a snapshot of mode 1, 2 or 3")
+        raise click.UsageError(
+            f"--network: {network} has no subspaces; give a snapshot of mode 1, 2 or 3, or use "
+            "`python -m segan_ext discover` first"
+        )
     bar = lambda layers: tqdm(layers, desc="Ranking", unit="layer", disable=None)
-    for dimension in explore_network(G, dest, seed, rows, sigmas, steps, progress=bar):
-        print(f"{str(dimension):<12s} effect {dimension.effect:.3f}  sd {dimension.sigma:.3f}")
+    if atlas is not None:
+        from segan_ext.atlas import write_atlas
+
+        write_atlas(G, atlas, seeds, attributes, detector, title=Path(network).name, progress=bar)
+        print(atlas)
+        return
+    chosen = _chosen(G, options["dims"]) if options["dims"] else rank_dimensions(G, progress=bar)[: options["rows"]]
+    images = traversal(G, chosen, options["seed"], options["sigmas"], steps, trunc)
+    columns = [f"{step:+.1f} sd" if step else "0" for step in np.linspace(-options["sigmas"], options["sigmas"], steps)]
+    write_pictures(dest, images, [str(dimension) for dimension in chosen], columns)
+    for dimension in chosen:
+        effect = "" if np.isnan(dimension.effect) else f"effect {dimension.effect:.3f}  "
+        print(f"{str(dimension):<12s} {effect}sd {dimension.sigma:.3f}")
     print(dest)

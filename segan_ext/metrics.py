@@ -64,9 +64,7 @@ def purity(opts):
     opts.protocol["num_gen"] = opts.num_gen or "16 a dimension"
     found = purities.measure(G, predictor, predictor.reliable(), samples, seed=opts.seed or 0, progress=_counted(opts))
     opts.details |= {
-        f"L{p.address[0]}.N{p.address[1]}.D{p.index}": dict(
-            purity=p.purity, strength=p.strength, attribute=p.attribute, effects=p.effects
-        )
+        str(p.address): dict(purity=p.purity, strength=p.strength, attribute=p.attribute, effects=p.effects)
         for p in found
     }
     opts.details |= {f"L{L}.N{N}": dict(purity=value) for (L, N), value in purities.by_subspace(found).items()}

@@ -4,9 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from segan_ext.explore import coordinate_sigmas
-
-_REACH = 2  # σ to either side
+from segan_ext.moves import Address, coordinate_sigmas, sweep
 
 
 class Purity(NamedTuple):
@@ -15,8 +13,7 @@ class Purity(NamedTuple):
     effects: mean change of each attribute's prediction from −2σ to +2σ, in units of the attribute's own deviation.
     """
 
-    address: tuple[int, int]
-    index: int
+    address: Address
     effects: dict[str, float]
 
     @property
@@ -35,30 +32,38 @@ class Purity(NamedTuple):
         return self.effects[self.attribute] / self.strength if self.strength else 0.0
 
 
-@torch.no_grad()
-def measure(G, predict, names=None, samples=8, batch=64, seed=0, progress=None):
-    """`Purity` of every dimension of G, in order of address and index.
+class AttributeEffects:
+    """Measures how far dimensions move attributes, batch by batch of `moves.sweep`.
 
     predict: images [N, C, H, W] in [−1, 1] → {attribute: numbers or probabilities [N, k]}, such as
-    `attributes.Predictor`. names: of the attributes that count (None: all). samples: latents that every dimension is
-    moved on. progress: called with the subspaces' addresses, to show how far the work is (tqdm does).
+    `attributes.Predictor`. names: of the attributes that count (None: all). Effects are in units of each attribute's
+    deviation over random images of G; what does not vary there is left out.
     """
-    sigmas = coordinate_sigmas(G, seed=seed)
-    ws = _latents(G, samples, seed)
-    deviations = _deviations(G, predict, names, seed)
-    found = []
-    for address in progress(list(sigmas)) if progress else sigmas:
-        steps = torch.diag(_REACH * sigmas[address])  # [K, K]: row d moves dimension d
-        moves = steps.repeat_interleave(samples, dim=0)  # [K·samples, K]
-        changes = {name: [] for name in deviations}
-        for rows in torch.arange(len(moves)).split(batch):
-            w = ws[rows % samples]
-            low, high = (predict(_render(G, w, address, sign * moves[rows])) for sign in (-1, 1))
-            for name in changes:
-                changes[name].append((high[name] - low[name]).norm(dim=1) / deviations[name])
-        mean = {name: torch.cat(parts).reshape(-1, samples).mean(dim=1) for name, parts in changes.items()}
-        found += [Purity(address, d, {n: float(m[d]) for n, m in mean.items()}) for d in range(len(steps))]
-    return found
+
+    def __init__(self, G, predict, names=None, seed=0):
+        self.predict, self.deviations = predict, _deviations(G, predict, names, seed)
+
+    def of(self, moved):
+        """`Purity` of each dimension of a `Moved`"""
+        low, high = (self.predict(images.flatten(0, 1)) for images in (moved.low, moved.high))
+        effects = {
+            name: ((high[name] - low[name]).norm(dim=1) / deviation).unflatten(0, moved.low.shape[:2]).mean(dim=1)
+            for name, deviation in self.deviations.items()
+        }
+        addresses = [Address(*moved.layer, d) for d in moved.dims]
+        return [Purity(a, {name: float(e[i]) for name, e in effects.items()}) for i, a in enumerate(addresses)]
+
+
+@torch.no_grad()
+def measure(G, predict, names=None, samples=8, batch=64, seed=0, progress=None):
+    """`Purity` of every dimension of G, in order of address.
+
+    predict, names: of `AttributeEffects`. samples: latents that every dimension is moved on. batch, progress: of
+    `moves.sweep`.
+    """
+    effects = AttributeEffects(G, predict, names, seed)
+    moves = sweep(G, random_ws(G, samples, seed), coordinate_sigmas(G, seed=seed), batch=batch, progress=progress)
+    return [purity for moved in moves for purity in effects.of(moved)]
 
 
 def overall(purities):
@@ -69,12 +74,12 @@ def overall(purities):
 
 def by_subspace(purities):
     """{(L, N): overall purity of its dimensions}"""
-    addresses = dict.fromkeys(p.address for p in purities)
-    return {address: overall([p for p in purities if p.address == address]) for address in addresses}
+    layers = dict.fromkeys(p.address.layer for p in purities)
+    return {layer: overall([p for p in purities if p.address.layer == layer]) for layer in layers}
 
 
-def _latents(G, count, seed):
-    """ws [count, num_ws, w_dim] of random latents"""
+def random_ws(G, count, seed):
+    """ws [count, num_ws, w_dim] of random latents (and labels)"""
     device = next(G.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn([count, G.z_dim], generator=generator).to(device)
@@ -82,18 +87,14 @@ def _latents(G, count, seed):
     return G.mapping(z, c)
 
 
+@torch.no_grad()
 def _deviations(G, predict, names, seed, samples=512, batch=64):
     """{attribute: root of the total variance of its prediction over images of G}, without attributes that never vary"""
-    ws = _latents(G, samples, seed + 1)
+    ws = random_ws(G, samples, seed + 1)
     predictions = [predict(G.synthesis(part, noise_mode="const")) for part in ws.split(batch)]
     chosen = names if names is not None else list(predictions[0])
     deviations = {n: torch.cat([p[n] for p in predictions]).var(dim=0).sum().sqrt().item() for n in chosen}
     return {name: deviation for name, deviation in deviations.items() if deviation > 1e-6}
-
-
-def _render(G, ws, address, offsets):
-    with G.edited(offsets={address: offsets}):
-        return G.synthesis(ws, noise_mode="const")
 
 
 class SubspaceState(NamedTuple):
@@ -114,7 +115,7 @@ def subspace_states(G):
         if hasattr(subspace, "U"):
             U = subspace.basis().double()
             gram = U.t() @ U if U.shape[0] >= U.shape[1] else U @ U.t()
-            orthogonality = (gram - torch.eye(len(gram))).abs().max().item()
+            orthogonality = (gram - torch.eye(len(gram), device=U.device)).abs().max().item()
         shares = subspace.L.double().square().clamp(min=1e-30)
         shares = shares / shares.sum()
         rank = (-(shares * shares.log()).sum()).exp().item()

@@ -97,7 +97,7 @@ def main(network, trust_pickle, noise_mode, outdir, device, seeds, truncation_ps
     device = choose_device(device)
     G = load_generator(network, device, trust_pickle)
     if projected_w is not None:
-        ws = _load_ws(G, projected_w, device)
+        ws = load_ws(G, projected_w, device)
         os.makedirs(outdir, exist_ok=True)
         for i, w in enumerate(ws):
             image = G.synthesis(w[None], noise_mode=noise_mode)
@@ -112,7 +112,7 @@ def main(network, trust_pickle, noise_mode, outdir, device, seeds, truncation_ps
         to_pictures(image)[0].save(os.path.join(outdir, f"seed{seed:04d}.png"))
 
 
-def _load_ws(G, path, device):
+def load_ws(G, path, device):
     """[N, num_ws, w_dim]"""
     try:
         ws = torch.from_numpy(np.load(path)["w"]).to(device, torch.float32)

@@ -3,14 +3,19 @@
 Coordinate d of w reaches the drawing through the one subspace that has it planted; everywhere else it does nothing.
 """
 
+import functools
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from segan_ext import attributes
 from segan_ext.avatar_drawing import POSE, render
 from segan_ext.avatars import make_avatars
 from segan_ext.networks import ImportanceSubspace, SEGANGenerator
+from training.dataset import ImageFolderDataset
 
 STYLE = "toon-head"
 # What varies, each in two values or along a range; everything else is as in FIXED.
@@ -46,6 +51,17 @@ def make_data(dest, count, resolution):
     only = FIXED | {name: values for name, values in VALUES.items() if values}
     only = {name: values for name, values in only.items() if values != ["none"]}
     return make_avatars(dest, count, resolution, STYLE, workers=1, only=only, progress=False)
+
+
+@functools.cache
+def learned_predictor():
+    """A predictor that has learned VALUES from a data set"""
+    folder = tempfile.mkdtemp()
+    data = ImageFolderDataset(str(make_data(Path(folder) / "avatars.zip", 1000, 32)), use_labels=True)
+    known, rows = attributes.known_attributes(data)
+    network, skill = attributes.train(data, known, rows, kimg=8, progress=False)
+    skill = {name: value if name in VALUES else 0 for name, value in skill.items()}  # the rest does not vary
+    return attributes.Predictor(known, network, skill)
 
 
 class PlantedGenerator(torch.nn.Module):

@@ -35,7 +35,7 @@ def numbers(images):
 def test_purity_of_known_directions():
     alone = purity.measure(LinearGenerator(), numbers, samples=2)
     assert len(alone) == 4 * 8 and purity.overall(alone) == pytest.approx(1)
-    moving = {(p.address, p.attribute): p for p in alone if p.strength > 0}
+    moving = {(p.address.layer, p.attribute): p for p in alone if p.strength > 0}
     assert set(moving) == {(address, name) for address, names in planted.PLANTS.items() for name in names}
     assert all(p.strength == pytest.approx(4, rel=0.15) for p in moving.values())  # from −2σ to +2σ
     assert purity.by_subspace(alone) == pytest.approx(dict.fromkeys(planted.PLANTS, 1))
@@ -148,14 +148,10 @@ def test_training_computes_them(tmp_path):
 
 
 @pytest.mark.slow
-def test_avatars_with_known_factors(tmp_path):
+def test_avatars_with_known_factors():
     """Purity and separability tell independent factors from mixed and folded ones."""
-    torch.set_num_threads(2)
-    data = ImageFolderDataset(str(planted.make_data(tmp_path / "avatars.zip", 1000, 32)), use_labels=True)
-    known, rows = attributes.known_attributes(data)
-    network, skill = attributes.train(data, known, rows, kimg=8, progress=False)
-    predictor = attributes.Predictor(known, network, skill)
-    names = [name for name in predictor.reliable() if name in planted.VALUES]
+    predictor = planted.learned_predictor()
+    known, names = predictor.attributes, predictor.reliable()
     assert len(names) == len(planted.VALUES)
 
     def both(mixing):
@@ -171,6 +167,6 @@ def test_avatars_with_known_factors(tmp_path):
     assert pure > 1.8 * both(planted.mixed)[0]
     assert 10 * separable < both(planted.folded)[1]
     strongest = sorted(found, key=lambda p: -p.strength)[: len(names)]
-    assert {(p.address, p.attribute) for p in strongest} == {
+    assert {(p.address.layer, p.attribute) for p in strongest} == {
         (address, name) for address, planted_names in planted.PLANTS.items() for name in planted_names
     }

@@ -186,7 +186,7 @@ def ppl_wend(opts):
     return dict(ppl_wend=_ppl(opts, space="w", sampling="end", crop=True))
 
 
-_BLOCKS = dict(row_batch_size=500, col_batch_size=10000)  # 100 MB of distances between 50 000 images at a time
+_BLOCKS = dict(row_batch_size=100, col_batch_size=10000)  # 20 MB of distances to 50 000 images at a time
 
 
 def _ppl(opts, **kwargs):

@@ -18,9 +18,7 @@ def compute_distances(row_features, col_features, num_gpus, rank, col_batch_size
     Processes share the columns between them; col_batch_size are computed at a time.
     """
     starts = range(0, len(col_features), col_batch_size)
-    mine = [
-        torch.cdist(row_features[None], col_features[s : s + col_batch_size][None])[0] for s in starts[rank::num_gpus]
-    ]
+    mine = [_distances(row_features, col_features[s : s + col_batch_size]) for s in starts[rank::num_gpus]]
     if num_gpus == 1:
         return torch.cat(mine, dim=1).cpu()
     parts = []
@@ -30,6 +28,12 @@ def compute_distances(row_features, col_features, num_gpus, rank, col_batch_size
         torch.distributed.broadcast(part.contiguous(), src=i % num_gpus)
         parts.append(part)
     return torch.cat(parts, dim=1).cpu() if rank == 0 else None
+
+
+def _distances(a, b):
+    """√(|a|² + |b|² − 2 a·b), [len(a), len(b)]; makes no copy of the features, as torch.cdist would"""
+    lengths = [torch.linalg.vector_norm(each, dim=1).square() for each in (a, b)]
+    return torch.addmm(lengths[1], a, b.t(), alpha=-2).add_(lengths[0][:, None]).clamp_(min=0).sqrt_()
 
 
 def compute_pr(opts, max_real, num_gen, nhood_size, row_batch_size, col_batch_size):

@@ -1,0 +1,172 @@
+"""The atlas: a page that ranks all dimensions by how much they change the image, and says where and what they move."""
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from segan_ext import attributes
+from segan_ext.explore import ws_of_seeds
+from segan_ext.moves import Address, coordinate_sigmas, sweep
+from segan_ext.purity import AttributeEffects, Purity
+
+from metrics.perceptual import perceptual_features  # isort: skip (on the path since `explore` was imported)
+
+_ALIKE = 0.95  # |cosine| of two dimensions' changes from which on one counts as a copy of the other
+_TILE = 64  # pixels of an image in a strip, at most
+_HEAT = 32  # pixels of a heat map, at most
+
+
+class Entry(NamedTuple):
+    """A dimension of the atlas.
+
+    effect: mean absolute change of the image (range 2) from −2σ to +2σ, or a perceptual distance. heat: where, [h, w]
+    in [0, 1]. purity: None without attributes. like: the strongest dimension before this one that does the same, with
+    the cosine of their changes (negative: the other way round), or None. strip: images [S, 3, C, h, w] at −2σ, 0, +2σ.
+    """
+
+    address: Address
+    sigma: float
+    effect: float
+    heat: np.ndarray
+    strip: torch.Tensor
+    purity: Purity | None = None
+    like: tuple[Address, float] | None = None
+
+    @property
+    def name(self):
+        """The attribute that it moves, if it moves one clearly: most of its strength, and half a deviation at least"""
+        clear = self.purity is not None and self.purity.purity >= 0.5 and self.purity.strength >= 0.5
+        return self.purity.attribute if clear else ""
+
+
+@torch.no_grad()
+def make_atlas(G, seeds=range(4), predictor=None, features=None, batch=64, progress=None):
+    """`Entry`s of all dimensions of G, the strongest first.
+
+    seeds: latents that every dimension is moved on. predictor: `attributes.Predictor`, or None. features: images
+    [N, C, H, W] in [0, 255] → [N, F] whose squared distance is the effect; None: pixels. batch, progress: of
+    `moves.sweep`.
+    """
+    ws, sigmas = ws_of_seeds(G, seeds), coordinate_sigmas(G)
+    base = _small(G.synthesis(ws, noise_mode="const"), _TILE)
+    measured = AttributeEffects(G, predictor, predictor.reliable()) if predictor is not None else None
+    entries, signatures = [], []
+    for moved in sweep(G, ws, sigmas, batch=batch, progress=progress):
+        change = moved.high - moved.low  # [dims, S, C, H, W]
+        heat = change.abs().mean(dim=[1, 2])
+        effects = heat.mean(dim=[1, 2]) if features is None else _distances(features, moved)
+        purities = measured.of(moved) if measured is not None else [None] * len(moved.dims)
+        signatures.append(_small(change.flatten(0, 1), 8).reshape(len(moved.dims), -1).cpu())
+        low, high = (_small(images.flatten(0, 1), _TILE).unflatten(0, change.shape[:2]) for images in moved[2:])
+        for i, d in enumerate(moved.dims):
+            strip = torch.stack([low[i], base, high[i]], dim=1).cpu()
+            shown = _small(heat[i][None, None], _HEAT)[0, 0].cpu().numpy()
+            sigma = float(sigmas[moved.layer][d])
+            address = Address(*moved.layer, d)
+            entries.append(
+                Entry(address, sigma, float(effects[i]), shown / max(shown.max(), 1e-12), strip, purities[i])
+            )
+    order = sorted(range(len(entries)), key=lambda i: -entries[i].effect)
+    return _with_likes([entries[i] for i in order], torch.cat(signatures)[order])
+
+
+def _small(images, side):
+    """[N, C, H, W], averaged down until no side is longer than `side`"""
+    factor = -(-images.shape[-1] // side)
+    return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
+
+
+def _distances(features, moved):
+    low, high = (features((images.flatten(0, 1) * 127.5 + 127.5).clamp(0, 255)) for images in (moved.low, moved.high))
+    return (high - low).square().sum(dim=1).unflatten(0, moved.low.shape[:2]).mean(dim=1)
+
+
+def _with_likes(entries, signatures):
+    """The entries, in order, with the first of those before them that does the same."""
+    lengths = signatures.norm(dim=1, keepdim=True)
+    signatures = signatures / lengths.clamp(min=1e-12)
+    found = []
+    for i, entry in enumerate(entries):
+        cosines = signatures[:i] @ signatures[i] if i and lengths[i] > 1e-6 else torch.zeros(0)
+        alike = (cosines.abs() >= _ALIKE).nonzero().flatten().tolist()
+        like = (entries[alike[0]].address, float(cosines[alike[0]])) if alike else None
+        found.append(entry._replace(like=like))
+    return found
+
+
+def write_atlas(G, dest, seeds, attribute_source=None, detector=None, title="", progress=None):
+    """Writes the atlas of G to `dest` (.html), returns its entries. click.UsageError for sources that do not open."""
+    import click
+
+    device = next(G.parameters()).device
+    try:
+        features = perceptual_features(detector, device) if detector else None
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--detector: {error}") from error
+    try:
+        predictor = attributes.open_predictor(attribute_source, device) if attribute_source else None
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--attributes: {error}") from error
+    entries = make_atlas(G, seeds, predictor, features, progress=progress)
+    Path(dest).parent.mkdir(parents=True, exist_ok=True)
+    Path(dest).write_text(page(entries, seeds, title, features.name if features else None), encoding="utf-8")
+    return entries
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The page
+
+
+def page(entries, seeds, title, detector=None):
+    """The atlas as one HTML file that opens offline."""
+    data = json.dumps([_record(entry) for entry in entries], separators=(",", ":")).replace("</", "<\\/")
+    measure = f"distance by {detector}" if detector else "mean change of a pixel, of 255"
+    values = dict(title=html.escape(title), seeds=", ".join(map(str, seeds)), measure=measure, data=data)
+    text = (Path(__file__).parent / "atlas.html").read_text("utf-8")
+    for name, value in values.items():
+        text = text.replace(f"%{name}%", value)
+    return text
+
+
+def _record(entry):
+    """What the page needs of an entry"""
+    in_pixels = 127.5 * entry.effect
+    record = dict(id=str(entry.address), l=f"L{entry.address.L}.N{entry.address.N}", e=round(in_pixels, 3))
+    record |= dict(s=round(entry.sigma, 3), n=entry.name, h=_heat_picture(entry.heat), t=_strip_picture(entry.strip))
+    if entry.purity is not None:
+        strongest = sorted(entry.purity.effects.items(), key=lambda item: -item[1])[:3]
+        record |= dict(p=round(entry.purity.purity, 3), g=round(entry.purity.strength, 3))
+        record["a"] = [[name, round(effect, 2)] for name, effect in strongest]
+    if entry.like is not None:
+        record["k"] = [str(entry.like[0]), round(entry.like[1], 3)]
+    return record
+
+
+def _heat_picture(heat):
+    """A data URI: dark where nothing changes, over red to bright yellow"""
+    ramp = np.linspace(0, 1, 256)[:, None]
+    palette = np.concatenate([(2 * ramp).clip(0.1, 1), (2 * ramp - 0.8).clip(0, 1), 0.15 + 0 * ramp], axis=1)
+    picture = Image.fromarray((heat * 255).astype(np.uint8), mode="P")
+    picture.putpalette((palette * 255).astype(np.uint8).tobytes())
+    return _data_uri(picture, "PNG", "png")
+
+
+def _strip_picture(strip):
+    """A data URI: a row a latent, −2σ, 0, +2σ"""
+    S, steps, C, h, w = strip.shape
+    pixels = ((strip + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 3, 1, 4, 2).reshape(S * h, steps * w, C)
+    picture = Image.fromarray(pixels.numpy().squeeze()).convert("RGB")
+    return _data_uri(picture, "WEBP", "webp", quality=80)
+
+
+def _data_uri(picture, kind, mime, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
