@@ -193,6 +193,7 @@ def avatars(tmp_path_factory):
     return path, torch.stack([torch.from_numpy(data[i][0]) for i in range(len(data))])
 
 
+@pytest.mark.slow
 def test_metrics_order_what_goes_wrong(avatars, tmp_path, monkeypatch):
     """FID and KID grow from real images over a colour shift and blur to noise; ten modes cost recall, noise both."""
     import dnnlib
