@@ -55,18 +55,17 @@ def main(network, source, top):
         "chance": dict.fromkeys(addresses, chance),
     }
     print(f"The plain generator differs by {difference:.1e}. Attributes: {', '.join(predictor.reliable())}.\n")
-    print(
-        f"| directions | purity of all | purity of the {top} strongest | effect of those, of 255 | copies among those |"
-    )
+    columns = ["purity of all", f"purity of the {top} strongest", "their effect, of 255", "likeness to a stronger one"]
+    print(f"| directions | {' | '.join(columns)} |")
     print("| --- | --- | --- | --- | --- |")
     for name in ("own subspaces", *given):
         of = G if name not in given else discover.with_directions(plain, given[name], G.w_dim)
         entries = make_atlas(of, seeds=range(8), predictor=predictor)
         strongest = entries[:top]
         effect = 127.5 * sum(e.effect for e in strongest) / len(strongest)
-        copies = sum(e.like is not None for e in strongest)
+        likeness = sum(abs(e.like[1]) for e in strongest[1:]) / (len(strongest) - 1)
         overall = [purity.overall([e.purity for e in some]) for some in (entries, strongest)]
-        print(f"| {name} | {overall[0]:.3f} | {overall[1]:.3f} | {effect:.1f} | {copies} |", flush=True)
+        print(f"| {name} | {overall[0]:.3f} | {overall[1]:.3f} | {effect:.1f} | {likeness:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

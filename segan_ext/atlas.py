@@ -27,8 +27,9 @@ class Entry(NamedTuple):
     """A dimension of the atlas.
 
     effect: mean absolute change of the image (range 2) from −2σ to +2σ, or a perceptual distance. heat: where, [h, w]
-    in [0, 1]. purity: None without attributes. like: the strongest dimension before this one that does the same, with
-    the cosine of their changes (negative: the other way round), or None. strip: images [S, 3, C, h, w] at −2σ, 0, +2σ.
+    in [0, 1]. purity: None without attributes. like: the stronger dimension whose change is most like this one's, with
+    the cosine of the two (negative: the other way round); None for the strongest, and where nothing changes. strip:
+    images [S, 3, C, h, w] at −2σ, 0, +2σ.
     """
 
     address: Address
@@ -38,6 +39,10 @@ class Entry(NamedTuple):
     strip: torch.Tensor
     purity: Purity | None = None
     like: tuple[Address, float] | None = None
+
+    @property
+    def is_copy(self):
+        return self.like is not None and abs(self.like[1]) >= _ALIKE
 
     @property
     def name(self):
@@ -89,15 +94,15 @@ def _distances(features, moved):
 
 
 def _with_likes(entries, signatures):
-    """The entries, in order, with the first of those before them that does the same."""
-    lengths = signatures.norm(dim=1, keepdim=True)
-    signatures = signatures / lengths.clamp(min=1e-12)
-    found = []
-    for i, entry in enumerate(entries):
-        cosines = signatures[:i] @ signatures[i] if i and lengths[i] > 1e-6 else torch.zeros(0)
-        alike = (cosines.abs() >= _ALIKE).nonzero().flatten().tolist()
-        like = (entries[alike[0]].address, float(cosines[alike[0]])) if alike else None
-        found.append(entry._replace(like=like))
+    """The entries, in order, each with the one before it that is most like it."""
+    lengths = signatures.norm(dim=1)
+    signatures = signatures / lengths.clamp(min=1e-12)[:, None]
+    found = entries[:1]
+    for i in range(1, len(entries)):
+        cosines = signatures[:i] @ signatures[i]
+        nearest = int(cosines.abs().argmax())
+        like = (entries[nearest].address, float(cosines[nearest])) if lengths[i] > 1e-6 else None
+        found.append(entries[i]._replace(like=like))
     return found
 
 
@@ -144,7 +149,7 @@ def _record(entry):
         strongest = sorted(entry.purity.effects.items(), key=lambda item: -item[1])[:3]
         record |= dict(p=round(entry.purity.purity, 3), g=round(entry.purity.strength, 3))
         record["a"] = [[name, round(effect, 2)] for name, effect in strongest]
-    if entry.like is not None:
+    if entry.is_copy:
         record["k"] = [str(entry.like[0]), round(entry.like[1], 3)]
     return record
 

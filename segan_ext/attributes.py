@@ -140,7 +140,7 @@ class _Network(torch.nn.Module):
         return self.trunk(images.to(torch.float32) / 127.5 - 1, None)
 
 
-def train(data, attributes, rows, kimg=_KIMG, batch=32, device="cpu", progress=True):
+def train(data, attributes, rows, kimg=None, batch=32, device="cpu", progress=True):
     """(network, skill): a network that tells the attributes of the images of `data`.
 
     rows: as `known_attributes` gives them. Adam on cross-entropies (squared errors for numbers), a tenth of the images
@@ -151,7 +151,7 @@ def train(data, attributes, rows, kimg=_KIMG, batch=32, device="cpu", progress=T
         network = _Network(data.resolution, data.num_channels, sum(a.width for a in attributes)).to(device)
         order = torch.randperm(len(data))
         held_out, shown = order.split([min(_HELD_OUT, len(data) // 10), len(data) - min(_HELD_OUT, len(data) // 10)])
-        steps = max(kimg * 1000 // batch, 1)
+        steps = max((kimg or _KIMG) * 1000 // batch, 1)
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
         bar = tqdm.trange(steps, desc=f"Learning attributes of {data.name}", disable=None if progress else True)

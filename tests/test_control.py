@@ -212,8 +212,9 @@ def test_the_atlas_ranks_measures_and_finds_copies():
     assert effects == sorted(effects, reverse=True)
     found = {entry.address: entry for entry in entries}
     assert found[1, 0, 3].effect == 0 and found[1, 0, 3].like is None
-    copies = [e for e in entries if e.address in ((2, 1, 4), (2, 1, 5)) and e.like is not None]
+    copies = [e for e in entries if e.address in ((2, 1, 4), (2, 1, 5)) and e.is_copy]
     assert any(e.like[0] in ((2, 1, 4), (2, 1, 5)) and e.like[1] < -0.95 for e in copies)
+    assert entries[0].like is None and sum(e.is_copy for e in entries) < len(entries) / 2
     entry = found[2, 1, 4]
     low, high = (render(G, explore.ws_of_seeds(G, [0, 1]), {(2, 1, 4): a}, noise_mode="const") for a in (-2, 2))
     assert entry.effect == pytest.approx((high - low).abs().mean().item(), rel=1e-4)
