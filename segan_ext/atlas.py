@@ -28,15 +28,15 @@ class Entry(NamedTuple):
 
     effect: mean absolute change of the image (range 2) from −2σ to +2σ, or a perceptual distance. heat: where, [h, w]
     in [0, 1]. purity: None without attributes. like: the stronger dimension whose change is most like this one's, with
-    the cosine of the two (negative: the other way round); None for the strongest, and where nothing changes. strip:
-    images [S, 3, C, h, w] at −2σ, 0, +2σ.
+    the cosine of the two (negative: the other way round); None for the strongest, and where nothing changes. strip: a
+    WebP picture, a row a latent: at −2σ, 0, +2σ.
     """
 
     address: Address
     sigma: float
     effect: float
     heat: np.ndarray
-    strip: torch.Tensor
+    strip: bytes
     purity: Purity | None = None
     like: tuple[Address, float] | None = None
 
@@ -71,7 +71,7 @@ def make_atlas(G, seeds=range(4), predictor=None, features=None, batch=64, progr
         signatures.append(_small(change.flatten(0, 1), 8).reshape(len(moved.dims), -1).cpu())
         low, high = (_small(images.flatten(0, 1), _TILE).unflatten(0, change.shape[:2]) for images in moved[2:])
         for i, d in enumerate(moved.dims):
-            strip = torch.stack([low[i], base, high[i]], dim=1).cpu()
+            strip = _strip_picture(torch.stack([low[i], base, high[i]], dim=1).cpu())
             shown = _small(heat[i][None, None], _HEAT)[0, 0].cpu().numpy()
             sigma = float(sigmas[moved.layer][d])
             address = Address(*moved.layer, d)
@@ -89,7 +89,13 @@ def _small(images, side):
 
 
 def _distances(features, moved):
-    low, high = (features((images.flatten(0, 1) * 127.5 + 127.5).clamp(0, 255)) for images in (moved.low, moved.high))
+    """Perceptual distances of pictures of 256 pixels at most, which is what such features are made for"""
+    low, high = (
+        torch.cat(
+            [features((_small(each, 256) * 127.5 + 127.5).clamp(0, 255)) for each in images.flatten(0, 1).split(8)]
+        )
+        for images in (moved.low, moved.high)
+    )
     return (high - low).square().sum(dim=1).unflatten(0, moved.low.shape[:2]).mean(dim=1)
 
 
@@ -131,7 +137,8 @@ def write_atlas(G, dest, seeds, attribute_source=None, detector=None, title="", 
 
 def page(entries, seeds, title, detector=None):
     """The atlas as one HTML file that opens offline."""
-    data = json.dumps([_record(entry) for entry in entries], separators=(",", ":")).replace("</", "<\\/")
+    unit = 1 if detector else 127.5  # distances as they are, pixels of 255
+    data = json.dumps([_record(entry, unit) for entry in entries], separators=(",", ":")).replace("</", "<\\/")
     measure = f"distance by {detector}" if detector else "mean change of a pixel, of 255"
     values = dict(title=html.escape(title), seeds=", ".join(map(str, seeds)), measure=measure, data=data)
     text = (Path(__file__).parent / "atlas.html").read_text("utf-8")
@@ -140,11 +147,10 @@ def page(entries, seeds, title, detector=None):
     return text
 
 
-def _record(entry):
+def _record(entry, unit):
     """What the page needs of an entry"""
-    in_pixels = 127.5 * entry.effect
-    record = dict(id=str(entry.address), l=f"L{entry.address.L}.N{entry.address.N}", e=round(in_pixels, 3))
-    record |= dict(s=round(entry.sigma, 3), n=entry.name, h=_heat_picture(entry.heat), t=_strip_picture(entry.strip))
+    record = dict(id=str(entry.address), l=f"L{entry.address.L}.N{entry.address.N}", e=round(unit * entry.effect, 4))
+    record |= dict(s=round(entry.sigma, 3), n=entry.name, h=_heat_picture(entry.heat), t=_uri("webp", entry.strip))
     if entry.purity is not None:
         strongest = sorted(entry.purity.effects.items(), key=lambda item: -item[1])[:3]
         record |= dict(p=round(entry.purity.purity, 3), g=round(entry.purity.strength, 3))
@@ -160,18 +166,22 @@ def _heat_picture(heat):
     palette = np.concatenate([(2 * ramp).clip(0.1, 1), (2 * ramp - 0.8).clip(0, 1), 0.15 + 0 * ramp], axis=1)
     picture = Image.fromarray((heat * 255).astype(np.uint8), mode="P")
     picture.putpalette((palette * 255).astype(np.uint8).tobytes())
-    return _data_uri(picture, "PNG", "png")
+    return _uri("png", _encoded(picture, "PNG"))
 
 
 def _strip_picture(strip):
-    """A data URI: a row a latent, −2σ, 0, +2σ"""
+    """WebP of images [S, 3, C, h, w]: a row a latent, a column a step"""
     S, steps, C, h, w = strip.shape
     pixels = ((strip + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 3, 1, 4, 2).reshape(S * h, steps * w, C)
     picture = Image.fromarray(pixels.numpy().squeeze()).convert("RGB")
-    return _data_uri(picture, "WEBP", "webp", quality=80)
+    return _encoded(picture, "WEBP", quality=80)
 
 
-def _data_uri(picture, kind, mime, **options):
+def _encoded(picture, kind, **options):
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
-    return f"data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def _uri(kind, data):
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

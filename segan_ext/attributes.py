@@ -22,7 +22,7 @@ host.activate()
 
 import dnnlib  # noqa: E402 (the host has to be on the path)
 from atomic import write_atomically  # noqa: E402
-from metrics import metric_utils  # noqa: E402
+from metrics import detectors, metric_utils  # noqa: E402
 from training import dataset, networks  # noqa: E402
 
 _KIMG = 40  # images shown, in thousands, over again where there are fewer
@@ -72,7 +72,7 @@ def open_predictor(path, device="cpu", progress=True):
     [N, 3, H, W] in [0, 255] → [N, A], a number above 0 where the image has the attribute; a list in the JSON of the
     same name beside it names them. OSError or ValueError, in one sentence, for anything else.
     """
-    if Path(path).suffix.lower() in (".pt", ".pth", ".onnx", ".torchscript"):
+    if _is_classifier(path):
         return _open_classifier(path, device)
     data = dataset.ImageFolderDataset(path, use_labels=True)
     attributes, rows = known_attributes(data)
@@ -85,6 +85,15 @@ def open_predictor(path, device="cpu", progress=True):
     content = safetensors.torch.save(state, metadata=dict(skill=json.dumps(skill)))
     write_atomically(cached, lambda file: file.write(content))
     return Predictor(attributes, network, skill, data.name)
+
+
+def source_digest(path):
+    """16 hex digits that stand for the data set or the classifier file at `path`"""
+    return detectors.file_digest(path) if _is_classifier(path) else dataset.ImageFolderDataset(path).digest()
+
+
+def _is_classifier(path):
+    return Path(path).suffix.lower() in (".pt", ".pth", ".onnx", ".torchscript")
 
 
 def known_attributes(data):
@@ -134,6 +143,8 @@ class _Network(torch.nn.Module):
         self.trunk.b4.cmap_dim = 0
 
     def forward(self, images):
+        if images.shape[1] != self.trunk.img_channels:  # grey for colour, or the other way round
+            images = images.float().mean(dim=1, keepdim=True).expand(-1, self.trunk.img_channels, -1, -1)
         size = [self.trunk.img_resolution] * 2
         if list(images.shape[2:]) != size:
             images = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
@@ -146,7 +157,7 @@ def train(data, attributes, rows, kimg=None, batch=32, device="cpu", progress=Tr
     rows: as `known_attributes` gives them. Adam on cross-entropies (squared errors for numbers), a tenth of the images
     held out for the skill. Random numbers come from a generator of its own.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
         torch.manual_seed(0)
         network = _Network(data.resolution, data.num_channels, sum(a.width for a in attributes)).to(device)
         order = torch.randperm(len(data))

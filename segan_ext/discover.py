@@ -55,13 +55,18 @@ def pca_of_w(G, samples=10000, seed=0):
 def pca_of_features(G, dims, samples=512, seed=0, batch=16):
     """{(L, N): (directions [w_dim, dims], deviations [dims])} of what each style layer puts out.
 
-    The principal components of the features, each mapped back to w by least squares; then made orthonormal in their
-    order, since a subspace's coordinates are projections.
+    The principal components of the features (averaged down to 16×16, which bounds the memory), each mapped back to w by
+    least squares; then made orthonormal in their order, since a subspace's coordinates are projections.
     """
     w = _random_w(G, samples, seed)
     features = {address: [] for address, _, _ in style_layers(G.synthesis)}
+
+    def keep(kept):
+        pooled = lambda y: torch.nn.functional.avg_pool2d(y, max(y.shape[-1] // 16, 1))
+        return lambda _layer, _args, y: kept.append(pooled(y.float()).flatten(1).cpu())
+
     hooks = [
-        getattr(block, name).register_forward_hook(lambda _layer, _args, y, kept=features[address]: kept.append(y))
+        getattr(block, name).register_forward_hook(keep(features[address]))
         for address, block, name in style_layers(G.synthesis)
     ]
     grams = {}
@@ -72,7 +77,7 @@ def pca_of_features(G, dims, samples=512, seed=0, batch=16):
         for hook in hooks:
             hook.remove()
     for address, parts in features.items():
-        y = torch.cat([part.flatten(1).float().cpu() for part in parts])
+        y = torch.cat(parts)
         parts.clear()
         y -= y.mean(dim=0)
         grams[address] = (y @ y.t()).double()  # [samples, samples]: its eigenvectors are the components' coordinates
@@ -175,7 +180,8 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
         directions, strengths = _directions(G, method, layers, dims, samples, seed)
         found = with_directions(G, directions, dims).cpu()
     except ValueError as error:
-        raise click.UsageError(f"--{'layers' if 'layer' in str(error) else 'network'}: {error}") from error
+        option = next((name for name in ("samples", "layers") if name in str(error)), "network")
+        raise click.UsageError(f"--{option}: {error}") from error
     for (L, N), values in strengths.items():
         print(f"L{L}.N{N}: " + " ".join(f"{value:.3g}" for value in values[:8].tolist()))
     if dest.endswith(".safetensors"):
@@ -189,6 +195,8 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
 def _directions(G, method, layers, dims, samples, seed):
     """({(L, N): directions}, {(L, N): their eigenvalues or deviations})"""
     addresses = [address for address, _, _ in style_layers(G.synthesis)]
+    if samples is not None and samples <= dims:
+        raise ValueError(f"{samples} latents do not tell {dims} directions; take more with --samples")
     if method == "sefa":
         found = sefa(G, parse_layers(layers, addresses))
     elif method == "pca":

@@ -98,7 +98,7 @@ def read_mask(path, resolution):
 
 
 def describe(network, edits, ws, names, noise_mode, mix=(), kept=None):
-    """An edit as what is written to its JSON. names: of the images of ws [N, num_ws, w_dim]. mix: [(L, N, seed), …]"""
+    """An edit as what is written to its JSON. names: of the images of ws [N, num_ws, w_dim]. mix: of `_parse_mix`"""
     content = dict(format=_FORMAT, version=1, network=str(network), names=names, noise_mode=noise_mode)
     content["edits"] = {str(address): amount for address, amount in edits.items()}
     content["mix"] = list(mix)
@@ -118,6 +118,8 @@ def read_edit(path):
             raise KeyError("format")
         shape, data = content["ws"]["shape"], base64.b64decode(content["ws"]["float32"])
         content["ws"] = torch.from_numpy(np.frombuffer(data, np.float32).copy()).reshape(shape)
+        if any(not isinstance(name, str) or Path(name).name != name or "\\" in name for name in content["names"]):
+            raise ValueError("names")
         kept = content.get("keep")
         if kept is not None:
             picture = Image.open(io.BytesIO(base64.b64decode(kept)))
@@ -156,14 +158,16 @@ def _parse_set(texts):
             raise click.UsageError(f"--set: {said}") from error
 
 
-def _parse_mix(G, texts):
-    """[((L, N), seed), …]"""
-    found = []
+def _parse_mix(G, texts, trunc, class_idx):
+    """[[L, N, seed, w of that seed as a list], …]"""
+    found, device = [], next(G.parameters()).device
     for text in texts:
         layer, _, seed = text.partition("=")
         try:
             address = Address.parse(f"{layer}.D0").check(G)
-            found.append((address.layer, int(seed)))
+            z = seed_latents(G, [int(seed)], device)
+            w = G.mapping(z, class_label(G, class_idx, 1, device), truncation_psi=trunc)[0, 0]
+            found.append([*address.layer, int(seed), w.tolist()])
         except ValueError as error:
             raise click.UsageError(f"--mix: {text!r} is not of the form L3.N1=SEED ({error})") from error
     return found
@@ -187,7 +191,7 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
     target = open_target(image, G)
     label = class_label(G, class_idx, 1, device) if G.c_dim else None
     path = project(G, target, features=features, label=label, num_steps=num_steps, verbose=True, device=device)
-    return path[-1:].to(device), [Path(image).stem]
+    return path[-1:].to(device), [f"{Path(image).stem}-edited"]
 
 
 @click.command()
@@ -221,7 +225,7 @@ def edit(network, trust_pickle, device, sets, mix, keep, noise_mode, replay, out
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--{'replay' if replay else 'set'}: {error}") from error
     if content is None:
-        mix = [[*layer, seed] for layer, seed in _parse_mix(G, mix)]
+        mix = _parse_mix(G, mix, source["trunc"], source["class_idx"])
         kept = None if keep is None else read_mask(keep, G.img_resolution)
         ws, names = _latents(G, device, **source)
         content = dict(zip(_PARTS, (edits, ws, names, noise_mode, mix, kept)))
@@ -266,9 +270,8 @@ def write_edit(G, content, outdir):
 def _mixed(G, w, content, sigmas):
     """The image of one latent with its mixing and its edits"""
     offsets = offsets_of(G, content["edits"], sigmas)
-    for L, N, seed in content["mix"]:
-        other = G.mapping(seed_latents(G, [seed], w.device), class_label(G, 0 if G.c_dim else None, 1, w.device))
-        mixed = mixed_offsets(G, w, other, [(L, N)])[L, N]
+    for L, N, _seed, other in content["mix"]:
+        mixed = mixed_offsets(G, w, w.new_tensor(other)[None, None], [(L, N)])[L, N]
         offsets[L, N] = mixed + offsets.get((L, N), 0)
     with G.edited(offsets=offsets):
         return G.synthesis(w, noise_mode=content["noise_mode"])

@@ -42,6 +42,7 @@ def ls(opts):
     The score is exp Σ H(Y|X) over attributes, so scores compare only for the same attributes. The details have the
     entropy of each, in nats.
     """
+    separability.check_installed()
     predictor = _predictor(opts)
     z, w, predictions = _latents_and_predictions(opts, predictor)
     questions = separability.binary_attributes(
@@ -99,7 +100,8 @@ def _predictor(opts):
     predictor = attributes.open_predictor(path, opts.device, progress=opts.progress.verbose)
     if not predictor.reliable():
         raise ValueError(f"no attribute of {predictor.name} can be told from its images; use more or larger ones")
-    opts.protocol |= dict(attributes=predictor.name, attribute_names=predictor.reliable())
+    opts.protocol |= dict(attributes=predictor.name, attributes_digest=attributes.source_digest(path))
+    opts.protocol |= dict(attribute_names=predictor.reliable(), resolution=opts.G.img_resolution)
     return predictor
 
 

@@ -130,11 +130,16 @@ def sweep(G, ws, sigmas=None, reach=2.0, batch=64, progress=None, layers=None):
             dims = range(first, min(first + at_a_time, len(steps)))
             rows = torch.arange(len(ws)).repeat(len(dims))
             offsets = steps[first : dims.stop].repeat_interleave(len(ws), dim=0)  # [dims·S, K]
-            images = []
+            images, batches = [], torch.arange(len(rows)).split(batch)
             for sign in (-1, 1):
-                with G.edited(offsets={layer: sign * offsets}):
-                    images.append(finish(G, begun, rows, noise_mode="const").unflatten(0, (len(dims), len(ws))))
+                parts = [_moved(G, begun, layer, sign * offsets, rows, part) for part in batches]
+                images.append(torch.cat(parts).unflatten(0, (len(dims), len(ws))))
             yield Moved(layer, dims, *images)
+
+
+def _moved(G, begun, layer, offsets, rows, part):
+    with G.edited(offsets={layer: offsets[part]}):
+        return finish(G, begun, rows[part], noise_mode="const")
 
 
 def offsets_of(G, amounts, sigmas=None):

@@ -26,10 +26,13 @@ from generate import Numbers, load_generator, seed_latents  # noqa: E402
 from launch import choose_device  # noqa: E402
 from metrics.metric_utils import get_feature_detector_name  # noqa: E402
 from recipe import metric_kwargs, metric_names, metric_options  # noqa: E402
+from segan_ext.attributes import source_digest  # noqa: E402
 from segan_ext.explore import draw_traversal  # noqa: E402
+from torch_utils import misc  # noqa: E402
 
 _HIGHER_IS_BETTER = ("is50k_mean", "pr50k3", "purity")
 _NEITHER_IS_BETTER = ("is50k_std", "subspaces")
+_NOT_LEARNED = ("noise_const", "resample_filter", "w_avg")  # of a generator's tensors; frozen weights are buffers too
 _LOSSES = {"Loss/G/loss": "loss of G", "Loss/D/loss": "loss of D", "Loss/signs/real": "mean sign of D on reals"}
 
 
@@ -103,7 +106,7 @@ def _results(file):
 
 
 class Column(NamedTuple):
-    """One result under one protocol. values: the newest of each run, or None."""
+    """One result under one protocol. values: of each run's newest snapshot, or None."""
 
     title: str
     protocol: str
@@ -122,7 +125,7 @@ def short_names(runs):
     parts = [run.name.split("-") for run in runs]
     common = set.intersection(*map(set, parts)) if len(runs) > 1 else set()
     names = ["-".join(part for part in name if part not in common) for name in parts]
-    return names if len(set(names)) == len(names) else [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
 def columns_of(runs):
@@ -133,8 +136,8 @@ def columns_of(runs):
     found = {}
     for i, run in enumerate(runs):
         for result in run.results:
-            values = found.setdefault((result.name, result.protocol), [None] * len(runs))
-            values[i] = result.value  # files are in the order of time: the last one stays
+            if result.kimg == run.kimg:  # of the newest snapshot; what was measured last stays
+                found.setdefault((result.name, result.protocol), [None] * len(runs))[i] = result.value
     columns, seen = [], {}
     names = [name for name, _ in found]
     for (name, protocol), values in sorted(found.items(), key=lambda item: item[0][0]):
@@ -217,7 +220,7 @@ def table_of(runs, generators, columns):
     header = ["run", "mode", "kimg", "parameters of G", "s/kimg", *(column.title for column in columns)]
     rows = []
     for i, (run, G, name) in enumerate(zip(runs, generators, short_names(runs))):
-        parameters = sum(p.numel() for p in G.parameters())
+        parameters = sum(t.numel() for n, t in misc.named_params_and_buffers(G) if not n.endswith(_NOT_LEARNED))
         speed = "–" if run.seconds_per_kimg is None else f"{run.seconds_per_kimg:.1f}"
         row = [name, run.mode, f"{run.kimg:g}", f"{parameters:,}", speed]
         for column in columns:
@@ -290,9 +293,12 @@ def page(header, rows, names, protocols, pictures):
     )
 
 
+_UNSAID = ("asked_for", "metric", "usual_detector")
+
+
 def _in_words(protocol):
     """{"seed": 0, …} → 'seed 0, …'"""
-    known = {key: value for key, value in json.loads(protocol).items() if key not in ("asked_for", "metric")}
+    known = {key: value for key, value in json.loads(protocol).items() if key not in _UNSAID}
     known = {key: ", ".join(value) if isinstance(value, list) else value for key, value in known.items()}
     return "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in known.items()) or "not recorded"
 
@@ -365,8 +371,10 @@ def _compute_missing(run, names, kwargs):
 def _answers(protocol, name, kwargs):
     """True if a result under this protocol is what a metric would give with these options"""
     detectors = [get_feature_detector_name(each) for each in kwargs["detectors"]]
+    source = kwargs["attributes"]
     return (
         (protocol.get("metric"), protocol["seed"]) == (name, kwargs["seed"])
         and kwargs["num_gen"] == protocol.get("asked_for", kwargs["num_gen"])
-        and (not detectors or protocol.get("detector", detectors[0]) in detectors)
+        and (protocol.get("detector", detectors[0]) in detectors if detectors else protocol.get("usual_detector", True))
+        and (source is None or protocol.get("attributes_digest") in (None, source_digest(source)))
     )

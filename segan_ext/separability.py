@@ -5,12 +5,19 @@ vector machine tells their latents apart. The score is exp Σ H(Y|X), Y being wh
 says: 1 means that every attribute has a hyperplane of its own.
 """
 
+import importlib.util
 import warnings
 
 import numpy as np
 import torch
 
 _FEWEST = 10  # images of either kind that a machine can learn from
+
+
+def check_installed():
+    """ValueError, with the cure, without scikit-learn"""
+    if importlib.util.find_spec("sklearn") is None:
+        raise ValueError("linear separability needs `pip install scikit-learn`")
 
 
 def binary_attributes(predictions, attributes):

@@ -81,6 +81,8 @@ def _data_of(snapshot, data, mirror):
     kwargs |= dict(resolution=G.img_resolution, max_size=None)
     if mirror is not None:
         kwargs["xflip"] = mirror
+    if data is None:
+        return kwargs  # opened by the metrics that need it
     try:
         found = dnnlib.util.construct_class_by_name(**kwargs)
         if (found.num_channels, found.label_dim) != (G.img_channels, G.c_dim):
@@ -89,8 +91,7 @@ def _data_of(snapshot, data, mirror):
                 f"{G.img_channels} and {G.c_dim}"
             )
     except (OSError, ValueError) as error:
-        hint = "" if data else "; the network was trained with it, --data=PATH says where it is now"
-        raise click.UsageError(f"--data: {error}{hint}") from error
+        raise click.UsageError(f"--data: {error}") from error
     return kwargs
 
 

@@ -13,7 +13,8 @@ from training.state import read, saved_states
 # Options that may change when a run is continued. None has a part in the arithmetic, but for the device, which is for
 # the user to change knowingly.
 _FREE = {"outdir", "snap", "tick", "metrics", "dry_run", "kimg", "nobench", "resume", "workers", "grid", "device"}
-_FREE |= {"detector", "num_gen", "attributes"}
+_HOW_TO_MEASURE = {"detector", "num_gen", "attributes"}
+_FREE |= _HOW_TO_MEASURE
 
 
 def continued(options, outdir, dry_run):
@@ -54,7 +55,8 @@ def continue_run(run_dir, given, dry_run=False):
                 f"{option}: the run has {before[name] or 'the default'}, and --resume={run_dir} continues it exactly; "
                 "leave the option out, or start a new run from one of its snapshots (--resume=….pkl)"
             )
-    args |= recipe.free_arguments(given)
+    measured = {name: before.get(name) if given[name] is None else given[name] for name in _HOW_TO_MEASURE}
+    args |= recipe.free_arguments(given | measured)
     args.update(run_dir=run_dir, resume_pkl=None, resume_state=saved_states(run_dir)[-1])
     if given.get("workers") is not None:
         args["data_loader_kwargs"]["num_workers"] = given["workers"]

@@ -1,5 +1,6 @@
 """Control: moves, edits and their files, traversals, the atlas and its page, directions found in closed form."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -144,7 +145,11 @@ def test_edit_and_replay(run_dir, tmp_path):  # noqa: F811
         "--num-steps=3",
         f"--outdir={tmp_path / 'third'}",
     )
-    assert (tmp_path / "third" / "seed0000-change.png").is_file()
+    assert (tmp_path / "third" / "seed0000-edited-change.png").is_file()
+    content = json.loads((first / "edit.json").read_text())
+    (tmp_path / "bad.json").write_text(json.dumps(content | dict(names=["../x", "y"])))
+    with pytest.raises(ValueError, match="is no edit"):
+        read_edit(tmp_path / "bad.json")
 
 
 def test_pictures_of_traversals_and_walks(run_dir, tmp_path):  # noqa: F811
@@ -218,7 +223,8 @@ def test_the_atlas_ranks_measures_and_finds_copies():
     entry = found[2, 1, 4]
     low, high = (render(G, explore.ws_of_seeds(G, [0, 1]), {(2, 1, 4): a}, noise_mode="const") for a in (-2, 2))
     assert entry.effect == pytest.approx((high - low).abs().mean().item(), rel=1e-4)
-    assert entry.heat.shape == (32, 32) and entry.heat.max() == 1 and entry.strip.shape == (2, 3, 3, 32, 32)
+    assert entry.heat.shape == (32, 32) and entry.heat.max() == 1 and entry.sigma > 0
+    assert PIL.Image.open(io.BytesIO(entry.strip)).size == (3 * 32, 2 * 32)
 
 
 def chromium(*args):

@@ -12,13 +12,13 @@ from segan_ext.report import Result, Run, columns_of, read_run, short_names
 
 
 def some_run(name, *results):
-    return Run(name, "2", 1, 10.0, None, [Result(*result) for result in results], {})
+    return Run(name, "2", 2, 10.0, None, [Result(*result) for result in results], {})
 
 
 def test_columns_never_mix_protocols(tmp_path):
     a, b = '{"seed": 0}', '{"seed": 1}'
     runs = [
-        some_run(tmp_path / "0-mode0", ("fid", 9, 1, a), ("fid", 7, 2, a), ("purity", 0.4, 2, a)),
+        some_run(tmp_path / "0-mode0", ("fid", 9, 1, a), ("fid", 7, 2, a), ("old", 1, 1, a), ("purity", 0.4, 2, a)),
         some_run(tmp_path / "1-mode2", ("fid", 8, 2, a), ("fid", 3, 2, b), ("purity", 0.6, 2, a)),
     ]
     columns = {column.title: column for column in columns_of(runs)}

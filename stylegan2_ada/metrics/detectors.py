@@ -6,6 +6,7 @@ and `return_lpips=True` (with `resize_images=False`) features whose squared dist
 Its `kinds` says which of these it can do.
 """
 
+import hashlib
 import importlib.util
 import math
 import os
@@ -185,11 +186,12 @@ class PixelPyramid(torch.nn.Module):
 OFFLINE = {"efficientnet-lite0": EfficientNetLite0, "vgg-hed": VGGHED, "pixel-pyramid": PixelPyramid}
 
 
-def file_version(name):
-    """What tells a local file from another of its name: size and time; None for names and URLs"""
-    if name in OFFLINE or not os.path.exists(name):
+def file_digest(name):
+    """16 hex digits that stand for the contents of a local file; None for names and URLs, which say enough"""
+    if name in OFFLINE or not os.path.isfile(name):
         return None
-    return [os.stat(name).st_size, os.stat(name).st_mtime_ns]
+    with open(name, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()[:16]
 
 
 def _resize(images, size):

@@ -10,13 +10,8 @@ INCEPTION = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/m
 def compute_fid(opts, max_real, num_gen):
     """FID between all images of the data set (max_real at most, None: all) and num_gen generated ones."""
     detector = opts.detector(detectors.FEATURES, INCEPTION)
-    features = dict(detector_url=detector, detector_kwargs=dict(return_features=True), capture_mean_cov=True)
-    real = metric_utils.compute_feature_stats_for_dataset(
-        opts=opts, rel_lo=0, rel_hi=0, max_items=max_real, **features
-    ).get_mean_cov()
-    generated = metric_utils.compute_feature_stats_for_generator(
-        opts=opts, rel_lo=0, rel_hi=1, max_items=num_gen, **features
-    ).get_mean_cov()
+    both = metric_utils.features_of_both(opts, detector, max_real, num_gen, capture_mean_cov=True)
+    real, generated = (stats.get_mean_cov() for stats in both)
     if opts.rank != 0:
         return float("nan")
     if num_gen < len(generated[0]):

@@ -12,13 +12,8 @@ def compute_kid(opts, max_real, num_gen, num_subsets, max_subset_size):
     The subsets are drawn with NumPy's global generator.
     """
     detector = opts.detector(detectors.FEATURES, INCEPTION)
-    features = dict(detector_url=detector, detector_kwargs=dict(return_features=True), capture_all=True)
-    real = metric_utils.compute_feature_stats_for_dataset(
-        opts=opts, rel_lo=0, rel_hi=0, max_items=max_real, **features
-    ).get_all()
-    generated = metric_utils.compute_feature_stats_for_generator(
-        opts=opts, rel_lo=0, rel_hi=1, max_items=num_gen, **features
-    ).get_all()
+    both = metric_utils.features_of_both(opts, detector, max_real, num_gen, capture_all=True)
+    real, generated = (stats.get_all() for stats in both)
     return kernel_distance(generated, real, num_subsets, max_subset_size) if opts.rank == 0 else float("nan")
 
 

@@ -71,8 +71,7 @@ def calc_metric(metric, **kwargs):
 
 def _departure(opts):
     """What a metric's name is followed by if it was not computed as it is defined, such as _vgg-hed_n1000."""
-    usual = opts.protocol.pop("usual_detector", True)
-    parts = [] if usual else [opts.protocol["detector"]]
+    parts = [] if opts.protocol.get("usual_detector", True) else [opts.protocol["detector"]]
     parts += [f"n{opts.num_gen}"] if opts.protocol.get("asked_for") else []
     return "".join(f"_{part}" for part in parts)
 

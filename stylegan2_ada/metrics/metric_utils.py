@@ -78,6 +78,8 @@ class MetricOptions:
             raise ValueError(f"this metric needs a detector for {kind}, which {names} is not; add {' or '.join(able)}")
         self.protocol["detector"] = get_feature_detector_name(chosen)
         self.protocol["usual_detector"] = chosen == default
+        digest = detectors.file_digest(chosen)
+        self.protocol |= {} if digest is None else dict(detector_digest=digest)
         return chosen
 
 
@@ -328,6 +330,13 @@ def compute_feature_stats_for_generator(
     return stats
 
 
+def features_of_both(opts, detector, max_real, num_gen, **stats_kwargs):
+    """`FeatureStats` of the data set's images (max_real at most, None: all) and of num_gen generated ones."""
+    shared = dict(opts=opts, detector_url=detector, detector_kwargs=dict(return_features=True), **stats_kwargs)
+    real = compute_feature_stats_for_dataset(rel_lo=0, rel_hi=0, max_items=max_real, **shared)
+    return real, compute_feature_stats_for_generator(rel_lo=0, rel_hi=1, max_items=num_gen, **shared)
+
+
 def open_dataset(opts):
     """The data set that opts.dataset_kwargs describes. ValueError if they are empty."""
     if not opts.dataset_kwargs.get("class_name"):
@@ -340,6 +349,7 @@ def label_sampler(opts, G):
     if G.c_dim == 0:
         return lambda count: torch.zeros([count, 0], device=opts.device)
     dataset = open_dataset(opts)
+    opts.protocol |= data_protocol(opts, dataset)
 
     def draw(count):
         labels = [dataset.get_label(np.random.randint(len(dataset))) for _ in range(count)]
@@ -356,7 +366,7 @@ def _feature_adder(tag, stats, opts, detector_url, detector_kwargs, rel_lo, rel_
     @torch.no_grad()
     def add(images):
         images = images.expand(-1, 3, -1, -1).to(opts.device)  # detectors take colour pictures
-        stats.append_torch(detector(images, **detector_kwargs), opts.num_gpus, opts.rank)
+        stats.append_torch(detector(images, **detector_kwargs).to(opts.device), opts.num_gpus, opts.rank)
         progress.update(stats.num_items)
 
     return add
@@ -377,7 +387,7 @@ def data_protocol(opts, dataset):
 
 
 def _cache_path(opts, dataset, detector_url, detector_kwargs, num_items, stats_kwargs):
-    version = detectors.file_version(detector_url)
+    version = detectors.file_digest(detector_url)
     what = dict(dataset=opts.dataset_kwargs, data=opts.protocol["data_digest"], num_items=num_items, stats=stats_kwargs)
     what |= dict(detector=detector_url, version=version, detector_kwargs=detector_kwargs)
     digest = hashlib.md5(json.dumps(what, sort_keys=True).encode()).hexdigest()

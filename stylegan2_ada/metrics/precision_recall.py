@@ -39,14 +39,8 @@ def _distances(a, b):
 def compute_pr(opts, max_real, num_gen, nhood_size, row_batch_size, col_batch_size):
     """(precision, recall) of num_gen generated images against at most max_real of the data set, with k = nhood_size."""
     detector = opts.detector(detectors.FEATURES, VGG16)
-    features = dict(detector_url=detector, detector_kwargs=dict(return_features=True), capture_all=True)
-    real = metric_utils.compute_feature_stats_for_dataset(
-        opts=opts, rel_lo=0, rel_hi=0, max_items=max_real, **features
-    ).get_all_torch()
-    generated = metric_utils.compute_feature_stats_for_generator(
-        opts=opts, rel_lo=0, rel_hi=1, max_items=num_gen, **features
-    ).get_all_torch()
-    real, generated = real.to(opts.device), generated.to(opts.device)
+    both = metric_utils.features_of_both(opts, detector, max_real, num_gen, capture_all=True)
+    real, generated = (stats.get_all_torch().to(opts.device) for stats in both)
     distances = functools.partial(_blocks, opts, row_batch_size, col_batch_size)
     precision = _share_within(real, generated, nhood_size, distances)
     recall = _share_within(generated, real, nhood_size, distances)
