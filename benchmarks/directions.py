@@ -24,9 +24,7 @@ from training import networks  # noqa: E402
 @torch.no_grad()
 def without_subspaces(G):
     """The host's generator that makes G's images: w' = M w + m of a subspace becomes part of the affine behind it."""
-    ours = ("mode", "subspace_dim", "subspace_form", "subspace_init", "trained")
-    kwargs = {name: value for name, value in G.init_kwargs.items() if name not in ours}
-    plain = networks.Generator(*G.init_args, **kwargs).eval().requires_grad_(False)
+    plain = networks.Generator(*G.init_args, **discover.host_kwargs(G)).eval().requires_grad_(False)
     misc.copy_params_and_buffers(G, plain)
     targets = {address: getattr(block, name).affine for address, block, name in style_layers(plain.synthesis)}
     for address, subspace in G.subspaces().items():

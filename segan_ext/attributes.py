@@ -140,7 +140,6 @@ class _Network(torch.nn.Module):
         narrow = dict(channel_base=1024, channel_max=64, epilogue_kwargs=dict(mbstd_num_channels=0))
         self.trunk = networks.Discriminator(0, resolution, channels, **narrow)
         self.trunk.b4.out = networks.FullyConnectedLayer(self.trunk.b4.in_channels, outputs)
-        self.trunk.b4.cmap_dim = 0
 
     def forward(self, images):
         if images.shape[1] != self.trunk.img_channels:  # grey for colour, or the other way round
@@ -161,7 +160,7 @@ def train(data, attributes, rows, kimg=None, batch=32, device="cpu", progress=Tr
         torch.manual_seed(0)
         network = _Network(data.resolution, data.num_channels, sum(a.width for a in attributes)).to(device)
         order = torch.randperm(len(data))
-        held_out, shown = order.split([min(_HELD_OUT, len(data) // 10), len(data) - min(_HELD_OUT, len(data) // 10)])
+        held_out, shown = order.tensor_split([min(_HELD_OUT, len(data) // 10)])
         steps = max((kimg or _KIMG) * 1000 // batch, 1)
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)

@@ -10,7 +10,6 @@ tool for trained subspaces works on it.
 import pickle
 
 import click
-import numpy as np
 import torch
 
 from segan_ext import host
@@ -22,6 +21,7 @@ import legacy  # noqa: E402
 from atomic import write_atomically  # noqa: E402
 from generate import generator_options  # noqa: E402
 from launch import choose_device  # noqa: E402
+from segan_ext.moves import random_w  # noqa: E402
 from segan_ext.networks import SEGANGenerator, style_layers  # noqa: E402
 from torch_utils import misc  # noqa: E402
 
@@ -46,7 +46,7 @@ def sefa(G, layers=None):
 @torch.no_grad()
 def pca_of_w(G, samples=10000, seed=0):
     """(directions [w_dim, w_dim], deviations [w_dim]) of w over random latents, the widest first."""
-    w = _random_w(G, samples, seed).double().cpu()
+    w = random_w(G, samples, seed).double().cpu()
     _, deviations, directions = torch.linalg.svd(w - w.mean(dim=0), full_matrices=False)
     return directions.t(), deviations / (samples - 1) ** 0.5
 
@@ -58,7 +58,7 @@ def pca_of_features(G, dims, samples=512, seed=0, batch=16):
     The principal components of the features (averaged down to 16×16, which bounds the memory), each mapped back to w by
     least squares; then made orthonormal in their order, since a subspace's coordinates are projections.
     """
-    w = _random_w(G, samples, seed)
+    w = random_w(G, samples, seed)
     features = {address: [] for address, _, _ in style_layers(G.synthesis)}
 
     def keep(kept):
@@ -94,13 +94,10 @@ def _regressed(gram, w, dims):
     return orthonormal * upper.diagonal().sign(), deviations
 
 
-def _random_w(G, samples, seed):
-    """w [samples, w_dim] of random latents (and labels)"""
-    rng = np.random.RandomState(seed)
-    device = next(G.parameters()).device
-    z = torch.from_numpy(rng.randn(samples, G.z_dim)).to(device)
-    c = torch.eye(G.c_dim, device=device)[rng.randint(G.c_dim, size=samples)] if G.c_dim else None
-    return G.mapping(z, c)[:, 0]
+def host_kwargs(G):
+    """The host's part of the arguments that a generator, with or without subspaces, was made with"""
+    ours = ("mode", "subspace_dim", "subspace_form", "subspace_init", "trained")
+    return {name: value for name, value in G.init_kwargs.items() if name not in ours}
 
 
 @torch.no_grad()
@@ -114,9 +111,7 @@ def with_directions(G, directions, dims):
         raise ValueError(f"this generator has subspaces of mode {G.mode} already; nothing needs to be discovered")
     if not 1 <= dims <= G.w_dim:
         raise ValueError(f"dims must lie between 1 and w_dim = {G.w_dim}, not {dims}")
-    ours = ("mode", "subspace_dim", "subspace_form", "subspace_init", "trained")
-    kwargs = {name: value for name, value in G.init_kwargs.items() if name not in ours}
-    found = SEGANGenerator(*G.init_args, **kwargs, mode=2, subspace_dim=dims, subspace_init="identity")
+    found = SEGANGenerator(*G.init_args, **host_kwargs(G), mode=2, subspace_dim=dims, subspace_init="identity")
     found = found.eval().requires_grad_(False).to(next(G.parameters()).device)
     misc.copy_params_and_buffers(G, found)
     for address, subspace in found.subspaces().items():
@@ -175,7 +170,7 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--network: {error}") from error
     G = snapshot["G_ema"].to(device)
-    dims = min(dims or 32, G.w_dim) if dims is None else dims
+    dims = min(32, G.w_dim) if dims is None else dims
     try:
         directions, strengths = _directions(G, method, layers, dims, samples, seed)
         found = with_directions(G, directions, dims).cpu()

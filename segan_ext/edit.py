@@ -21,7 +21,7 @@ from segan_ext import host
 host.activate()
 
 from atomic import write_atomically  # noqa: E402 (the host has to be on the path)
-from generate import Numbers, class_label, generator_options, load_generator, seed_latents, to_pictures  # noqa: E402
+from generate import Numbers, class_label, generator_options, load_generator, load_ws, seed_latents, to_pictures  # noqa: E402  # noqa: E402
 from launch import choose_device  # noqa: E402
 from metrics.perceptual import perceptual_features  # noqa: E402
 from projector import open_target, project  # noqa: E402
@@ -183,8 +183,6 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
         ws = [G.mapping(each[None], label, truncation_psi=trunc) for each in z]
         return torch.cat(ws), [f"seed{seed:04d}" for seed in seeds]
     if projected_w is not None:
-        from generate import load_ws
-
         ws = load_ws(G, projected_w, device)
         return ws, [f"w{i:02d}" for i in range(len(ws))]
     features = perceptual_features(None, device)

@@ -47,13 +47,19 @@ class Address(NamedTuple):
 
 
 @torch.no_grad()
-def coordinates_of(G, samples=SIGMA_SAMPLES, seed=0):
-    """{(L, N): coordinates [samples, K]} of random latents (and labels, drawn uniformly, of a conditional G)."""
+def random_w(G, samples, seed=0):
+    """w [samples, w_dim] of random latents (and labels, drawn uniformly, of a conditional G)"""
     rng = np.random.RandomState(seed)
     device = next(G.parameters()).device
     z = torch.from_numpy(rng.randn(samples, G.z_dim)).to(device)
     c = torch.eye(G.c_dim, device=device)[rng.randint(G.c_dim, size=samples)] if G.c_dim else None
-    w = G.mapping(z, c)[:, 0]  # [samples, w_dim]; without mixing all layers read the same w
+    return G.mapping(z, c)[:, 0]  # without mixing all layers read the same w
+
+
+@torch.no_grad()
+def coordinates_of(G, samples=SIGMA_SAMPLES, seed=0):
+    """{(L, N): coordinates [samples, K]} of random latents"""
+    w = random_w(G, samples, seed)
     return {address: subspace.coordinates(w) for address, subspace in G.subspaces().items()}
 
 
@@ -114,14 +120,14 @@ class Moved(NamedTuple):
 
 
 @torch.no_grad()
-def sweep(G, ws, sigmas=None, reach=2.0, batch=64, progress=None, layers=None):
-    """Yields `Moved` for all dimensions of all subspaces (or of `layers`), a few at a time.
+def sweep(G, ws, sigmas=None, reach=2.0, batch=64, progress=None):
+    """Yields `Moved` for all dimensions of all subspaces, a few at a time.
 
     ws: [S, num_ws, w_dim]. sigmas: of `coordinate_sigmas`. batch: images at a time. progress: called with the list of
     layers, to show how far the work is (tqdm does).
     """
     sigmas = sigmas or coordinate_sigmas(G)
-    layers = list(G.subspaces()) if layers is None else list(layers)
+    layers = list(G.subspaces())
     at_a_time = max(batch // len(ws), 1)
     for layer in progress(layers) if progress else layers:
         begun = start(G, ws, layer[0], noise_mode="const")

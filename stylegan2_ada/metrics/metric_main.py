@@ -111,14 +111,13 @@ def fid50k_full(opts):
 @register_metric
 def kid50k_full(opts):
     """KID between 50 000 generated images and all of the data set"""
-    kid = compute_kid(_plain(opts), max_real=1000000, num_gen=opts.count(50000), num_subsets=100, max_subset_size=1000)
-    return dict(kid50k_full=kid)
+    return dict(kid50k_full=_kid(_plain(opts), max_real=1000000))
 
 
 @register_metric
 def pr50k3_full(opts):
     """Precision and recall, k = 3, of 50 000 generated images against all of the data set (200 000 at most)"""
-    precision, recall = compute_pr(_plain(opts), 200000, opts.count(50000), nhood_size=3, **_BLOCKS)
+    precision, recall = _pr(_plain(opts), max_real=200000)
     return dict(pr50k3_full_precision=precision, pr50k3_full_recall=recall)
 
 
@@ -148,16 +147,13 @@ def fid50k(opts):
 @register_metric
 def kid50k(opts):
     """KID between 50 000 generated images and at most 50 000 of the data set"""
-    kid = compute_kid(
-        _all_images(opts), max_real=50000, num_gen=opts.count(50000), num_subsets=100, max_subset_size=1000
-    )
-    return dict(kid50k=kid)
+    return dict(kid50k=_kid(_all_images(opts), max_real=50000))
 
 
 @register_metric
 def pr50k3(opts):
     """Precision and recall, k = 3, of 50 000 generated images against at most 50 000 of the data set"""
-    precision, recall = compute_pr(_all_images(opts), 50000, opts.count(50000), nhood_size=3, **_BLOCKS)
+    precision, recall = _pr(_all_images(opts), max_real=50000)
     return dict(pr50k3_precision=precision, pr50k3_recall=recall)
 
 
@@ -185,7 +181,13 @@ def ppl_wend(opts):
     return dict(ppl_wend=_ppl(opts, space="w", sampling="end", crop=True))
 
 
-_BLOCKS = dict(row_batch_size=100, col_batch_size=10000)  # 20 MB of distances to 50 000 images at a time
+def _kid(opts, max_real):
+    return compute_kid(opts, max_real, opts.count(50000), num_subsets=100, max_subset_size=1000)
+
+
+def _pr(opts, max_real):
+    blocks = dict(row_batch_size=100, col_batch_size=10000)  # 20 MB of distances to 50 000 images at a time
+    return compute_pr(opts, max_real, opts.count(50000), nhood_size=3, **blocks)
 
 
 def _ppl(opts, **kwargs):
