@@ -240,12 +240,17 @@ _PARTS = ("edits", "ws", "names", "noise_mode", "mix", "keep")  # of an edit, in
 def load_editable(network, device, trust_pickle=False):
     """A generator with subspaces. click.UsageError for another."""
     G = load_generator(network, device, trust_pickle)
+    check_editable(G, network)
+    return G
+
+
+def check_editable(G, network):
+    """click.UsageError if a generator, from the file `network`, has no subspaces."""
     if not getattr(G, "subspaces", dict)():
         raise click.UsageError(
             f"--network: {network} has no subspaces; give a snapshot of mode 1, 2 or 3, or find some with "
             "`python -m segan_ext discover`"
         )
-    return G
 
 
 def write_edit(G, content, outdir):

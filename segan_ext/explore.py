@@ -19,6 +19,7 @@ from launch import choose_device  # noqa: E402
 from metrics.perceptual_path_length import slerp  # noqa: E402
 from projector import save_video  # noqa: E402
 from recipe import parse_grid  # noqa: E402
+from segan_ext.edit import check_editable  # noqa: E402
 from segan_ext.moves import Address, coordinate_sigmas, finish, start, sweep  # noqa: E402
 
 
@@ -215,11 +216,7 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
         write_pictures(dest, images, labels, [f"{t:.2f}" for t in np.linspace(0, 1, steps)])
         print(dest)
         return
-    if not getattr(G, "subspaces", dict)():
-        raise click.UsageError(
-            f"--network: {network} has no subspaces; give a snapshot of mode 1, 2 or 3, or use "
-            "`python -m segan_ext discover` first"
-        )
+    check_editable(G, network)
     bar = lambda layers: tqdm(layers, desc="Ranking", unit="layer", disable=None)
     if atlas is not None:
         from segan_ext.atlas import write_atlas
