@@ -113,10 +113,11 @@ def generation_rows(args, print_row):
         workers["reference"] = Worker(args.reference)
     base = list(workers)[-1]
     for batch in (1, 16):
+        repeats = dict(repeats=16 // batch, batch=batch)
         jobs = {
-            name: lambda w=worker, b=batch: w.seconds("generate", MODE_0, repeats=16 // b, batch=b)
-            for name, worker in workers.items()
+            name: lambda w=worker, r=repeats: w.seconds("generate", MODE_0, **r) for name, worker in workers.items()
         }
+        jobs = {"folded": lambda r=repeats: workers["native"].seconds("generate", MODE_0, folded=True, **r)} | jobs
         times = in_turn(jobs, 2 * args.rounds)
         ratios = [f"{name} {times[base] / times[name]:.2f}×" for name in times if name != base]
         print_row(f"generation, batch {batch}, against the {base}", ", ".join(ratios))

@@ -17,6 +17,7 @@ from segan_ext.moves import Address, coordinate_sigmas, sweep
 from segan_ext.purity import AttributeEffects, Purity
 
 from metrics.perceptual import perceptual_features  # isort: skip (on the path since `explore` was imported)
+from torch_utils import inference  # isort: skip
 
 _ALIKE = 0.95  # |cosine| of two dimensions' changes from which on one counts as a copy of the other
 _TILE = 64  # pixels of an image in a strip, at most
@@ -51,7 +52,7 @@ class Entry(NamedTuple):
         return self.purity.attribute if clear else ""
 
 
-@torch.no_grad()
+@inference.folded()
 def make_atlas(G, seeds=range(4), predictor=None, features=None, batch=64, progress=None):
     """`Entry`s of all dimensions of G, the strongest first.
 

@@ -21,11 +21,12 @@ from segan_ext import host
 host.activate()
 
 from atomic import write_atomically  # noqa: E402 (the host has to be on the path)
-from generate import Numbers, class_label, generator_options, load_generator, load_ws, seed_latents, to_pictures  # noqa: E402  # noqa: E402
+from generate import Numbers, class_label, generator_options, load_generator, load_ws, seed_latents, to_pictures  # noqa: E402
 from launch import choose_device  # noqa: E402
 from metrics.perceptual import perceptual_features  # noqa: E402
 from projector import open_target, project  # noqa: E402
 from segan_ext.moves import Address, coordinate_sigmas, coordinates_of, offsets_of  # noqa: E402
+from torch_utils import inference  # noqa: E402
 
 _FORMAT = "segan-edit"
 
@@ -253,6 +254,7 @@ def check_editable(G, network):
         )
 
 
+@inference.folded()
 def write_edit(G, content, outdir):
     """Writes NAME.png and NAME-change.png for every latent of an edit (`read_edit`), and prints the change."""
     sigmas, ws = coordinate_sigmas(G), content["ws"]
@@ -260,9 +262,8 @@ def write_edit(G, content, outdir):
     outdir.mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(content["names"]):
         w = ws[i : i + 1]
-        with torch.no_grad():
-            before = G.synthesis(w, noise_mode=content["noise_mode"])
-            after = _mixed(G, w, content, sigmas)
+        before = G.synthesis(w, noise_mode=content["noise_mode"])
+        after = _mixed(G, w, content, sigmas)
         if content["keep"] is not None:
             after = keep_outside(before, after, content["keep"].to(before.device))
         to_pictures(after)[0].save(outdir / f"{name}.png")

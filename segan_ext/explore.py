@@ -21,6 +21,7 @@ from projector import save_video  # noqa: E402
 from recipe import parse_grid  # noqa: E402
 from segan_ext.edit import check_editable  # noqa: E402
 from segan_ext.moves import Address, coordinate_sigmas, finish, start, sweep  # noqa: E402
+from torch_utils import inference  # noqa: E402
 
 
 class Dimension(NamedTuple):
@@ -34,7 +35,7 @@ class Dimension(NamedTuple):
         return str(self.address)
 
 
-@torch.no_grad()
+@inference.folded()
 def rank_dimensions(G, seeds=(0, 1), batch=64, progress=None):
     """All dimensions as `Dimension`s, the one that changes the images of these seeds most first.
 
@@ -48,7 +49,7 @@ def rank_dimensions(G, seeds=(0, 1), batch=64, progress=None):
     return sorted(ranked, key=lambda dimension: -dimension.effect)
 
 
-@torch.no_grad()
+@inference.folded()
 def traversal(G, dimensions, seed=0, sigmas=3.0, steps=7, truncation_psi=1):
     """Images [len(dimensions), steps, C, H, W]: each row moves one dimension of one latent from −sigmas to +sigmas."""
     ws = ws_of_seeds(G, [seed], truncation_psi)
@@ -63,7 +64,7 @@ def traversal(G, dimensions, seed=0, sigmas=3.0, steps=7, truncation_psi=1):
     return torch.stack(rows)
 
 
-@torch.no_grad()
+@inference.folded()
 def interpolation(G, seeds, steps=9, truncation_psi=1):
     """Images [len(seeds) − 1, steps, C, H, W]: each row goes from one seed to the next along a great circle in z."""
     z = seed_latents(G, seeds, next(G.parameters()).device).float()
@@ -168,6 +169,7 @@ def _chosen(G, texts):
 @click.option("--grid", default="8x8", show_default=True, metavar="COLUMNSxROWS", help="Size of the grid")
 @click.option("--seed", type=int, default=0, show_default=True, help="The first latent; the others follow")
 @click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi")
+@inference.folded()
 def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     """Draw a grid of images of a generator."""
     columns, rows = parse_grid(grid)

@@ -12,6 +12,7 @@ from metrics.metric_main import register_metric  # noqa: E402
 from metrics.perceptual_path_length import compute_ppl  # noqa: E402
 from segan_ext import attributes, separability  # noqa: E402
 from segan_ext import purity as purities  # noqa: E402
+from torch_utils import inference  # noqa: E402
 
 
 @register_metric
@@ -63,7 +64,10 @@ def purity(opts):
     dims = sum(subspace.dims for subspace in G.subspaces().values())
     samples = max(opts.count(16 * dims) // (2 * dims), 1)  # latents that every dimension is moved on
     opts.protocol["num_gen"] = opts.num_gen or "16 a dimension"
-    found = purities.measure(G, predictor, predictor.reliable(), samples, seed=opts.seed or 0, progress=_counted(opts))
+    with inference.folded():
+        found = purities.measure(
+            G, predictor, predictor.reliable(), samples, seed=opts.seed or 0, progress=_counted(opts)
+        )
     opts.details |= {
         str(p.address): dict(purity=p.purity, strength=p.strength, attribute=p.attribute, effects=p.effects)
         for p in found
@@ -121,7 +125,7 @@ def _counted(opts):
     return count
 
 
-@torch.no_grad()
+@inference.folded()
 def _latents_and_predictions(opts, predictor, batch=32):
     """z [N, z_dim], one w [N, w_dim] each, and {attribute: predictions [N, k]}"""
     G, count = _generator(opts), opts.count(200000)

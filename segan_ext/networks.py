@@ -24,6 +24,11 @@ import torch
 from torch_utils import persistence
 from training import networks
 
+try:
+    from torch_utils import inference
+except ImportError:  # another host
+    inference = None
+
 MODES = (0, 1, 2, 3)
 FORMS = ("full", "residual", "published")  # of mode 2
 _MAX_ENTRIES = 2**28  # of one basis
@@ -61,6 +66,10 @@ class LinearSubspace(torch.nn.Module):
         coordinates = coordinates if factor is None else coordinates * factor.to(coordinates)
         return coordinates if offset is None else coordinates + offset.to(coordinates)
 
+    def is_edited(self):
+        """True if the controls are set, in this context."""
+        return self.address in _edits.get()
+
     def coordinates(self, w):
         """What the controls act on: w [N, D] → [N, dims]"""
         return w
@@ -84,6 +93,10 @@ class StyleSubspace(LinearSubspace):
     def forward(self, w):
         return (self.L * self.controlled(w)) @ self.basis().t() + self.mu
 
+    def as_affine(self):
+        """(M [D, D], μ [D]) of w' = M w + μ, which it is where nothing is edited"""
+        return self.basis() * self.L, self.mu
+
 
 @persistence.persistent_class
 class ResidualSubspace(LinearSubspace):
@@ -101,6 +114,10 @@ class ResidualSubspace(LinearSubspace):
         before = self.coordinates(w)
         change = self.L * self.controlled(before) - before
         return w + change @ self.basis().t() + self.mu
+
+    def as_affine(self):
+        U = self.basis()
+        return torch.eye(len(U), device=U.device) + (U * (self.L - 1)) @ U.t(), self.mu
 
 
 @persistence.persistent_class
@@ -126,6 +143,9 @@ class PublishedSubspace(LinearSubspace):
     def forward(self, w):
         return self.U.sum(dim=[0, 1, 2]) * self.L * self.controlled(w) + self.mu
 
+    def as_affine(self):
+        return torch.diag(self.U.sum(dim=[0, 1, 2]) * self.L), self.mu
+
 
 @persistence.persistent_class
 class ImportanceSubspace(LinearSubspace):
@@ -136,6 +156,9 @@ class ImportanceSubspace(LinearSubspace):
 
     def forward(self, w):
         return self.L * self.controlled(w)
+
+    def as_affine(self):
+        return torch.diag(self.L), torch.zeros_like(self.L)
 
     def penalty(self):
         return None  # there is no basis
@@ -172,7 +195,16 @@ class SubspaceAffine(networks.FullyConnectedLayer):
     """A style layer's affine that sends w through its `subspace` first (modes 2 and 3)."""
 
     def forward(self, x):
-        return super().forward(self.subspace(x))
+        if inference is None or not inference.active() or self.subspace.is_edited():
+            return super().forward(self.subspace(x))
+        weight, bias = inference.once("folded subspace", self.weight, self._folded)
+        return torch.nn.functional.linear(x, weight, bias)
+
+    def _folded(self, _weight):
+        """Matrix and bias of the subspace and the layer together"""
+        weight, bias = self.effective()
+        matrix, origin = self.subspace.as_affine()
+        return weight @ matrix, bias + weight @ origin
 
 
 @persistence.persistent_class

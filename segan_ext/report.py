@@ -28,7 +28,7 @@ from metrics.metric_utils import get_feature_detector_name  # noqa: E402
 from recipe import metric_kwargs, metric_names, metric_options  # noqa: E402
 from segan_ext.attributes import source_digest  # noqa: E402
 from segan_ext.explore import draw_traversal  # noqa: E402
-from torch_utils import misc  # noqa: E402
+from torch_utils import inference, misc  # noqa: E402
 
 _HIGHER_IS_BETTER = ("is50k_mean", "pr50k3", "purity")
 _NEITHER_IS_BETTER = ("is50k_std", "subspaces")
@@ -194,7 +194,7 @@ def _curve(run, column):
     return sorted(points.items())
 
 
-@torch.no_grad()
+@inference.folded()
 def draw_samples(runs, generators, seeds, truncation_psi):
     """PNG bytes: a row a run, a column a seed."""
     rows = []

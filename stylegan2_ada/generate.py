@@ -11,6 +11,7 @@ import torch
 import legacy
 from launch import choose_device
 from recipe import with_options
+from torch_utils import inference
 
 
 class Numbers(click.ParamType):
@@ -90,6 +91,7 @@ def network_options(command):
 @click.option("--trunc", "truncation_psi", type=float, default=1, show_default=True, help="Truncation psi")
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
 @click.option("--projected-w", metavar="FILE", help="Use the ws in an .npz of projector.py instead of seeds")
+@inference.folded()
 def main(network, trust_pickle, noise_mode, outdir, device, seeds, truncation_psi, class_idx, projected_w):
     """Generate images with a trained network: one PNG a seed."""
     if (seeds is None) == (projected_w is None):

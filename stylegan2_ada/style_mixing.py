@@ -8,6 +8,7 @@ import PIL.Image
 
 from generate import Numbers, class_label, load_generator, network_options, seed_latents, to_pictures
 from launch import choose_device
+from torch_utils import inference
 
 
 @click.command()
@@ -17,6 +18,7 @@ from launch import choose_device
 @click.option("--styles", type=Numbers(), default="0-6", show_default=True, help="Layers that take the column's w")
 @click.option("--trunc", "truncation_psi", type=float, default=1, show_default=True, help="Truncation psi")
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
+@inference.folded()
 def main(network, trust_pickle, noise_mode, outdir, device, row_seeds, col_seeds, styles, truncation_psi, class_idx):
     """Generate a grid of style mixes: each image has its row's w but for --styles, which have its column's."""
     device = choose_device(device)

@@ -13,9 +13,10 @@ from torch_utils import misc, persistence
 from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
 
 try:
+    from torch_utils import inference
     from torch_utils.ops import fused
 except ImportError:  # inside a pickle, this source has travelled to another host
-    fused = None
+    fused = inference = None
 
 _BRANCH_GAIN = math.sqrt(0.5)  # keeps the variance of a sum of two branches
 _MAX_SIZE = 2**16  # of a resolution or a number of features
@@ -25,6 +26,11 @@ _MAX_MAPPING_LAYERS = 100
 def normalize_2nd_moment(x, dim=1, eps=1e-8):
     """Scales x so that the mean square along `dim` is 1."""
     return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
+
+
+def _once(name, tensor, compute):
+    """compute(tensor), which inside `inference.folded` happens once for every parameter"""
+    return inference.once(name, tensor, compute) if inference else compute(tensor)
 
 
 def modulated_conv2d(
@@ -77,7 +83,8 @@ def _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample):
 
     lengths = None
     if demodulate:
-        lengths = (styles.square() @ weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()  # [N, O]
+        energies = _once("energies", weight, lambda weight: weight.square().sum(dim=[2, 3]).t())  # [I, O]
+        lengths = (styles.square() @ energies + 1e-8).rsqrt()  # [N, O]
     x = _modulate(x, styles)
     return conv2d_resample.conv2d_resample(x, weight.to(x.dtype), **resample), lengths
 
@@ -137,11 +144,17 @@ class FullyConnectedLayer(torch.nn.Module):
 
     def forward(self, x):
         """[N, in_features] → [N, out_features]"""
-        weight = (self.weight * self.weight_gain).to(x.dtype)
-        bias = None if self.bias is None else (self.bias * self.bias_gain).to(x.dtype)
+        weight, bias = self.effective(x.dtype)
         if self.activation == "linear":
             return torch.nn.functional.linear(x, weight, bias)
         return bias_act.bias_act(x @ weight.t(), bias, act=self.activation)
+
+    def effective(self, dtype=torch.float32):
+        """The matrix and the bias (or None) that the layer computes with."""
+        weight = _once(dtype, self.weight, lambda weight: (weight * self.weight_gain).to(dtype))
+        if self.bias is None:
+            return weight, None
+        return weight, _once(dtype, self.bias, lambda bias: (bias * self.bias_gain).to(dtype))
 
 
 @persistence.persistent_class

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from torch_utils import native
+from torch_utils import inference, native
 
 enabled = True  # False: PyTorch's own operators
 weight_gradients_disabled = False  # True: no gradient is computed with respect to weights
@@ -137,7 +137,7 @@ class _WeightGradient(torch.autograd.Function):
 
 def _native(kernel, spec, x, w):
     """`spec` of x [N, C, H, W] and w."""
-    x, w = x.contiguous(memory_format=torch.channels_last), w.contiguous()
+    x = x.contiguous(memory_format=torch.channels_last)
     in_dim, out_dim = (0, 1) if spec.transposed else (1, 0)
     if x.shape[1] != w.shape[in_dim]:
         raise RuntimeError(f"weights {list(w.shape)} do not fit images {list(x.shape)}")
@@ -148,8 +148,25 @@ def _native(kernel, spec, x, w):
         size = [(i + 2 * pad - k) // spec.stride[0] + 1 for i, k, pad, _ in spatial]
     y = torch.empty([x.shape[0], w.shape[out_dim], *size], dtype=x.dtype, memory_format=torch.channels_last)
     if y.numel():
-        kernel(*map(native.pointer, (x, w, y)), _parameters(spec, x, y, w.shape, w.stride(out_dim), w.stride(in_dim)))
+        parameters = _parameters(spec, x, y, w.shape, *_dense_steps(w.shape, out_dim))
+        prepared = inference.once(f"{spec} for {x.dtype}", w, lambda w: _prepare(w.contiguous(), x, parameters))
+        kernel(*map(native.pointer, (x, prepared, y)), parameters)
     return y
+
+
+def _dense_steps(shape, out_dim):
+    """How far apart neighbouring output and input channels lie in contiguous weights."""
+    inner, outer = shape[2:].numel(), shape[1:].numel()
+    return (outer, inner) if out_dim == 0 else (inner, outer)
+
+
+def _prepare(w, x, parameters):
+    """The weights as the kernel reads them."""
+    size = native.kernel("conv2d_prepared_size", x)
+    size.restype = ctypes.c_int64
+    prepared = torch.empty(size(parameters), dtype=w.dtype)
+    native.kernel("conv2d_prepare", x)(native.pointer(w), native.pointer(prepared), parameters)
+    return prepared
 
 
 def _native_weight_gradient(kernel, spec, dy, x, weight_shape):

@@ -114,8 +114,10 @@ struct Winograd {
         return {tile / (tiles_x * tiles_y), tile / tiles_x % tiles_y * 2, tile % tiles_x * 2};
     }
 
+    int64_t prepared_size() const { return 16 * out_c * p.in_c; }
+
     // w -> u [16, panels, in_c, panel]
-    void transform_weights(const T* w, T* u) const {
+    void prepare(const T* w, T* u) const {
 #pragma omp parallel for collapse(2) num_threads(p.threads) schedule(static)
         for (int64_t j = 0; j < panels; j++)
             for (int64_t c = 0; c < p.in_c; c++) {
@@ -197,9 +199,8 @@ struct Winograd {
         for (; k < p.out_c; k++) pixels_of_tile<T>(m, step, pixels, k);
     }
 
-    void run(const T* in, const T* w, T* out) const {
-        Buffer<T> u(16 * out_c * p.in_c), zeros(p.in_c);
-        transform_weights(w, u.data());
+    void run(const T* in, const T* u, T* out) const {
+        Buffer<T> zeros(p.in_c);
         const int64_t blocks = ceil_div(ceil_div(tiles, kTiles), p.threads) * p.threads, size = ceil_div(tiles, blocks);
 #pragma omp parallel num_threads(p.threads)
         {
@@ -212,7 +213,7 @@ struct Winograd {
                     transform_patch(in, first + i, zeros.data(), v.data() + i * p.in_c, v_step);
                 for (int64_t i = 0; i < 16 && count > 0; i++)
                     for (int64_t j = 0; j < panels; j++)
-                        product<T, false>(count, v.data() + i * v_step, p.in_c, 1, u.data() + (i * panels + j) * p.in_c * panel, p.in_c,
+                        product<T, false>(count, v.data() + i * v_step, p.in_c, 1, u + (i * panels + j) * p.in_c * panel, p.in_c,
                                           m.data() + i * m_step + j * panel, out_c);
                 for (int64_t i = 0; i < count; i++) transform_output(m.data() + i * out_c, m_step, first + i, out);
             }
@@ -311,8 +312,10 @@ struct Direct {
 
     explicit Direct(const Conv& params) : p(params), taps(p.kernel_h * p.kernel_w), panels(ceil_div(p.out_c, panel)) {}
 
+    int64_t prepared_size() const { return panels * taps * p.in_c * panel; }
+
     // w -> packed [panels, taps, in_c, panel]
-    void pack_weights(const T* w, T* packed) const {
+    void prepare(const T* w, T* packed) const {
 #pragma omp parallel for collapse(2) num_threads(p.threads) schedule(static)
         for (int64_t j = 0; j < panels; j++)
             for (int64_t tap = 0; tap < taps; tap++)
@@ -372,9 +375,8 @@ struct Direct {
         if constexpr (R > 1) last_pixels<R - 1>(count, image, w, zeros, out_row, j, x, every, step, rows);
     }
 
-    void run(const T* in, const T* w, T* out) const {
-        Buffer<T> packed(panels * taps * p.in_c * panel), zeros(p.in_c);
-        pack_weights(w, packed.data());
+    void run(const T* in, const T* packed, T* out) const {
+        Buffer<T> zeros(p.in_c);
         const int64_t every = p.transposed ? p.stride : 1, step = p.transposed ? 1 : p.stride;
         const int64_t group = std::max<int64_t>(1, std::min(64 / p.out_w, ceil_div(p.batch * p.out_h, p.threads)));
 #pragma omp parallel for num_threads(p.threads) schedule(static)
@@ -387,9 +389,9 @@ struct Direct {
                     for (int64_t phase = 0; phase < every; phase++) {
                         int64_t x = phase;
                         for (; x + (kRows - 1) * every < p.out_w; x += kRows * every)
-                            pixels<kRows>(image, packed.data(), zeros.data(), out_row, j, x, every, step, rows);
+                            pixels<kRows>(image, packed, zeros.data(), out_row, j, x, every, step, rows);
                         if (x < p.out_w)
-                            last_pixels<kRows - 1>(ceil_div(p.out_w - x, every), image, packed.data(), zeros.data(), out_row, j, x,
+                            last_pixels<kRows - 1>(ceil_div(p.out_w - x, every), image, packed, zeros.data(), out_row, j, x,
                                                    every, step, rows);
                     }
                 }
@@ -452,9 +454,20 @@ bool winograd(const Conv& p) {
 }
 
 template <class T>
-void conv2d(const T* in, const T* w, T* out, const Conv& p) {
-    if (winograd(p)) Winograd<T>(p).run(in, w, out);
-    else Direct<T>(p).run(in, w, out);
+int64_t prepared_size(const Conv& p) {
+    return winograd(p) ? Winograd<T>(p).prepared_size() : Direct<T>(p).prepared_size();
+}
+
+template <class T>
+void prepare(const T* w, T* prepared, const Conv& p) {
+    if (winograd(p)) Winograd<T>(p).prepare(w, prepared);
+    else Direct<T>(p).prepare(w, prepared);
+}
+
+template <class T>
+void conv2d(const T* in, const T* prepared, T* out, const Conv& p) {
+    if (winograd(p)) Winograd<T>(p).run(in, prepared, out);
+    else Direct<T>(p).run(in, prepared, out);
 }
 
 template <class T>
@@ -466,8 +479,13 @@ void weight_gradient(const T* in, const T* grad, T* dw, const Conv& p) {
 }  // namespace
 
 // Images are [batch, height, width, channels]; weights [out_c, in_c, kernel_h, kernel_w] by the steps of `p`, taps adjacent.
-extern "C" void conv2d_float(const float* in, const float* w, float* out, const Conv* p) { conv2d(in, w, out, *p); }
-extern "C" void conv2d_double(const double* in, const double* w, double* out, const Conv* p) { conv2d(in, w, out, *p); }
+// `conv2d_prepare` lays them out as `conv2d` reads them, in `conv2d_prepared_size` numbers; sizes of images do not matter to it.
+extern "C" int64_t conv2d_prepared_size_float(const Conv* p) { return prepared_size<float>(*p); }
+extern "C" int64_t conv2d_prepared_size_double(const Conv* p) { return prepared_size<double>(*p); }
+extern "C" void conv2d_prepare_float(const float* w, float* prepared, const Conv* p) { prepare(w, prepared, *p); }
+extern "C" void conv2d_prepare_double(const double* w, double* prepared, const Conv* p) { prepare(w, prepared, *p); }
+extern "C" void conv2d_float(const float* in, const float* prepared, float* out, const Conv* p) { conv2d(in, prepared, out, *p); }
+extern "C" void conv2d_double(const double* in, const double* prepared, double* out, const Conv* p) { conv2d(in, prepared, out, *p); }
 // The gradient of the weights of an ordinary (not transposed) convolution.
 extern "C" void conv2d_weight_float(const float* in, const float* grad, float* dw, const Conv* p) { weight_gradient(in, grad, dw, *p); }
 extern "C" void conv2d_weight_double(const double* in, const double* grad, double* dw, const Conv* p) { weight_gradient(in, grad, dw, *p); }

@@ -1,0 +1,104 @@
+"""Generation with what depends on the weights alone computed once: the same images, edits in force, nothing stale."""
+
+import pytest
+import torch
+
+from segan_ext.networks import SEGANGenerator
+from torch_utils import inference, native
+
+FORMS = [
+    dict(mode=0),
+    dict(mode=1, subspace_dim=5),
+    dict(mode=2),
+    dict(mode=2, subspace_dim=5),
+    dict(mode=2, subspace_form="published"),
+    dict(mode=3),
+]
+
+
+def generator(randomised=True, **kwargs):
+    synthesis_kwargs = dict(channel_base=128, channel_max=8)
+    G = SEGANGenerator(8, 0, 8, 16, 3, dict(num_layers=2), synthesis_kwargs, **kwargs)
+    if randomised:
+        for parameter in G.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return G.eval().requires_grad_(False)
+
+
+def image(G, z):
+    return G(z, None, noise_mode="const")
+
+
+@pytest.fixture(params=[True, False], ids=["native", "plain"], autouse=True)
+def kernels(request, monkeypatch):
+    monkeypatch.setattr(native, "enabled", request.param)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_images_and_edited_images_are_those_of_the_layers(form, batch):
+    G, z = generator(**form), torch.randn(batch, 8)
+    offsets = {address: torch.randn(subspace.dims) for address, subspace in list(G.subspaces().items())[1:4]}
+    plain = image(G, z)
+    with G.edited(offsets=offsets):
+        plain_edited = image(G, z)
+    with inference.folded():
+        folded, again = image(G, z), image(G, z)
+        with G.edited(offsets=offsets):
+            edited = image(G, z)
+    scale = plain.abs().max()
+    torch.testing.assert_close(folded / scale, plain / scale, rtol=0, atol=2e-6)
+    torch.testing.assert_close(edited / scale, plain_edited / scale, rtol=0, atol=2e-6)
+    assert torch.equal(again, folded)
+    assert torch.equal(folded, plain) or form["mode"] in (2, 3)
+    assert form["mode"] == 0 or not torch.equal(edited, folded)
+
+
+@pytest.mark.parametrize("form", FORMS[1:], ids=str)
+def test_the_identity_stays_exact(form):
+    plain = generator(randomised=False, mode=0)
+    G = generator(randomised=False, subspace_init="identity", **form)
+    G.load_state_dict(G.state_dict() | plain.state_dict())
+    z = torch.randn(2, 8)
+    with inference.folded():
+        assert torch.equal(image(G, z), image(plain, z))
+
+
+def test_nothing_is_kept_after_the_end():
+    G, z = generator(mode=2), torch.randn(2, 8)
+    with inference.folded():
+        before = image(G, z)
+    for parameter in G.parameters():
+        parameter.data *= 1.1
+    with inference.folded():
+        after = image(G, z)
+    assert not torch.allclose(after, before)
+    torch.testing.assert_close(after, image(G, z), rtol=1e-4, atol=1e-4)
+
+
+def test_a_dictionary_keeps_what_was_computed_and_does_not_grow():
+    G, z, known = generator(mode=2), torch.randn(2, 8), {}
+    with inference.folded(known):
+        first = image(G, z)
+    size = len(known)
+    with inference.folded(known):
+        assert torch.equal(image(G, z), first)
+        with inference.folded():  # a nested one has the same
+            image(G, z)
+    assert 0 < size == len(known)
+
+
+def test_gradients_are_as_before_outside():
+    G, z = generator(mode=2).requires_grad_(True), torch.randn(1, 8)
+    with inference.folded():
+        assert not image(G, z).requires_grad
+    image(G, z).sum().backward()
+    assert all(p.grad is not None for name, p in G.named_parameters() if "noise_strength" not in name)
+
+
+def test_of_temporary_tensors_nothing_is_kept():
+    known, calls = {}, []
+    with inference.folded(known):
+        for _ in range(3):
+            inference.once("sum", torch.ones(3), lambda t: calls.append(t) or t.sum())
+    assert len(calls) == 3 and not known
