@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "segan_ext.report",
     "run": "segan_ext.run",
     "samples": "segan_ext.explore",
+    "semantics": "segan_ext.semantics.commands",
 }
 _ON_ANY_HOST = {"avatars", "run"}
 

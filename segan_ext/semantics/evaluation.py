@@ -1,0 +1,128 @@
+"""How well extractors agree with a segmenter on fresh images: tables and pictures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import tqdm
+from PIL import Image, ImageDraw
+
+from segan_ext import host
+
+host.activate()
+
+from generate import to_pictures  # noqa: E402 (the host has to be on the path)
+from segan_ext.semantics.scores import Scores  # noqa: E402
+from segan_ext.semantics.taps import Taps, draw_ws  # noqa: E402
+from torch_utils import inference  # noqa: E402
+
+SAMPLES = 10000  # as published
+_FIRST_SEED = 1_000_000  # far from the seeds that trainings start with
+_AT_A_TIME = 16
+# One colour for each class, in turn; the background is light grey.
+# fmt: off
+COLOURS = [
+    "#e8e8e8", "#f2b48c", "#6b3e26", "#2a6fb0", "#1f1f1f", "#d2336e", "#8f5cc2", "#b8762c", "#35b6a5", "#6a4bc4",
+    "#7f8c99", "#e8c33c", "#4f9d3a", "#c44536", "#74c0e8", "#a3a05b", "#ff8fb3", "#2d5d50", "#c9a0dc", "#5b5b8c",
+]
+# fmt: on
+
+
+@inference.folded()
+def evaluate(G, extractors, segmenter, samples=SAMPLES, truncation_psi=0.5, seed=_FIRST_SEED, size=None, progress=True):
+    """[`scores.Table`] of each extractor: the published protocol, labels by the segmenter as the reference.
+
+    extractors: with the segmenter's classes, of the same layers. size: of the label maps, None for the images'.
+    ValueError if classes differ.
+    """
+    for extractor in extractors:
+        if extractor.classes != segmenter.classes:
+            raise ValueError(
+                f"the extractor's classes ({', '.join(extractor.classes)}) are not the segmenter's "
+                f"({', '.join(segmenter.classes)})"
+            )
+    scores = [Scores(len(segmenter.classes)) for _ in extractors]
+    taps = Taps(G, extractors[0].layers)
+    parts = torch.arange(samples).split(_AT_A_TIME)
+    for part in tqdm.tqdm(parts, desc="Evaluating", unit="batch", disable=None if progress else True):
+        ws = draw_ws(G, len(part), seed + int(part[0]), truncation_psi=truncation_psi)
+        images, features = taps(ws, noise_mode="const")
+        reference = segmenter(images)
+        for score, extractor in zip(scores, extractors):
+            score.add(extractor.labels(features, size or images.shape[-1]), reference)
+    return [score.table(segmenter.classes) for score in scores]
+
+
+def markdown(tables):
+    """A table with a row a class. tables: {name of an extractor: `scores.Table`}"""
+    classes = [name for name in next(iter(tables.values())).ious][1:]
+    shown = lambda x: "–" if x is None else f"{100 * x:.1f}"
+    rows = [["class", *tables], ["---"] * (1 + len(tables))]
+    for name in classes:
+        if any(table.ious[name] is not None for table in tables.values()):
+            rows.append([name, *(shown(table.ious[name]) for table in tables.values())])
+    rows.append(["**mean of images' IoUs (published)**", *(f"**{shown(t.mean_iou)}**" for t in tables.values())])
+    rows.append(["pooled mIoU", *(shown(t.pooled_mean_iou) for t in tables.values())])
+    rows.append(["pixels right", *(shown(t.accuracy) for t in tables.values())])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def write_tables(path, tables, **protocol):
+    """Writes {extractor: scores} and how they were measured as JSON."""
+    content = dict(protocol=protocol, results={name: table._asdict() for name, table in tables.items()})
+    Path(path).write_text(json.dumps(content, indent=1))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures
+
+
+def colour_of(index):
+    """The colour that a class has everywhere, as '#rrggbb'"""
+    return COLOURS[index % len(COLOURS)]
+
+
+def draw_labels(labels, scale=1):
+    """A PIL picture of a label map [H, W], each class in its colour, pixels without a label white."""
+    palette = [tuple(bytes.fromhex(colour_of(i)[1:])) for i in range(256)]
+    palette[255] = (255, 255, 255)
+    picture = Image.fromarray(labels.cpu().numpy().astype(np.uint8), mode="P")
+    picture.putpalette(np.array(palette, np.uint8).tobytes())
+    return picture.convert("RGB").resize([side * scale for side in picture.size], Image.Resampling.NEAREST)
+
+
+@inference.folded()
+def draw_examples(G, extractors, segmenter=None, seeds=range(_FIRST_SEED, _FIRST_SEED + 6), truncation_psi=0.5):
+    """A picture with a row for the images, one for the segmenter's labels, one for each of {name: extractor}."""
+    taps = Taps(G, next(iter(extractors.values())).layers)
+    ws = torch.cat([draw_ws(G, 1, seed, truncation_psi=truncation_psi) for seed in seeds])
+    images, features = taps(ws, noise_mode="const")
+    size = images.shape[-1]
+    scale = max(96 // size, 1)
+    enlarged = [p.convert("RGB").resize((size * scale,) * 2, Image.Resampling.NEAREST) for p in to_pictures(images)]
+    rows = {"image": enlarged}
+    if segmenter is not None:
+        rows[segmenter.name] = [draw_labels(labels, scale) for labels in segmenter(images)]
+    for name, extractor in extractors.items():
+        rows[name] = [draw_labels(labels, scale) for labels in extractor.labels(features, size)]
+    return _labelled_rows(rows, next(iter(extractors.values())).classes)
+
+
+def _labelled_rows(rows, classes):
+    """Rows of pictures of one size, each with its name, and a legend of the classes below"""
+    side, left, columns = next(iter(rows.values()))[0].width, 96, len(next(iter(rows.values())))
+    across = max(columns * side // 96, 1)
+    legend_top = len(rows) * side + 6
+    height = legend_top + -(-len(classes) // across) * 16 + 4
+    picture = Image.new("RGB", (left + columns * side, height), "white")
+    draw = ImageDraw.Draw(picture)
+    for i, (name, tiles) in enumerate(rows.items()):
+        draw.text((4, (i + 0.5) * side), name, fill="black", anchor="lm")
+        for j, tile in enumerate(tiles):
+            picture.paste(tile, (left + j * side, i * side))
+    for i, name in enumerate(classes):
+        x, y = left + i % across * 96, legend_top + i // across * 16
+        draw.rectangle([x, y + 2, x + 11, y + 13], fill=colour_of(i), outline="#888888")
+        draw.text((x + 16, y + 8), name, fill="black", anchor="lm")
+    return picture
