@@ -15,6 +15,8 @@ from segan_ext import attributes
 from segan_ext.explore import ws_of_seeds
 from segan_ext.moves import Address, coordinate_sigmas, sweep
 from segan_ext.purity import AttributeEffects, Purity
+from segan_ext.semantics.bridge import ClassEffects, most_moved
+from segan_ext.semantics.extractors import open_extractor
 
 from metrics.perceptual import perceptual_features  # isort: skip (on the path since `explore` was imported)
 from torch_utils import inference  # isort: skip
@@ -30,7 +32,7 @@ class Entry(NamedTuple):
     effect: mean absolute change of the image (range 2) from −2σ to +2σ, or a perceptual distance. heat: where, [h, w]
     in [0, 1]. purity: None without attributes. like: the stronger dimension whose change is most like this one's, with
     the cosine of the two (negative: the other way round); None for the strongest, and where nothing changes. strip: a
-    WebP picture, a row a latent: at −2σ, 0, +2σ.
+    WebP picture, a row a latent: at −2σ, 0, +2σ. classes: {class: semantics.bridge.ClassEffect} or None.
     """
 
     address: Address
@@ -40,6 +42,7 @@ class Entry(NamedTuple):
     strip: bytes
     purity: Purity | None = None
     like: tuple[Address, float] | None = None
+    classes: dict | None = None
 
     @property
     def is_copy(self):
@@ -53,22 +56,24 @@ class Entry(NamedTuple):
 
 
 @inference.folded()
-def make_atlas(G, seeds=range(4), predictor=None, features=None, batch=64, progress=None):
+def make_atlas(G, seeds=range(4), predictor=None, features=None, batch=64, progress=None, extractor=None):
     """`Entry`s of all dimensions of G, the strongest first.
 
     seeds: latents that every dimension is moved on. predictor: `attributes.Predictor`, or None. features: images
     [N, C, H, W] in [0, 255] → [N, F] whose squared distance is the effect; None: pixels. batch, progress: of
-    `moves.sweep`.
+    `moves.sweep`. extractor: `semantics.extractors`, says which classes each dimension moves.
     """
     ws, sigmas = ws_of_seeds(G, seeds), coordinate_sigmas(G)
     base = _small(G.synthesis(ws, noise_mode="const"), _TILE)
     measured = AttributeEffects(G, predictor, predictor.reliable()) if predictor is not None else None
+    classes = ClassEffects(G, extractor, ws, sigmas, batch=batch) if extractor is not None else None
     entries, signatures = [], []
     for moved in sweep(G, ws, sigmas, batch=batch, progress=progress):
         change = moved.high - moved.low  # [dims, S, C, H, W]
         heat = change.abs().mean(dim=[1, 2])
         effects = heat.mean(dim=[1, 2]) if features is None else _distances(features, moved)
         purities = measured.of(moved) if measured is not None else [None] * len(moved.dims)
+        class_effects = classes.of(moved) if classes is not None else [None] * len(moved.dims)
         signatures.append(_small(change.flatten(0, 1), 8).reshape(len(moved.dims), -1).cpu())
         low, high = (_small(images.flatten(0, 1), _TILE).unflatten(0, change.shape[:2]) for images in moved[2:])
         for i, d in enumerate(moved.dims):
@@ -76,9 +81,9 @@ def make_atlas(G, seeds=range(4), predictor=None, features=None, batch=64, progr
             shown = _small(heat[i][None, None], _HEAT)[0, 0].cpu().numpy()
             sigma = float(sigmas[moved.layer][d])
             address = Address(*moved.layer, d)
-            entries.append(
-                Entry(address, sigma, float(effects[i]), shown / max(shown.max(), 1e-12), strip, purities[i])
-            )
+            heat_map = shown / max(shown.max(), 1e-12)
+            entry = Entry(address, sigma, float(effects[i]), heat_map, strip, purities[i], None, class_effects[i])
+            entries.append(entry)
     order = sorted(range(len(entries)), key=lambda i: -entries[i].effect)
     return _with_likes([entries[i] for i in order], torch.cat(signatures)[order])
 
@@ -113,7 +118,7 @@ def _with_likes(entries, signatures):
     return found
 
 
-def write_atlas(G, dest, seeds, attribute_source=None, detector=None, title="", progress=None):
+def write_atlas(G, dest, seeds, attribute_source=None, detector=None, title="", progress=None, extractor_path=None):
     """Writes the atlas of G to `dest` (.html), returns its entries. click.UsageError for sources that do not open."""
     import click
 
@@ -126,7 +131,11 @@ def write_atlas(G, dest, seeds, attribute_source=None, detector=None, title="", 
         predictor = attributes.open_predictor(attribute_source, device) if attribute_source else None
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--attributes: {error}") from error
-    entries = make_atlas(G, seeds, predictor, features, progress=progress)
+    try:
+        extractor = open_extractor(extractor_path, G) if extractor_path else None
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--extractor: {error}") from error
+    entries = make_atlas(G, seeds, predictor, features, progress=progress, extractor=extractor)
     Path(dest).parent.mkdir(parents=True, exist_ok=True)
     Path(dest).write_text(page(entries, seeds, title, features.name if features else None), encoding="utf-8")
     return entries
@@ -156,6 +165,9 @@ def _record(entry, unit):
         strongest = sorted(entry.purity.effects.items(), key=lambda item: -item[1])[:3]
         record |= dict(p=round(entry.purity.purity, 3), g=round(entry.purity.strength, 3))
         record["a"] = [[name, round(effect, 2)] for name, effect in strongest]
+    if entry.classes is not None:
+        moved = most_moved(entry.classes)
+        record["c"] = [[name, round(100 * effect.share), round(effect.shape, 2)] for name, effect in moved]
     if entry.is_copy:
         record["k"] = [str(entry.like[0]), round(entry.like[1], 3)]
     return record

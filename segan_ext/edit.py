@@ -26,6 +26,8 @@ from launch import choose_device  # noqa: E402
 from metrics.perceptual import perceptual_features  # noqa: E402
 from projector import open_target, project  # noqa: E402
 from segan_ext.moves import Address, coordinate_sigmas, coordinates_of, offsets_of  # noqa: E402
+from segan_ext.semantics.extractors import open_extractor  # noqa: E402
+from segan_ext.semantics.regions import Region, class_mask  # noqa: E402
 from torch_utils import inference  # noqa: E402
 
 _FORMAT = "segan-edit"
@@ -98,21 +100,36 @@ def read_mask(path, resolution):
     return torch.from_numpy(mask)
 
 
-def describe(network, edits, ws, names, noise_mode, mix=(), kept=None):
-    """An edit as what is written to its JSON. names: of the images of ws [N, num_ws, w_dim]. mix: of `_parse_mix`"""
+def describe(network, edits, ws, names, noise_mode, mix=(), kept=None, inside=None):
+    """An edit as what is written to its JSON.
+
+    names: of the images of ws [N, num_ws, w_dim]. mix: of `_parse_mix`. kept: mask [H, W] of what stays in all images.
+    inside: masks [N, H, W] of what alone may change in each.
+    """
     content = dict(format=_FORMAT, version=1, network=str(network), names=names, noise_mode=noise_mode)
     content["edits"] = {str(address): amount for address, amount in edits.items()}
     content["mix"] = list(mix)
     content["ws"] = dict(shape=list(ws.shape), float32=base64.b64encode(ws.cpu().float().numpy().tobytes()).decode())
     if kept is not None:
-        buffer = io.BytesIO()
-        Image.fromarray((kept.numpy() * 255).round().astype(np.uint8)).save(buffer, format="PNG")
-        content["keep"] = base64.b64encode(buffer.getvalue()).decode()
+        content["keep"] = _as_png(kept)
+    if inside is not None:
+        content["inside"] = [_as_png(mask) for mask in inside]
     return content
 
 
+def _as_png(mask):
+    """A mask [H, W] in [0, 1] as text"""
+    buffer = io.BytesIO()
+    Image.fromarray((mask.cpu().numpy() * 255).round().astype(np.uint8)).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _from_png(text):
+    return torch.from_numpy(np.asarray(Image.open(io.BytesIO(base64.b64decode(text))), np.float32) / 255)
+
+
 def read_edit(path):
-    """What `describe` gave, with ws as a tensor and keep as a mask or None. ValueError for another file."""
+    """What `describe` gave, with ws and masks as tensors (None without). ValueError for another file."""
     try:
         content = json.loads(Path(path).read_text("utf-8"))
         if content["format"] != _FORMAT:
@@ -121,11 +138,9 @@ def read_edit(path):
         content["ws"] = torch.from_numpy(np.frombuffer(data, np.float32).copy()).reshape(shape)
         if any(not isinstance(name, str) or Path(name).name != name or "\\" in name for name in content["names"]):
             raise ValueError("names")
-        kept = content.get("keep")
-        if kept is not None:
-            picture = Image.open(io.BytesIO(base64.b64decode(kept)))
-            kept = torch.from_numpy(np.asarray(picture, np.float32) / 255)
-        content["keep"] = kept
+        content["keep"] = _from_png(content["keep"]) if content.get("keep") else None
+        inside = content.get("inside")
+        content["inside"] = torch.stack([_from_png(mask) for mask in inside]) if inside else None
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is no edit; `python -m segan_ext edit` writes such files as edit.json") from error
     return content
@@ -208,10 +223,12 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
 @click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi of the seeds")
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
 @click.option("--keep", metavar="PNG", help="Mask of the images' size; what is white stays as it was")
+@click.option("--inside", metavar="CLASS,…", help="Change nothing outside what shows these classes: hair,brows")
+@click.option("--extractor", metavar="FILE", help="Extractor that knows them, from `semantics train`")
 @click.option("--noise-mode", type=click.Choice(["const", "none"]), default="const", show_default=True, help="Noise")
 @click.option("--replay", metavar="JSON", help="Make the images of an edit.json again, instead of all the above")
 @click.option("--outdir", required=True, metavar="DIR", help="Where to save images, changes, and edit.json")
-def edit(network, trust_pickle, device, sets, mix, keep, noise_mode, replay, outdir, **source):
+def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, noise_mode, replay, outdir, **source):
     """Edit images by moving single dimensions of single layers.
 
     Writes each image, a picture of what changed, and edit.json, which --replay turns into the same bytes again.
@@ -227,7 +244,8 @@ def edit(network, trust_pickle, device, sets, mix, keep, noise_mode, replay, out
         mix = _parse_mix(G, mix, source["trunc"], source["class_idx"])
         kept = None if keep is None else read_mask(keep, G.img_resolution)
         ws, names = _latents(G, device, **source)
-        content = dict(zip(_PARTS, (edits, ws, names, noise_mode, mix, kept)))
+        region = None if inside is None else _class_masks(G, ws, inside, extractor, noise_mode)
+        content = dict(zip(_PARTS, (edits, ws, names, noise_mode, mix, kept, region)))
     content |= dict(edits=edits, ws=content["ws"].to(device))
     write_edit(G, content, outdir)
     text = json.dumps(describe(network, *(content[key] for key in _PARTS)), indent=1)
@@ -235,7 +253,20 @@ def edit(network, trust_pickle, device, sets, mix, keep, noise_mode, replay, out
     print(Path(outdir) / "edit.json")
 
 
-_PARTS = ("edits", "ws", "names", "noise_mode", "mix", "keep")  # of an edit, in the order of `describe`
+_PARTS = ("edits", "ws", "names", "noise_mode", "mix", "keep", "inside")  # of an edit, in the order of `describe`
+
+
+def _class_masks(G, ws, names, extractor, noise_mode):
+    """Masks [N, H, W] of the classes in the images of ws"""
+    if extractor is None:
+        raise click.UsageError("--inside: classes are found by an extractor; give one with --extractor")
+    try:
+        names = [name.strip() for name in names.split(",")]
+        with torch.no_grad():
+            mask = class_mask(G, open_extractor(extractor, G), ws, names, noise_mode=noise_mode)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--inside: {error}") from error
+    return mask[:, 0]
 
 
 def load_editable(network, device, trust_pickle=False):
@@ -263,7 +294,7 @@ def write_edit(G, content, outdir):
     for i, name in enumerate(content["names"]):
         w = ws[i : i + 1]
         before = G.synthesis(w, noise_mode=content["noise_mode"])
-        after = _mixed(G, w, content, sigmas)
+        after = _mixed(G, w, content, sigmas, None if content["inside"] is None else content["inside"][i])
         if content["keep"] is not None:
             after = keep_outside(before, after, content["keep"].to(before.device))
         to_pictures(after)[0].save(outdir / f"{name}.png")
@@ -271,11 +302,12 @@ def write_edit(G, content, outdir):
         print(f"{outdir / name}.png: mean change {(after - before).abs().mean().item() * 127.5:.2f} of 255")
 
 
-def _mixed(G, w, content, sigmas):
-    """The image of one latent with its mixing and its edits"""
+def _mixed(G, w, content, sigmas, inside=None):
+    """The image of one latent with its mixing and its edits, which change it in the mask `inside` [H, W] only"""
     offsets = offsets_of(G, content["edits"], sigmas)
     for L, N, _seed, other in content["mix"]:
         mixed = mixed_offsets(G, w, w.new_tensor(other)[None, None], [(L, N)])[L, N]
         offsets[L, N] = mixed + offsets.get((L, N), 0)
+    region = None if inside is None else Region(G, w, inside[None, None].to(w.device), content["noise_mode"])
     with G.edited(offsets=offsets):
-        return G.synthesis(w, noise_mode=content["noise_mode"])
+        return region.render(w) if region else G.synthesis(w, noise_mode=content["noise_mode"])

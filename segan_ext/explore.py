@@ -202,8 +202,9 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
 @click.option("--atlas", metavar="HTML", help="Write a page about all dimensions instead")
 @click.option("--seeds", type=Numbers(), default="0-3", show_default=True, help="Latents that the atlas looks at")
 @click.option("--attributes", metavar="PATH", help="For the atlas: data with known attributes, or a classifier")
+@click.option("--extractor", metavar="FILE", help="For the atlas: says which classes a dimension moves")
 @click.option("--detector", metavar="NAME", help="For the atlas: rank by a perceptual distance, such as vgg-hed")
-def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attributes, detector, **options):
+def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attributes, detector, extractor, **options):
     """Draw what the strongest dimensions of a SEGAN do: a row each, from −σ to +σ.
 
     With --interpolate, walks between seeds, of any generator. With --atlas, a page that ranks and names all dimensions.
@@ -223,7 +224,7 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     if atlas is not None:
         from segan_ext.atlas import write_atlas
 
-        write_atlas(G, atlas, seeds, attributes, detector, title=Path(network).name, progress=bar)
+        write_atlas(G, atlas, seeds, attributes, detector, Path(network).name, bar, extractor)
         print(atlas)
         return
     chosen = _chosen(G, options["dims"]) if options["dims"] else rank_dimensions(G, progress=bar)[: options["rows"]]

@@ -219,7 +219,7 @@ def sample(network, trust_pickle, device, extractor, target, target_seed, outdir
     evaluation.draw_labels(wanted).save(outdir / "target.png")
     np.savez(outdir / "ws.npz", w=found.ws.cpu().numpy())
     report = dict(agreement=found.agreement.tolist(), mean_agreement=found.agreement.mean().item())
-    report |= dict(diversity=sampling.diversity(found.images, features), detector=features.name, **options)
+    report |= dict(diversity=sampling.diversity(found.images, features), **options | dict(detector=features.name))
     (outdir / "sample.json").write_text(json.dumps(report, indent=1))
     print(f"agreement (mean IoU) {report['mean_agreement']:.3f}, diversity ({features.name}) {report['diversity']:.3f}")
     print(outdir)

@@ -46,14 +46,14 @@ class Region:
         with G.edited(offsets):
             images = region.render(ws)
 
-    mask: [N, 1, H, W] in [0, 1]. The noise has to be the same before and after, so it is the constant one.
+    mask: [N, 1, H, W] in [0, 1]. noise_mode: const or none, since the noise has to be the same before and after.
     """
 
-    def __init__(self, G, ws, mask):
+    def __init__(self, G, ws, mask, noise_mode="const"):
         size = [len(ws), 1, G.img_resolution, G.img_resolution]
         if list(mask.shape) != size:
             raise ValueError(f"the mask is {list(mask.shape)}; {size} is needed")
-        self.G = G
+        self.G, self.noise_mode = G, noise_mode
         self.layers = [
             layer
             for resolution in G.synthesis.block_resolutions
@@ -63,7 +63,7 @@ class Region:
         self.mask = _feathered(mask)
         self.before = [None] * len(self.layers)
         with torch.no_grad(), hooked(self.layers, self._keep):
-            self.image = G.synthesis(ws, noise_mode="const")
+            self.image = G.synthesis(ws, noise_mode=noise_mode)
 
     def render(self, ws, taps=None):
         """Images [N, C, H, W] of ws, or of the edits in force, inside the region; outside they are as before.
@@ -71,7 +71,7 @@ class Region:
         taps: `Taps` of G; then also their features of the blended image.
         """
         with hooked(self.layers, self._blend):
-            made = (taps or self.G.synthesis)(ws, noise_mode="const")
+            made = (taps or self.G.synthesis)(ws, noise_mode=self.noise_mode)
         images, features = made if taps else (made, None)
         images = self.image + self.mask * (images - self.image)
         return (images, features) if taps else images

@@ -25,7 +25,7 @@ from segan_ext.semantics.scores import Scores  # noqa: E402
 from segan_ext.semantics.taps import draw_ws  # noqa: E402
 from training.dataset import ImageFolderDataset  # noqa: E402
 
-_KIMG = 60  # images shown, in thousands
+_KIMG = 30  # images shown, in thousands
 _HELD_OUT = 500  # images at most, and a tenth of all at most, that the skill is measured on
 _VERSION = 1  # of the training below; part of the cached files' names
 
