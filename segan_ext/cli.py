@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "segan_ext.run",
     "samples": "segan_ext.explore",
     "semantics": "segan_ext.semantics.commands",
+    "web": "segan_ext.web.app",
 }
 _ON_ANY_HOST = {"avatars", "run"}
 

@@ -35,12 +35,14 @@ def project(
     regularize_noise_weight=1e5,
     verbose=False,
     device=torch.device("cpu"),
+    on_step=None,
 ):
     """The path of w towards a target, [num_steps, num_ws, w_dim]; the last one is the result.
 
     target: [C, H, W] in [0, 255], of the generator's size. features: images [N, C, H, W] in [0, 255] → [N, F] whose
     squared distance is made small (`metrics.perceptual`). label: [1, c_dim] of a conditional network. The *_length are
-    shares of the run. verbose: a progress bar. Random numbers: seed 123 for the start, torch's generator for the rest.
+    shares of the run. verbose: a progress bar. on_step: called with (step, num_steps); the path ends when it returns
+    False. Random numbers: seed 123 for the start, torch's generator for the rest.
     """
     target = target.to(device, torch.float32)
     if list(target.shape) != [G.img_channels, G.img_resolution, G.img_resolution]:
@@ -72,6 +74,9 @@ def project(
             for noise in noises:
                 noise.sub_(noise.mean()).mul_(noise.square().mean().rsqrt())
         steps.set_postfix(distance=f"{distance.item():.4g}", refresh=False)
+        if on_step is not None and on_step(step, num_steps) is False:
+            path = path[: step + 1]
+            break
     return path.expand(-1, G.num_ws, -1).clone()
 
 

@@ -15,30 +15,43 @@ from torch_utils import inference  # noqa: E402
 SAMPLES_AN_EPOCH = 128
 
 
-def train_few_shot(G, annotations, layers=None, loss="normal", epochs=EPOCHS, on_epoch=None, seed=0, progress=True):
-    """An `LSE` (a plain sum over layers, no bias) from `segmenters.Annotations`, as published.
+class FewShot:
+    """The published training of an `LSE` (a plain sum over layers, no bias) from `segmenters.Annotations`.
 
     128 images an epoch, each in turn, a step after each has been seen once; Adam at 1e-3, a tenth of it from epoch 20
-    on. Features are made anew each epoch with other noise. Pixels that are IGNORED do not count, so that scribbles
-    do. on_epoch: called with (epoch, loss, extractor); training ends when it returns False.
+    on. Features are made anew each epoch with other noise. Pixels that are IGNORED do not count, so that scribbles do.
     """
+
+    def __init__(self, G, annotations, layers=None, loss="normal", seed=0):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            extractor = LSE.of(G, annotations.classes, layers, layer_weights="none")
+        self.annotations, self.loss = annotations, loss
+        self.extractor = extractor.to(annotations.ws.device)
+        self.taps = Taps(G, extractor.layers)
+        self.optimizer = torch.optim.Adam(extractor.parameters(), lr=1e-3)
+        self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, [20])
+
+    def epoch(self):
+        """Trains for an epoch; the last loss."""
+        with inference.folded():
+            features = [self.taps(ws, noise_mode="random")[1] for ws in self.annotations.ws.split(16)]
+            features = [torch.cat(parts) for parts in zip(*features)]
+        for _ in range(max(SAMPLES_AN_EPOCH // len(self.annotations.ws), 1)):
+            last = loss_of(self.extractor, features, self.annotations.labels, self.loss)
+            self.optimizer.zero_grad(set_to_none=True)
+            last.backward()
+            self.optimizer.step()
+        self.schedule.step()
+        return last.item()
+
+
+def train_few_shot(G, annotations, layers=None, loss="normal", epochs=EPOCHS, seed=0, progress=True):
+    """The `LSE` that `FewShot` gives after `epochs` epochs. Its random numbers come from `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        extractor = LSE.of(G, annotations.classes, layers, layer_weights="none").to(annotations.ws.device)
-        taps, optimizer = Taps(G, extractor.layers), torch.optim.Adam(extractor.parameters(), lr=1e-3)
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [20])
+        training = FewShot(G, annotations, layers, loss, seed)
         bar = tqdm.trange(epochs, desc="Learning annotations", disable=None if progress else True)
-        for epoch in bar:
-            with inference.folded():
-                features = [taps(ws, noise_mode="random")[1] for ws in annotations.ws.split(16)]
-                features = [torch.cat(parts) for parts in zip(*features)]
-            for _ in range(max(SAMPLES_AN_EPOCH // len(annotations.ws), 1)):
-                last = loss_of(extractor, features, annotations.labels, loss)
-                optimizer.zero_grad(set_to_none=True)
-                last.backward()
-                optimizer.step()
-            schedule.step()
-            bar.set_postfix(loss=f"{last.item():.3f}", refresh=False)
-            if on_epoch is not None and on_epoch(epoch, last.item(), extractor) is False:
-                break
-    return extractor.eval().requires_grad_(False)
+        for _ in bar:
+            bar.set_postfix(loss=f"{training.epoch():.3f}", refresh=False)
+    return training.extractor.eval().requires_grad_(False)

@@ -1,0 +1,213 @@
+"""What the page computes: opened networks and extractors, and images of a `View`. One piece of work at a time.
+
+Networks are those of the command line; nothing that a browser sends is ever opened as a pickle.
+"""
+
+import contextlib
+import dataclasses
+import json
+import re
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segan_ext import host
+
+host.activate()
+
+import legacy  # noqa: E402 (the host has to be on the path)
+from generate import seed_latents  # noqa: E402
+from segan_ext.moves import Address, coordinate_sigmas, offsets_of  # noqa: E402
+from segan_ext.semantics.extractors import open_extractor  # noqa: E402
+from segan_ext.semantics.regions import Region, class_mask  # noqa: E402
+from segan_ext.semantics.taps import Taps  # noqa: E402
+from torch_utils import inference  # noqa: E402
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """Everything that an image on the page depends on.
+
+    noise: 'const', 'none', or the seed of random noise as text. edits: ((address, σ), …). mix_layers: entries of ws
+    taken from mix_seed. inside: classes that alone may change. w: a projected w as bytes, instead of the seed.
+    """
+
+    network: str
+    seed: int = 0
+    psi: float = 0.7
+    cutoff: int | None = None
+    noise: str = "const"
+    class_idx: int = 0
+    edits: tuple = ()
+    mix_seed: int = 1
+    mix_layers: tuple = ()
+    inside: tuple = ()
+    w: bytes | None = None
+
+    def with_edit(self, address, amount):
+        """This view with one dimension moved to `amount` σ"""
+        edits = dict(self.edits) | {address: round(float(amount), 3)}
+        return dataclasses.replace(self, edits=tuple((a, x) for a, x in edits.items() if x))
+
+
+class Opened:
+    """A network, what the page knows of it, and what is computed from its weights once."""
+
+    def __init__(self, path, device, trust):
+        self.path, self.G = path, legacy.load_generator(str(path), trust).to(device)
+        self.subspaces = getattr(self.G, "subspaces", dict)()
+        self.known, self.names, self.extractor = {}, {}, None
+        with inference.folded(self.known):
+            self.sigmas = coordinate_sigmas(self.G) if self.subspaces else {}
+        self.ranking = self._by_style_change()
+
+    def _by_style_change(self):
+        """All addresses, those first whose σ changes the layer's style most; exact images are not needed for this."""
+        strengths = {}
+        for (L, N), subspace in self.subspaces.items():
+            U = getattr(subspace, "U", None)
+            columns = torch.ones(subspace.dims) if U is None else U.detach().flatten(0, -2).norm(dim=0).cpu()
+            columns = columns / columns.mean()
+            strength = (self.sigmas[L, N].cpu() * subspace.L.detach().abs().cpu() * columns).tolist()
+            strengths |= {Address(L, N, d): x for d, x in enumerate(strength)}
+        return sorted(strengths, key=lambda address: -strengths[address])
+
+    def read_atlas(self, path):
+        """Takes order and names from a page of `explore --atlas`. ValueError if it is none, or of another network."""
+        found = re.search(r"^const entries = (\[.*\]);$", Path(path).read_text("utf-8"), flags=re.MULTILINE)
+        entries = json.loads(found[1]) if found else []
+        try:
+            addresses = [Address.parse(entry["id"]).check(self.G) for entry in entries]
+            self.names = {a: entry["n"] or _where(entry) for a, entry in zip(addresses, entries)}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no atlas of {self.path}") from error
+        if not addresses:
+            raise ValueError(f"{path} is no page of `explore --atlas`")
+        self.ranking = addresses
+
+    def label(self, address):
+        """What the slider of a dimension is called"""
+        name = self.names.get(address)
+        return f"{address} · {name}" if name else str(address)
+
+    def search(self, text="", layer=None, count=12):
+        """The first addresses whose label has every word of `text`, of the layer (L, N) only if one is given."""
+        words = text.lower().split()
+        hits = (a for a in self.ranking if layer is None or a.layer == layer)
+        hits = [a for a in hits if all(word in self.label(a).lower() for word in words)]
+        return hits[:count]
+
+
+def _where(entry):
+    """'in hair' for a dimension of the atlas whose change falls mostly on one class"""
+    classes = entry.get("c") or []
+    return f"in {classes[0][0]}" if classes and classes[0][1] >= 50 else ""
+
+
+class Engine:
+    """The networks of the command line, each opened on first use, and the work that is done with them.
+
+    networks, extractors: paths; an extractor belongs to the networks whose features it fits. atlas: of the first one.
+    """
+
+    def __init__(self, networks, device="cpu", trust=False, extractors=(), atlas=None):
+        self.paths = {_short(path, networks): path for path in networks}
+        self.device, self.trust, self.extractors, self.atlas = device, trust, list(extractors), atlas
+        self.opened, self.lock = {}, threading.RLock()
+
+    def network(self, name):
+        """`Opened`. OSError or ValueError if it cannot be."""
+        with self.lock:
+            if name not in self.opened:
+                opened = Opened(self.paths[name], self.device, self.trust)
+                for path in self.extractors:
+                    with contextlib.suppress(ValueError):  # of another generator
+                        opened.extractor = open_extractor(path, opened.G)
+                if self.atlas and name == next(iter(self.paths)):
+                    opened.read_atlas(self.atlas)
+                self.opened[name] = opened
+            return self.opened[name]
+
+    @contextlib.contextmanager
+    def work(self, name):
+        """The opened network, to be used inside by this thread only, without autograd and with folded weights."""
+        opened = self.network(name)
+        with self.lock, inference.folded(opened.known):
+            yield opened
+
+    @contextlib.contextmanager
+    def long_work(self, name):
+        """The opened network for work with gradients, which calls `breathe` between its steps."""
+        opened = self.network(name)
+        with self.lock:
+            yield opened
+
+    def breathe(self):
+        """Lets those in who wait, in the midst of `long_work`."""
+        self.lock.release()
+        time.sleep(0.002)
+        self.lock.acquire()
+
+    def ws(self, view):
+        """[1, num_ws, w_dim] of a view, with its style mixing"""
+        with self.work(view.network) as opened:
+            G = opened.G
+            ws = self._ws_of(G, view, view.seed) if view.w is None else _as_ws(view.w, G, self.device)
+            if view.mix_layers:
+                layers = [i for i in view.mix_layers if i < G.num_ws]
+                ws = ws.clone()
+                ws[:, layers] = self._ws_of(G, view, view.mix_seed)[:, layers]
+            return ws
+
+    def _ws_of(self, G, view, seed):
+        label = torch.eye(G.c_dim, device=self.device)[[view.class_idx % G.c_dim]] if G.c_dim else None
+        z = seed_latents(G, [seed], self.device).float()
+        return G.mapping(z, label, truncation_psi=view.psi, truncation_cutoff=view.cutoff)
+
+    def render(self, view, edited=True, extractor=None):
+        """Image [C, H, W] of a view, with or without its edits; extractor: knows the classes of view.inside.
+
+        ValueError for an address that G does not have.
+        """
+        with self.work(view.network) as opened:
+            G, ws = opened.G, self.ws(view)
+            noise_mode = self._noise(view)
+            edits = {Address.parse(a): x for a, x in view.edits} if edited and opened.subspaces else {}
+            offsets = offsets_of(G, {a.check(G): x for a, x in edits.items()}, opened.sigmas)
+            if not offsets:
+                return G.synthesis(ws, noise_mode=noise_mode)[0]
+            if view.inside and extractor is not None and noise_mode != "random":
+                mask = class_mask(G, extractor, ws, view.inside, noise_mode=noise_mode)
+                region = Region(G, ws, mask, noise_mode)
+                with G.edited(offsets=offsets):
+                    return region.render(ws)[0]
+            with G.edited(offsets=offsets):
+                return G.synthesis(ws, noise_mode=noise_mode)[0]
+
+    @staticmethod
+    def _noise(view):
+        if view.noise in ("const", "none"):
+            return view.noise
+        torch.manual_seed(int(view.noise))
+        return "random"
+
+    def labels(self, view, extractor):
+        """(image [C, H, W], label map [H, W]) of a view without its edits"""
+        with self.work(view.network) as opened:
+            images, features = Taps(opened.G, extractor.layers)(self.ws(view), noise_mode="const")
+            return images[0], extractor.labels(features, images.shape[-1])[0]
+
+
+def _as_ws(content, G, device):
+    w = torch.from_numpy(np.frombuffer(content, np.float32).copy()).reshape(1, G.num_ws, G.w_dim)
+    return w.to(device)
+
+
+def _short(path, paths):
+    """The name of a network: its file's, with its run's where several have the same"""
+    path = Path(path)
+    alike = [p for p in paths if Path(p).name == path.name]
+    return path.name if len(alike) == 1 else f"{path.parent.name}/{path.name}"
