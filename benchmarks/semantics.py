@@ -159,7 +159,7 @@ def sample(G, segmenter, args, targets=20, count=10):
         time_ratio = spent[name] / spent["published"]
         rows.append(
             f"| {name} | {100 * table.mean_iou:.1f} | {100 * table.pooled_mean_iou:.1f} | "
-            f"{np.mean(distances[name]):.0f} | {time_ratio:.2f} |"
+            f"{np.mean(distances[name]):.4g} | {time_ratio:.2f} |"
         )
     return "\n".join(rows)
 

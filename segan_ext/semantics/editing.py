@@ -47,7 +47,7 @@ class Edited(NamedTuple):
     region: Region | None
 
 
-def edit(G, extractor, ws, strokes, steps=50, lr=0.1, reach=1 / 16, pull=1e-3, on_step=None):
+def edit(G, extractor, ws, strokes, steps=50, lr=0.1, reach=1 / 8, pull=1e-3, on_step=None):
     """`Edited` images of ws [N, num_ws, w_dim] that follow the strokes and stay as they are elsewhere.
 
     reach: how far around the strokes the image may change, as a share of its side. The w of each layer is moved by Adam

@@ -22,7 +22,7 @@ class EditTab:
         self.canvas = paint_canvas("edit-canvas")
         with gr.Row():
             self.steps = gr.Slider(5, 200, 50, step=5, label="Steps", elem_id="edit-steps")
-            self.reach = gr.Slider(1, 50, 6, step=1, label="Reach around strokes, % of the side", elem_id="edit-reach")
+            self.reach = gr.Slider(1, 50, 12, step=1, label="Reach around strokes, % of the side", elem_id="edit-reach")
             self.apply = gr.Button("Apply", variant="primary", elem_id="apply")
             self.cancel = gr.Button("Cancel", elem_id="edit-cancel")
             self.use = gr.Button("Explore from here", elem_id="use")
