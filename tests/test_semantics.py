@@ -8,10 +8,12 @@ import PIL.Image
 import pytest
 import safetensors.torch
 import torch
+from click.testing import CliRunner
 
 from generate import seed_latents
 from helpers import run
 from segan_ext.avatars import make_avatars
+from segan_ext.cli import main
 from segan_ext.explore import ws_of_seeds
 from segan_ext.moves import coordinate_sigmas, sweep
 from segan_ext.networks import SEGANGenerator
@@ -268,10 +270,10 @@ def test_an_interrupted_training_goes_on(G, segmenter, tmp_path):
 
 def test_a_segmenter_learns_the_masks_of_avatars(tmp_path, monkeypatch):
     monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(segmenters, "_KIMG", 3)
-    data = make_avatars(tmp_path / "avatars.zip", 200, 32, masks=True, workers=1, progress=False)
+    monkeypatch.setattr(segmenters, "_KIMG", 2)
+    data = make_avatars(tmp_path / "avatars.zip", 120, 16, masks=True, workers=1, progress=False)
     learned = segmenters.open_segmenter(str(data), progress=False)
-    assert learned.classes[:3] == ("background", "skin", "hair") and learned.skill > 0.4
+    assert learned.classes[:3] == ("background", "skin", "hair") and learned.skill > 0.15
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     again = segmenters.open_segmenter(str(data))
     assert torch.equal(again.logits(images), learned.logits(images)) and again.skill == learned.skill
@@ -419,8 +421,15 @@ def files(tmp_path_factory, G, segmenter, linear):
     return folder
 
 
-def semantics(files, command, *args, **kwargs):
-    return run("-m segan_ext semantics", command, f"--network={files / 'G.pkl'}", *args, **kwargs)
+def call(*args):
+    """What a command prints"""
+    done = CliRunner().invoke(main, list(map(str, args)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def semantics(files, command, *args):
+    return call("semantics", command, f"--network={files / 'G.pkl'}", *args)
 
 
 def test_commands_train_eval_sample_and_edit(files, G, tmp_path):
@@ -438,7 +447,7 @@ def test_commands_train_eval_sample_and_edit(files, G, tmp_path):
     )
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["results"]["linear"]["accuracy"] > 0.7 and scores["protocol"]["samples"] == 20
-    assert "| bright |" in out.stdout and (tmp_path / "examples.png").exists()
+    assert "| bright |" in out and (tmp_path / "examples.png").exists()
 
     extractor = f"--extractor={files / 'linear.safetensors'}"
     semantics(files, "sample", extractor, "--target-seed=9", "--count=2", "--steps=3", f"--outdir={tmp_path / 's'}")
@@ -462,7 +471,7 @@ def test_commands_train_eval_sample_and_edit(files, G, tmp_path):
     PIL.Image.fromarray(colours).save(tmp_path / "colours.png")
     strokes = [f"--labels={tmp_path / 'stroke.png'}", f"--colours={tmp_path / 'colours.png'}"]
     out = semantics(files, "edit", extractor, "--seed=3", *strokes, "--steps=5", f"--outdir={tmp_path / 'e'}")
-    assert "have their class" in out.stdout and (tmp_path / "e" / "after.png").exists()
+    assert "have their class" in out and (tmp_path / "e" / "after.png").exists()
     report = json.loads((tmp_path / "e" / "edit.json").read_text())
     assert 0 <= report["in_strokes"] <= 1 and report["off_region"] >= 0
 
@@ -470,9 +479,9 @@ def test_commands_train_eval_sample_and_edit(files, G, tmp_path):
 def test_edit_inside_a_class_replays(files, tmp_path):
     common = [f"--network={files / 'G.pkl'}"]
     inside = ["--inside=bright", f"--extractor={files / 'linear.safetensors'}"]
-    run("-m segan_ext edit", *common, "--set=L1.N1.D0=+3", "--seeds=1,2", *inside, f"--outdir={tmp_path / 'a'}")
-    run("-m segan_ext edit", *common, f"--replay={tmp_path / 'a' / 'edit.json'}", f"--outdir={tmp_path / 'b'}")
-    run("-m segan_ext edit", *common, "--set=L1.N1.D0=+3", "--seeds=1,2", f"--outdir={tmp_path / 'c'}")
+    call("edit", *common, "--set=L1.N1.D0=+3", "--seeds=1,2", *inside, f"--outdir={tmp_path / 'a'}")
+    call("edit", *common, f"--replay={tmp_path / 'a' / 'edit.json'}", f"--outdir={tmp_path / 'b'}")
+    call("edit", *common, "--set=L1.N1.D0=+3", "--seeds=1,2", f"--outdir={tmp_path / 'c'}")
     read = lambda folder: (tmp_path / folder / "seed0001.png").read_bytes()
     assert read("a") == read("b") != read("c")
 
@@ -495,10 +504,6 @@ def test_edit_inside_a_class_replays(files, tmp_path):
     ids=str,
 )
 def test_wrong_input_gets_one_sentence(command, args, sentence, files, G):
-    from click.testing import CliRunner
-
-    from segan_ext.cli import main
-
     size = G.img_resolution
     for name, value, side in (("small", 0, size // 2), ("seven", 7, size), ("none", IGNORED, size)):
         PIL.Image.fromarray(np.full([side, side], value, np.uint8)).save(files / f"{name}.png")

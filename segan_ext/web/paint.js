@@ -1,7 +1,7 @@
 // A canvas that paints class indices and colours on an image, exactly one number a pixel: no smoothing, no blending.
 // From Python: the component's value, {id, size, image, labels, classes}. To Python: event `input` with the strokes.
 const NONE = 255;
-const state = {id: null, size: 0, classes: [], tool: "brush", kind: "class", current: 1, radius: 3, colour: "#d02020", hidden: false};
+const state = {id: null, size: 0, classes: [], tool: "brush", kind: "class", current: 1, radius: 3, colour: "#d02020", colours: true, hidden: false};
 let strokes, colours, base, picture, past = [], future = [], last = null, cursor = null;
 
 const bytesOf = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
@@ -51,14 +51,14 @@ function showTools() {
 function showClasses() {
   const box = find("classes");
   box.innerHTML = state.classes.map((c, i) => `<button type="button" role="radio" data-class="${i}"><i style="background:${c.colour}"></i></button>`).join("")
-    + `<span><button type="button" role="radio" data-class="colour">colour</button><input type="color" value="${state.colour}" aria-label="Stroke colour"></span>`;
+    + (!state.colours ? "" : `<span><button type="button" role="radio" data-class="colour">colour</button><input type="color" value="${state.colour}" aria-label="Stroke colour"></span>`);
   state.classes.forEach((c, i) => box.querySelector(`[data-class="${i}"]`).append(c.name));
   for (const button of box.querySelectorAll("[data-class]")) button.onclick = () => {
     state.kind = button.dataset.class === "colour" ? "colour" : "class";
     if (state.kind === "class") state.current = +button.dataset.class;
     showTools();
   };
-  box.querySelector("input").oninput = event => { state.colour = event.target.value; state.kind = "colour"; showTools(); };
+  if (state.colours) box.querySelector("input").oninput = event => { state.colour = event.target.value; state.kind = "colour"; showTools(); };
   showTools();
 }
 
@@ -71,18 +71,17 @@ function load() {
   build();
   if (!props.value) return;
   const value = typeof props.value === "string" ? JSON.parse(props.value) : props.value;
-  if (JSON.stringify(value.classes) !== JSON.stringify(state.classes)) {
+  if (JSON.stringify(value.classes) !== JSON.stringify(state.classes) || value.colours !== state.colours) {
     state.classes = value.classes;
+    state.colours = value.colours;
     state.current = Math.min(state.current, value.classes.length - 1);
     showClasses();
   }
   if (value.id === state.id) return draw();
   state.id = value.id;
-  if (value.size !== state.size || !value.keep) {
-    state.size = value.size;
-    past = [], future = [];
-    reset();
-  }
+  state.size = value.size;
+  past = [], future = [];
+  reset();
   if (value.strokes) strokes = bytesOf(value.strokes);
   base = value.labels ? bytesOf(value.labels) : null;
   const loading = new Image();

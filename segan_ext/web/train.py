@@ -82,7 +82,12 @@ class TrainTab:
             image = opened.G.synthesis(ws, noise_mode="const")[0]
         pictures = [(f"seed {seed}", draw_labels(labels, 2)) for seed, labels in work.labelled.items()]
         named = gr.update(choices=work.classes, value=work.classes[-1])
-        return canvas_value(image, work.classes, strokes=work.strokes), named, figures(*pictures), self.missing(work)
+        return (
+            canvas_value(image, work.classes, strokes=work.strokes, colours=False),
+            named,
+            figures(*pictures, kind="thumbs"),
+            self.missing(work),
+        )
 
     @staticmethod
     def missing(work):
