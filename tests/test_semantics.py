@@ -476,6 +476,14 @@ def test_commands_train_eval_sample_and_edit(files, G, tmp_path):
     assert 0 <= report["in_strokes"] <= 1 and report["off_region"] >= 0
 
 
+@pytest.mark.parametrize("inside, sentence", [("hat", "no class 'hat'"), ("bright", "give one with --extractor")])
+def test_edits_inside_what_is_not_known(inside, sentence, files, tmp_path):
+    args = [f"--network={files / 'G.pkl'}", "--set=L1.N1.D0=+3", "--seeds=1", f"--inside={inside}"]
+    args += [f"--extractor={files / 'linear.safetensors'}"] if inside == "hat" else []
+    done = CliRunner().invoke(main, ["edit", *args, f"--outdir={tmp_path}"])
+    assert done.exit_code == 2 and sentence in done.output
+
+
 def test_edit_inside_a_class_replays(files, tmp_path):
     common = [f"--network={files / 'G.pkl'}"]
     inside = ["--inside=bright", f"--extractor={files / 'linear.safetensors'}"]

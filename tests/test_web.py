@@ -195,6 +195,10 @@ def test_sliders_undo_redo_and_files(page, G, folder, tmp_path):
         click(page, "save")
     download.value.save_as(tmp_path / "edit.json")
     assert json.loads((tmp_path / "edit.json").read_text())["edits"] == {address: 3}
+    with page.expect_download() as download:
+        click(page, "save-image")
+    download.value.save_as(tmp_path / "saved.png")
+    assert abs(np.asarray(PIL.Image.open(tmp_path / "saved.png"), int) - moved).max() <= 1
     click(page, "reset")
     shows(page, expected(G), what="reset")
     upload(page, "load", tmp_path / "edit.json")

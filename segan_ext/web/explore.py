@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import html
+import io
 import random
 import tempfile
 import time
@@ -82,6 +83,7 @@ class ExploreTab:
             self.redo = gr.Button("Redo", min_width=70, elem_id="redo")
             self.reset = gr.Button("Reset sliders", min_width=70, elem_id="reset")
             self.save = gr.Button("Save edit", min_width=70, elem_id="save")
+            self.save_image = gr.Button("Save image", min_width=70, elem_id="save-image")
             self.load = gr.UploadButton("Load edit", file_types=[".json"], min_width=70, elem_id="load")
 
     def _sliders(self):
@@ -101,6 +103,7 @@ class ExploreTab:
                 self.video = gr.Button("Video", elem_id="video")
                 self.seeds = gr.Textbox("0-5", label="Seeds", elem_id="seeds", max_lines=1)
                 self.batch = gr.Button("Same edit on these seeds", elem_id="batch")
+                self.stop = gr.Button("Cancel", elem_id="batch-cancel")
             self.made = gr.HTML(elem_id="made")
 
     # Events
@@ -125,12 +128,14 @@ class ExploreTab:
         for button, action in ((self.random, _random), (self.undo, _undo), (self.redo, _redo), (self.reset, _reset)):
             button.click(self._acting(action), [self.session], everything, **LIVE)
         downloads(self.save, self.write, [self.session])
+        downloads(self.save_image, self.write_image, [self.session])
         self.load.upload(self.read, [self.session, self.load], everything)
         self.strip.click(self.make_strip, [self.session, self.dimension], self.made, **LONG)
         self.video.click(self.make_video, [self.session, self.dimension], self.made, **LONG)
         self.batch.click(self.make_batch, [self.session, self.seeds], self.made, **LONG)
         self.project.click(self.run_projection, [self.session, self.upload, self.steps], everything, **LONG)
-        self.cancel.click(stop, [self.session], queue=False)
+        for button in (self.cancel, self.stop):
+            button.click(stop, [self.session], queue=False)
 
     def _setter(self, name, kind):
         def set_field(session, value):
@@ -224,6 +229,13 @@ class ExploreTab:
         """Name and content of the file"""
         return "edit.json", saved(session, self.engine).encode()
 
+    def write_image(self, session):
+        """Name and content of the picture that is shown"""
+        view, content = session.view, io.BytesIO()
+        extractor = session.extractor(self.engine.network(view.network))
+        picture_of(self.engine.render(view, extractor=extractor)).save(content, "PNG")
+        return f"seed{view.seed:04d}.png", content.getvalue()
+
     def read(self, session, path):
         """The view of a file"""
         try:
@@ -267,7 +279,10 @@ class ExploreTab:
         except Exception as error:
             raise refused(getattr(error, "message", error)) from error
         pairs, extractor = [], session.extractor(self.engine.network(session.view.network))
+        session.stopped = False
         for seed in progress.tqdm(seeds):
+            if session.stopped:
+                break
             view = dataclasses.replace(session.view, seed=seed, w=None)
             for name, edited in ((f"seed {seed}", False), ("edited", True)):
                 pairs.append((name, picture_of(self.engine.render(view, edited, extractor))))
