@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 
 import numpy as np
 import PIL.Image
@@ -15,7 +16,7 @@ from helpers import run
 from segan_ext.avatars import make_avatars
 from segan_ext.cli import main
 from segan_ext.explore import ws_of_seeds
-from segan_ext.moves import coordinate_sigmas, sweep
+from segan_ext.moves import Address, coordinate_sigmas, sweep
 from segan_ext.networks import SEGANGenerator
 from segan_ext.semantics import closed_form, editing, evaluation, regions, sampling, segmenters, training
 from segan_ext.semantics.bridge import ClassEffects, most_moved
@@ -23,6 +24,7 @@ from segan_ext.semantics.extractors import IGNORED, KINDS, LSE, NSE2, open_extra
 from segan_ext.semantics.few_shot import train_few_shot
 from segan_ext.semantics.scores import Scores
 from segan_ext.semantics.taps import Taps, draw_ws, ws_from_z
+from segan_ext.web import engine
 from test_segan_networks import build, randomise
 from training import networks
 
@@ -401,13 +403,18 @@ def test_which_classes_a_dimension_moves(G, linear):
 # Commands
 
 
+def write_network(path, G):
+    """A snapshot of G as training writes it"""
+    D = networks.Discriminator(0, G.img_resolution, 3, channel_base=128, channel_max=8)
+    with open(path, "wb") as file:
+        pickle.dump(dict(G=G, D=D, G_ema=G, training_set_kwargs=None, augment_pipe=None), file)
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, G, segmenter, linear):
     """A folder with a network, an extractor, annotations and a segmenter"""
     folder = tmp_path_factory.mktemp("semantics")
-    with open(folder / "G.pkl", "wb") as file:
-        D = networks.Discriminator(0, G.img_resolution, 3, channel_base=128, channel_max=8)
-        pickle.dump(dict(G=G, D=D, G_ema=G, training_set_kwargs=None, augment_pipe=None), file)
+    write_network(folder / "G.pkl", G)
     save_extractor(folder / "linear.safetensors", linear)
     segmenters.write_annotations(folder / "annotations", segmenters.annotate(G, segmenter, 3), range(3))
 
@@ -474,6 +481,22 @@ def test_commands_train_eval_sample_and_edit(files, G, tmp_path):
     assert "have their class" in out and (tmp_path / "e" / "after.png").exists()
     report = json.loads((tmp_path / "e" / "edit.json").read_text())
     assert 0 <= report["in_strokes"] <= 1 and report["off_region"] >= 0
+
+
+def test_the_atlas_says_which_classes_move_and_the_page_takes_its_names(files, tmp_path):
+    atlas = tmp_path / "atlas.html"
+    extractor = f"--extractor={files / 'linear.safetensors'}"
+    call("explore", f"--network={files / 'G.pkl'}", f"--atlas={atlas}", "--seeds=0", extractor)
+    entries = json.loads(re.search(r"^const entries = (.*);$", atlas.read_text(), flags=re.MULTILINE)[1])
+    assert all(set(name for name, *_ in entry["c"]) <= set(CLASSES) for entry in entries)
+    first = next(entry for entry in entries if entry["c"] and entry["c"][0][1] >= 50)
+    opened = engine.Engine([str(files / "G.pkl")], atlas=str(atlas)).network("G.pkl")
+    assert [str(address) for address in opened.ranking] == [entry["id"] for entry in entries]
+    assert opened.label(Address.parse(first["id"])) == f"{first['id']} · in {first['c'][0][0]}"
+    assert Address.parse(first["id"]) in opened.search(f"in {first['c'][0][0]}", count=999)
+    atlas.write_text("<html></html>")
+    with pytest.raises(ValueError, match="no page of `explore --atlas`"):
+        opened.read_atlas(atlas)
 
 
 @pytest.mark.parametrize("inside, sentence", [("hat", "no class 'hat'"), ("bright", "give one with --extractor")])

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import os
-import pickle
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import PIL.Image
 import pytest
 import torch
 from click.testing import CliRunner
+from test_semantics import CLASSES, brightness, write_network
 
 from generate import seed_latents
 from helpers import ROOT, command, run
@@ -25,19 +25,12 @@ from segan_ext.semantics import closed_form, segmenters
 from segan_ext.semantics.extractors import IGNORED, open_extractor, save_extractor
 from segan_ext.semantics.taps import Taps, draw_ws
 from test_segan_networks import build, randomise
-from training import networks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
 ]
 sync_api = pytest.importorskip("playwright.sync_api")
-CLASSES = ("background", "bright", "dark")
-
-
-def brightness(images):
-    grey = images.mean(dim=1, keepdim=True) / 64 - 2
-    return torch.cat([0 * grey, grey - 0.5, -grey - 0.5], dim=1)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +46,8 @@ def G():
 @pytest.fixture(scope="module")
 def folder(G, tmp_path_factory):
     folder = tmp_path_factory.mktemp("web")
-    D = networks.Discriminator(0, G.img_resolution, 3, channel_base=128, channel_max=8)
     for name in ("first", "second"):
-        with open(folder / f"{name}.pkl", "wb") as file:
-            pickle.dump(dict(G=G, D=D, G_ema=G, training_set_kwargs=None, augment_pipe=None), file)
+        write_network(folder / f"{name}.pkl", G)
     labeller = segmenters.Segmenter(brightness, CLASSES, "brightness")
     save_extractor(folder / "linear.safetensors", closed_form.fit(G, labeller, samples=150, progress=False))
     return folder
