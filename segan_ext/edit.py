@@ -31,6 +31,7 @@ from segan_ext.semantics.regions import Region, class_mask  # noqa: E402
 from torch_utils import inference  # noqa: E402
 
 _FORMAT = "segan-edit"
+_LARGEST_MASK = 4096  # pixels a side
 
 
 def parse_edits(G, edits):
@@ -125,11 +126,17 @@ def _as_png(mask):
 
 
 def _from_png(text):
-    return torch.from_numpy(np.asarray(Image.open(io.BytesIO(base64.b64decode(text))), np.float32) / 255)
+    picture = Image.open(io.BytesIO(base64.b64decode(text)))
+    if max(picture.size) > _LARGEST_MASK:
+        raise ValueError("keep")
+    return torch.from_numpy(np.asarray(picture, np.float32) / 255)
 
 
-def read_edit(path):
-    """What `describe` gave, with ws and masks as tensors (None without). ValueError for another file."""
+def read_edit(path, masks=True):
+    """What `describe` gave, with ws and masks as tensors (None without). masks: False leaves them out.
+
+    ValueError for another file.
+    """
     try:
         content = json.loads(Path(path).read_text("utf-8"))
         if content["format"] != _FORMAT:
@@ -138,8 +145,8 @@ def read_edit(path):
         content["ws"] = torch.from_numpy(np.frombuffer(data, np.float32).copy()).reshape(shape)
         if any(not isinstance(name, str) or Path(name).name != name or "\\" in name for name in content["names"]):
             raise ValueError("names")
-        content["keep"] = _from_png(content["keep"]) if content.get("keep") else None
-        inside = content.get("inside")
+        content["keep"] = _from_png(content["keep"]) if masks and content.get("keep") else None
+        inside = content.get("inside") if masks else None
         content["inside"] = torch.stack([_from_png(mask) for mask in inside]) if inside else None
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is no edit; `python -m segan_ext edit` writes such files as edit.json") from error
@@ -263,7 +270,8 @@ def _class_masks(G, ws, names, extractor, noise_mode):
     try:
         names = [name.strip() for name in names.split(",")]
         with torch.no_grad():
-            mask = class_mask(G, open_extractor(extractor, G), ws, names, noise_mode=noise_mode)
+            opened = open_extractor(extractor, G)
+            mask = torch.cat([class_mask(G, opened, w, names, noise_mode=noise_mode) for w in ws.split(1)])
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--inside: {error}") from error
     return mask[:, 0]

@@ -197,10 +197,10 @@ class SubspaceAffine(networks.FullyConnectedLayer):
     def forward(self, x):
         if inference is None or not inference.active() or self.subspace.is_edited():
             return super().forward(self.subspace(x))
-        weight, bias = inference.once("folded subspace", self.weight, self._folded)
+        weight, bias = inference.once("folded subspace", self.subspace.L, self._folded)
         return torch.nn.functional.linear(x, weight, bias)
 
-    def _folded(self, _weight):
+    def _folded(self, _importances):
         """Matrix and bias of the subspace and the layer together"""
         weight, bias = self.effective()
         matrix, origin = self.subspace.as_affine()

@@ -28,6 +28,8 @@ class Numbers(click.ParamType):
             if match is None:
                 raise click.UsageError(f"{param.opts[0]}: {part!r} is no number or range; write 1,5,7 or 10-20")
             first, last = int(match[1]), int(match[2] or match[1])
+            if last - first >= 10**6:
+                raise click.UsageError(f"{param.opts[0]}: {part} is more than a million numbers")
             numbers += range(first, last + 1)
         return numbers
 

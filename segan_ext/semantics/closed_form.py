@@ -16,7 +16,7 @@ from segan_ext.semantics.taps import Taps, draw_ws  # noqa: E402
 from torch_utils import inference  # noqa: E402
 
 METHODS = ("lda", "ridge")
-_AT_A_TIME = 16
+_MOST_PIXELS = 4096  # of an annotated image, of which many may be labelled
 
 
 class Moments:
@@ -62,7 +62,9 @@ class Moments:
             scatter = self.products - total * mean.outer(mean)
         covariance = scatter / total
         scale = covariance.diagonal().clamp(min=1e-12).sqrt()  # each feature in units of its deviation
-        covariance = covariance / scale.outer(scale) + strength * torch.eye(len(scale), dtype=scale.dtype)
+        covariance = covariance / scale.outer(scale) + strength * torch.eye(
+            len(scale), dtype=scale.dtype, device=scale.device
+        )
         priors = self.counts / total
         if method == "lda":
             weights = torch.linalg.solve(covariance, ((means - mean) / scale).t()).t() / scale
@@ -95,7 +97,7 @@ def fit(
     taps, moments = Taps(G, extractor.layers), Moments(len(segmenter.classes))
     rng = torch.Generator().manual_seed(seed)
     with inference.folded():
-        parts = torch.arange(samples).split(_AT_A_TIME)
+        parts = torch.arange(samples).split(taps.batch)
         for part in tqdm.tqdm(parts, desc="Adding up", disable=None if progress else True):
             ws = draw_ws(G, len(part), seed + int(part[0]), truncation_psi=truncation_psi)
             images, features = taps(ws, noise_mode="const")
@@ -104,25 +106,30 @@ def fit(
 
 
 def fit_annotations(G, annotations, layers=None, renders=8, method="lda", strength=1e-2, seed=0):
-    """An `LSE` as `fit` makes, from a few labelled images; each is made `renders` times with fresh noise."""
+    """An `LSE` as `fit` makes, from a few labelled images; each is made `renders` times with fresh noise.
+
+    Of an image's labelled pixels 4096 at most count in each render, random ones.
+    """
     extractor = LSE.of(G, annotations.classes, layers, layer_weights="none", bias=True)
     taps, moments = Taps(G, extractor.layers), Moments(len(annotations.classes))
     rng = torch.Generator().manual_seed(seed)
-    with inference.folded():
+    with inference.folded(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         for _ in range(renders):
-            for ws, labels in zip(annotations.ws.split(_AT_A_TIME), annotations.labels.split(_AT_A_TIME)):
+            for ws, labels in zip(annotations.ws.split(1), annotations.labels.split(1)):
                 features = taps(ws, noise_mode="random")[1]
-                moments.add(*at_random_places(features, labels, labels[0].numel(), rng))
+                moments.add(*at_random_places(features, labels, _MOST_PIXELS, rng))
     return with_solution(extractor, *moments.solve(method, strength)).to(annotations.ws.device)
 
 
 def at_random_places(features, labels, pixels, rng):
     """(x [N · pixels, Σ channels], labels [N · pixels]): features as an `LSE` sees them, at random pixels of the labels
 
-    features: of `Taps`. labels [N, H, W]. pixels: all of them where there are fewer.
+    features: of `Taps`. labels [N, H, W]; pixels that are IGNORED are taken only where there are too few others.
     """
     N, H, W = labels.shape
-    chosen = torch.rand(N, H * W, generator=rng).argsort(dim=1)[:, :pixels].to(labels.device)
+    order = torch.rand(N, H * W, generator=rng) + (labels.flatten(1).cpu() == IGNORED)
+    chosen = order.argsort(dim=1)[:, :pixels].to(labels.device)
     place = torch.stack([chosen % W, chosen // W], dim=2) / (labels.new_tensor([W, H]) - 1) * 2 - 1
     columns = [  # [N, channels, 1, pixels], between the pixels as `resize` has it
         torch.nn.functional.grid_sample(x, place[:, None].float(), mode="bilinear", align_corners=True)

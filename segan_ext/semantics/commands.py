@@ -12,14 +12,14 @@ from segan_ext import host
 
 host.activate()
 
-from generate import class_label, generator_options, load_generator, load_ws, seed_latents, to_pictures  # noqa: E402
+from generate import generator_options, load_generator, load_ws, seed_latents, to_pictures  # noqa: E402
 from launch import choose_device  # noqa: E402
 from metrics.perceptual import perceptual_features  # noqa: E402
 from segan_ext.semantics import closed_form, editing, evaluation, sampling, training  # noqa: E402
 from segan_ext.semantics.extractors import IGNORED, KINDS, open_extractor, save_extractor  # noqa: E402
 from segan_ext.semantics.few_shot import train_few_shot  # noqa: E402
 from segan_ext.semantics.segmenters import annotate, open_segmenter, read_annotations  # noqa: E402
-from segan_ext.semantics.taps import LATENTS, Taps  # noqa: E402
+from segan_ext.semantics.taps import LATENTS, Taps, draw_ws  # noqa: E402
 from torch_utils import inference  # noqa: E402
 
 _TRUNC = click.option("--trunc", type=float, default=0.5, show_default=True, help="Truncation psi of the images")
@@ -41,12 +41,14 @@ def _opened(what, option, *args):
 
 
 def read_label_map(path, size):
-    """int64 [size, size]: the classes in a grey or palette picture, 255 where it says nothing. ValueError if not."""
+    """int64 [size, size]: the classes in a grey or palette picture, 255 where none is. ValueError for others."""
     try:
         with Image.open(path) as picture:
-            pixels = np.asarray(picture if picture.mode in ("L", "P") else picture.convert("L"))
+            pixels = np.asarray(picture)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be opened as a picture ({error})") from error
+    if pixels.ndim != 2 or pixels.dtype != np.uint8:
+        raise ValueError(f"{path} is no label map: one class index a pixel, a grey or palette picture, is needed")
     if pixels.shape != (size, size):
         raise ValueError(f"{path} is {pixels.shape[1]}×{pixels.shape[0]}; the images are {size}×{size}")
     return torch.from_numpy(pixels.astype(np.int64))
@@ -88,7 +90,9 @@ def read_colours(path, G):
 @click.option("--loss", type=click.Choice(training.LOSSES), default="normal", show_default=True, help="Of sgd")
 @click.option("--latents", type=click.Choice(LATENTS), default="trunc-wp", show_default=True, help="Of sgd")
 @_TRUNC
-@click.option("--seed", type=int, default=0, show_default=True, help="The first image's seed; the others follow")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The first image's seed; the others follow"
+)
 @click.option("--dest", required=True, metavar="FILE", help="Where to write the extractor (.safetensors)")
 def train(network, trust_pickle, device, segmenter, annotations, dest, **options):
     """Train an extractor, from a segmenter's labels or from a few annotated images.
@@ -114,7 +118,8 @@ def train(network, trust_pickle, device, segmenter, annotations, dest, **options
     else:
         labeller = _opened(open_segmenter, "--segmenter", segmenter, device)
         if few:
-            labelled = annotate(G, labeller, options["shots"], options["seed"], options["trunc"])
+            wanted = (options["shots"], options["seed"], options["trunc"])
+            labelled = _opened(annotate, "--segmenter", G, labeller, *wanted)
     try:
         if few:
             extractor = _train_few(G, labelled, layers, options)
@@ -164,7 +169,10 @@ def evaluate(network, trust_pickle, device, extractors, segmenter, samples, trun
     """Measure extractors against a segmenter: a table of classes, scores.json, examples.png."""
     device = choose_device(device)
     G = load_generator(network, device, trust_pickle)
-    opened = {Path(path).stem: _opened(open_extractor, "--extractor", path, G) for path in extractors}
+    alone = len({Path(path).stem for path in extractors}) == len(extractors)
+    opened = {
+        Path(path).stem if alone else path: _opened(open_extractor, "--extractor", path, G) for path in extractors
+    }
     labeller = _opened(open_segmenter, "--segmenter", segmenter, device)
     tables = _opened(lambda: evaluation.evaluate(G, list(opened.values()), labeller, samples, trunc), "--extractor")
     tables = dict(zip(opened, tables))
@@ -186,13 +194,13 @@ def evaluate(network, trust_pickle, device, extractors, segmenter, samples, trun
 @generator_options
 @_EXTRACTOR
 @click.option("--target", metavar="PNG", help="Label map: a class index a pixel, 255 where anything goes")
-@click.option("--target-seed", type=int, metavar="SEED", help="… or the label map of a seed's image")
+@click.option("--target-seed", type=click.IntRange(0), metavar="SEED", help="… or the label map of a seed's image")
 @click.option("--count", type=click.IntRange(1), default=10, show_default=True, help="How many images")
 @click.option(
     "--method", type=click.Choice(["improved", "published"]), default="improved", show_default=True, help="How"
 )
 @click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="Steps of the optimisation")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random latents")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random latents")
 @click.option(
     "--detector", default="pixel-pyramid", show_default=True, metavar="NAME", help="Tells how diverse they are"
 )
@@ -209,7 +217,7 @@ def sample(network, trust_pickle, device, extractor, target, target_seed, outdir
         wanted = _opened(read_label_map, "--target", target, G.img_resolution)
     else:
         with inference.folded():
-            images, seen = Taps(G, extractor.layers)(_ws_of_seed(G, target_seed, 0.7), noise_mode="const")
+            images, seen = Taps(G, extractor.layers)(draw_ws(G, 1, target_seed, truncation_psi=0.7), noise_mode="const")
             wanted = extractor.labels(seen, images.shape[-1])[0]
     found = _opened(_sample, "--target", G, extractor, wanted, options)
     outdir = Path(outdir)
@@ -233,13 +241,6 @@ def _sample(G, extractor, wanted, options):
     return sampling.sample(G, extractor, wanted, count, pool, steps)
 
 
-def _ws_of_seed(G, seed, truncation_psi, class_idx=None):
-    device = next(G.parameters()).device
-    with torch.no_grad():
-        label = class_label(G, class_idx if G.c_dim == 0 or class_idx is not None else 0, 1, device)
-        return G.mapping(seed_latents(G, [seed], device).float(), label, truncation_psi=truncation_psi)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # edit
 
@@ -247,7 +248,7 @@ def _ws_of_seed(G, seed, truncation_psi, class_idx=None):
 @semantics.command()
 @generator_options
 @_EXTRACTOR
-@click.option("--seed", type=int, help="The image to edit")
+@click.option("--seed", type=click.IntRange(0), help="The image to edit")
 @click.option("--projected-w", metavar="FILE", help="… or the first w of an .npz of projector.py")
 @click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi of the seed")
 @click.option("--labels", metavar="PNG", help="Label strokes: a class index a pixel, 255 where nothing is painted")
@@ -278,7 +279,7 @@ def edit(network, trust_pickle, device, extractor, seed, projected_w, trunc, lab
         z = seed_latents(G, [seed], device).float()
         done = _opened(lambda: editing.published(G, extractor, z, strokes, steps), option)
     else:
-        ws = load_ws(G, projected_w, device)[:1] if projected_w else _ws_of_seed(G, seed, trunc)
+        ws = load_ws(G, projected_w, device)[:1] if projected_w else draw_ws(G, 1, seed, truncation_psi=trunc)
         done = _opened(lambda: editing.edit(G, extractor, ws, strokes, steps), option)
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,6 @@ from torch_utils import inference  # noqa: E402
 
 SAMPLES = 10000  # as published
 _FIRST_SEED = 1_000_000  # far from the seeds that trainings start with
-_AT_A_TIME = 16
 # One colour for each class, in turn; the background is light grey.
 # fmt: off
 COLOURS = [
@@ -30,11 +29,10 @@ COLOURS = [
 
 
 @inference.folded()
-def evaluate(G, extractors, segmenter, samples=SAMPLES, truncation_psi=0.5, seed=_FIRST_SEED, size=None, progress=True):
+def evaluate(G, extractors, segmenter, samples=SAMPLES, truncation_psi=0.5, seed=_FIRST_SEED, progress=True):
     """[`scores.Table`] of each extractor: the published protocol, labels by the segmenter as the reference.
 
-    extractors: with the segmenter's classes, of the same layers. size: of the label maps, None for the images'.
-    ValueError if classes differ.
+    extractors: with the segmenter's classes. ValueError if classes differ.
     """
     for extractor in extractors:
         if extractor.classes != segmenter.classes:
@@ -43,15 +41,20 @@ def evaluate(G, extractors, segmenter, samples=SAMPLES, truncation_psi=0.5, seed
                 f"({', '.join(segmenter.classes)})"
             )
     scores = [Scores(len(segmenter.classes)) for _ in extractors]
-    taps = Taps(G, extractors[0].layers)
-    parts = torch.arange(samples).split(_AT_A_TIME)
+    taps = Taps(G)
+    parts = torch.arange(samples).split(taps.batch)
     for part in tqdm.tqdm(parts, desc="Evaluating", unit="batch", disable=None if progress else True):
         ws = draw_ws(G, len(part), seed + int(part[0]), truncation_psi=truncation_psi)
         images, features = taps(ws, noise_mode="const")
         reference = segmenter(images)
         for score, extractor in zip(scores, extractors):
-            score.add(extractor.labels(features, size or images.shape[-1]), reference)
+            score.add(extractor.labels(_of(extractor, taps, features), images.shape[-1]), reference)
     return [score.table(segmenter.classes) for score in scores]
+
+
+def _of(extractor, taps, features):
+    """Those of the features that the extractor reads"""
+    return [features[taps.names.index(name)] for name in extractor.layers]
 
 
 def markdown(tables):
@@ -95,7 +98,7 @@ def draw_labels(labels, scale=1):
 @inference.folded()
 def draw_examples(G, extractors, segmenter=None, seeds=range(_FIRST_SEED, _FIRST_SEED + 6), truncation_psi=0.5):
     """A picture with a row for the images, one for the segmenter's labels, one for each of {name: extractor}."""
-    taps = Taps(G, next(iter(extractors.values())).layers)
+    taps = Taps(G)
     ws = torch.cat([draw_ws(G, 1, seed, truncation_psi=truncation_psi) for seed in seeds])
     images, features = taps(ws, noise_mode="const")
     size = images.shape[-1]
@@ -105,7 +108,7 @@ def draw_examples(G, extractors, segmenter=None, seeds=range(_FIRST_SEED, _FIRST
     if segmenter is not None:
         rows[segmenter.name] = [draw_labels(labels, scale) for labels in segmenter(images)]
     for name, extractor in extractors.items():
-        rows[name] = [draw_labels(labels, scale) for labels in extractor.labels(features, size)]
+        rows[name] = [draw_labels(labels, scale) for labels in extractor.labels(_of(extractor, taps, features), size)]
     return _labelled_rows(rows, next(iter(extractors.values())).classes)
 
 

@@ -37,6 +37,8 @@ class Extractor(torch.nn.Module):
         self.options = options
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"at least two different classes are needed, not {', '.join(self.classes) or 'none'}")
+        if len(self.classes) > IGNORED:
+            raise ValueError(f"{IGNORED} classes are the most, not {len(self.classes)}")
 
     @classmethod
     def of(cls, G, classes, layers=None, **options):

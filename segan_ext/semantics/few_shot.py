@@ -32,16 +32,18 @@ class FewShot:
         self.optimizer = torch.optim.Adam(extractor.parameters(), lr=1e-3)
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, [20])
 
-    def epoch(self):
-        """Trains for an epoch; the last loss."""
+    def epoch(self, on_step=None):
+        """Trains for an epoch; the last loss. on_step: called after each step, without arguments."""
         with inference.folded():
-            features = [self.taps(ws, noise_mode="random")[1] for ws in self.annotations.ws.split(16)]
+            features = [self.taps(ws, noise_mode="random")[1] for ws in self.annotations.ws.split(self.taps.batch)]
             features = [torch.cat(parts) for parts in zip(*features)]
         for _ in range(max(SAMPLES_AN_EPOCH // len(self.annotations.ws), 1)):
             last = loss_of(self.extractor, features, self.annotations.labels, self.loss)
             self.optimizer.zero_grad(set_to_none=True)
             last.backward()
             self.optimizer.step()
+            if on_step is not None:
+                on_step()
         self.schedule.step()
         return last.item()
 

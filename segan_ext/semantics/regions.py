@@ -16,20 +16,23 @@ from segan_ext.semantics.taps import Taps, hooked  # noqa: E402
 _FEATHER = 1 / 64  # of the image's side: how far the border of a region is soft
 
 
-def class_mask(G, extractor, ws, names, grow=0, **synthesis_kwargs):
-    """[N, 1, H, W], 1 where images of ws show one of the classes `names`, and `grow` pixels around.
+def class_mask(G, extractor, ws, names, **synthesis_kwargs):
+    """[N, 1, H, W], 1 where images of ws show one of the classes `names`.
 
     synthesis_kwargs: such as noise_mode. ValueError for a name that is no class.
     """
     chosen = [class_index(extractor, name) for name in names]
     images, features = Taps(G, extractor.layers)(ws, **synthesis_kwargs)
     labels = extractor.labels(features, images.shape[-1])
-    return grown(torch.isin(labels, labels.new_tensor(chosen))[:, None].float(), grow)
+    return torch.isin(labels, labels.new_tensor(chosen))[:, None].float()
 
 
 def grown(mask, pixels):
     """mask [N, 1, H, W] with `pixels` more all around"""
-    return torch.nn.functional.max_pool2d(mask, 2 * pixels + 1, stride=1, padding=pixels) if pixels else mask
+    if pixels:
+        for size, padding in (((2 * pixels + 1, 1), (pixels, 0)), ((1, 2 * pixels + 1), (0, pixels))):
+            mask = torch.nn.functional.max_pool2d(mask, size, stride=1, padding=padding)
+    return mask
 
 
 def off_region_change(before, after, mask):

@@ -18,8 +18,6 @@ from segan_ext.semantics.scores import image_ious  # noqa: E402
 from segan_ext.semantics.taps import Taps, draw_ws, ws_from_z  # noqa: E402
 from torch_utils import inference  # noqa: E402
 
-_AT_A_TIME = 32
-
 
 class Sampled(NamedTuple):
     """Samples of one target: ws [R, num_ws, w_dim], images [R, C, H, W], labels [R, H, W] by the extractor, and
@@ -49,15 +47,22 @@ class Pool:
         taps = Taps(G, extractor.layers)
         self.ws = draw_ws(G, size, seed, truncation_psi=truncation_psi)
         found = []
-        for part in self.ws.split(_AT_A_TIME):
+        for part in self.ws.split(taps.batch):
             images, features = taps(part, noise_mode="const")
             found.append(extractor.labels(features, images.shape[-1]).to(torch.uint8).cpu())
         self.labels = torch.cat(found)
 
     def best(self, target, count, classes):
-        """ws [count, num_ws, w_dim]: of each of `count` equal parts of the pool the one that agrees best."""
+        """ws [count, num_ws, w_dim]: of each of `count` equal parts of the pool the one that agrees best.
+
+        ValueError if the pool is smaller.
+        """
+        if count > len(self.ws):
+            raise ValueError(f"a pool of {len(self.ws)} latents is too small for {count} samples")
         scores = agreement(self.labels, target, classes)
-        return torch.stack([self.ws[part[scores[part].argmax()]] for part in torch.arange(len(scores)).chunk(count)])
+        return torch.stack(
+            [self.ws[part[scores[part].argmax()]] for part in torch.arange(len(scores)).tensor_split(count)]
+        )
 
 
 def sample(G, extractor, target, count=10, pool=None, steps=50, lr=0.05, pull=2e-3, truncation_psi=0.7, on_step=None):
@@ -125,7 +130,7 @@ def _best_z(G, taps, extractor, target, n_init, rng):
     """Of n_init random z the one with most pixels right [z_dim]"""
     z = torch.randn(n_init, G.z_dim, generator=rng).to(target.device)
     right = []
-    for part in z.split(_AT_A_TIME):
+    for part in z.split(taps.batch):
         features = taps(ws_from_z(G, part), noise_mode="const")[1]
         right.append(_pixels_right(extractor.labels(features, target.shape[-1]), target))
     return z[torch.cat(right).argmax()]

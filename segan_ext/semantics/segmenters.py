@@ -208,7 +208,7 @@ def annotate(G, segmenter, count, seed=0, truncation_psi=0.5):
     """`Annotations` by a segmenter instead of a person, of `draw_ws`."""
     ws = draw_ws(G, count, seed, truncation_psi=truncation_psi)
     with torch.no_grad():
-        labels = torch.cat([segmenter(G.synthesis(part, noise_mode="const")) for part in ws.split(16)])
+        labels = torch.cat([segmenter(G.synthesis(part, noise_mode="const")) for part in ws.split(8)])
     return Annotations(ws, labels, segmenter.classes)
 
 

@@ -11,6 +11,7 @@ host.activate()
 
 from generate import seed_latents  # noqa: E402 (the host has to be on the path)
 
+_MOST_NUMBERS = 2**27  # of features at a time
 LATENTS = ("trunc-wp", "notrunc-wp", "notrunc-mixwp")
 
 
@@ -19,7 +20,8 @@ class Taps:
 
     StyleGAN2's are the outputs of its 3×3 convolutions after noise, bias and activation, one in the block of 4×4 and
     two in each later one; torgb layers have none. names: those to take, as "b8.conv0" (None: all, in order of use).
-    channels, resolutions: of each. ValueError for a name that G does not have, or a G without synthesis blocks.
+    channels, resolutions: of each. batch:
+    how many images' features make half a gigabyte, 32 at most. ValueError for a name that G does not have, or a G without synthesis blocks.
     """
 
     def __init__(self, G, names=None):
@@ -38,6 +40,8 @@ class Taps:
         self.layers = [found[name] for name in self.names]
         self.channels = tuple(layer.weight.shape[0] for layer in self.layers)
         self.resolutions = tuple(layer.resolution for layer in self.layers)
+        numbers = sum(c * r * r for c, r in zip(self.channels, self.resolutions))
+        self.batch = min(max(_MOST_NUMBERS // numbers, 1), 32)
 
     def __call__(self, ws, **synthesis_kwargs):
         """ws [N, num_ws, w_dim] → images [N, C, H, W] and a list of features [N, channels, h, w], float32"""

@@ -17,7 +17,6 @@ from torch_utils import inference  # noqa: E402
 EPOCHS = 50
 SAMPLES = 51200  # images in all
 LOSSES = ("normal", "focal", "normallayer")
-_AT_A_TIME = 16  # images whose features are in memory
 
 
 def images_a_step(epoch):
@@ -44,15 +43,12 @@ def train(
     truncation_psi: of `draw_ws`; image i is that of seed + i. state_path: a file that lets an interrupted training go
     on; it is removed at the end. ValueError if the extractors read different layers.
     """
-    if len({extractor.layers for extractor in extractors}) != 1:
-        raise ValueError("extractors that train side by side have to read the same layers")
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
+    _check(extractors, loss)
     taps, known = Taps(G, extractors[0].layers), {}
     optimizers = [torch.optim.Adam(_groups(extractor)) for extractor in extractors]
     schedules = [torch.optim.lr_scheduler.MultiStepLR(optimizer, [20]) for optimizer in optimizers]
     trained = [*extractors, *optimizers, *schedules]
-    config = [samples, loss, latents, truncation_psi, seed, [type(e).__name__ for e in extractors]]
+    config = [samples, loss, latents, truncation_psi, seed, *_identities(G, extractors)]
     per_epoch, first = max(samples // EPOCHS, 1), _restore(state_path, config, trained)
     shown = dict(desc="Training extractors", unit="img", disable=None if progress else True)
     bar = tqdm.tqdm(total=EPOCHS * per_epoch, initial=first * per_epoch, **shown)
@@ -61,7 +57,7 @@ def train(
         order = torch.arange(epoch * per_epoch, (epoch + 1) * per_epoch)
         for step in order.split(images_a_step(epoch)):
             losses = [0.0] * len(extractors)
-            for part in step.split(_AT_A_TIME):
+            for part in step.split(taps.batch):
                 with inference.folded(known):
                     ws = draw_ws(G, len(part), seed + int(part[0]), latents, truncation_psi)
                     images, features = taps(ws, noise_mode="const")
@@ -82,6 +78,21 @@ def train(
     if state_path and os.path.exists(state_path):
         os.remove(state_path)
     return losses
+
+
+def _check(extractors, loss):
+    if len({extractor.layers for extractor in extractors}) != 1:
+        raise ValueError("extractors that train side by side have to read the same layers")
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
+    if loss == "normallayer" and not all(hasattr(extractor, "layer_logits") for extractor in extractors):
+        raise ValueError("the loss normallayer is for extractors with logits of each layer, LSE and NSE-1")
+
+
+def _identities(G, extractors):
+    """What tells this generator and these extractors from others"""
+    weights = sum(p.double().abs().sum().item() for p in G.parameters())
+    return [weights, *([type(e).__name__, list(e.layers), list(e.classes)] for e in extractors)]
 
 
 def loss_of(extractor, features, labels, kind="normal"):
@@ -123,7 +134,7 @@ def _restore(path, config, trained):
     """The epoch to go on with: 0, or that of a state that was left by a training with the same options"""
     if path is None or not os.path.exists(path):
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     if state["config"] != config:
         raise ValueError(f"{path} is of a training with other options; remove it to start anew")
     for each, content in zip(trained, state["trained"]):
