@@ -22,7 +22,10 @@ MOVE = """async amount => {
   const source = () => [...pictures.querySelectorAll("img")].at(-1).src, old = source(), start = performance.now();
   slider.value = amount;
   slider.dispatchEvent(new Event("input", {bubbles: true}));
-  while (source() === old) await new Promise(requestAnimationFrame);
+  while (source() === old) {
+    if (performance.now() - start > 10000) throw new Error("no new image came");
+    await new Promise(requestAnimationFrame);
+  }
   await [...pictures.querySelectorAll("img")].at(-1).decode();
   await new Promise(requestAnimationFrame);
   return performance.now() - start;
@@ -31,7 +34,7 @@ MOVE = """async amount => {
 
 def write_generator(path):
     """A generator with the sizes of `segan-mode2` and random weights"""
-    sys.path[:0] = [str(ROOT)]
+    sys.path[:0] = [str(ROOT), str(ROOT / "stylegan2_ada")]
     import torch
 
     from segan_ext.networks import SEGANGenerator
@@ -71,7 +74,7 @@ def main():
                 page = playwright.chromium.launch(**options).new_page()
                 page.goto(url)
                 page.wait_for_selector("#pictures img")
-                times = [page.evaluate(MOVE, (i % 40 - 20) / 10 + 0.05) for i in range(args.moves + 5)][5:]
+                times = [page.evaluate(MOVE, round((i % 40 - 20) / 10, 1)) for i in range(args.moves + 5)][5:]
         finally:
             server.kill()
     times.sort()

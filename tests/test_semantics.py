@@ -490,7 +490,8 @@ def test_the_atlas_says_which_classes_move_and_the_page_takes_its_names(files, t
     entries = json.loads(re.search(r"^const entries = (.*);$", atlas.read_text(), flags=re.MULTILINE)[1])
     assert all(set(name for name, *_ in entry["c"]) <= set(CLASSES) for entry in entries)
     first = next(entry for entry in entries if entry["c"] and entry["c"][0][1] >= 50)
-    opened = engine.Engine([str(files / "G.pkl")], atlas=str(atlas)).network("G.pkl")
+    opened = engine.Engine([str(files / "G.pkl")]).network("G.pkl")
+    opened.read_atlas(atlas)
     assert [str(address) for address in opened.ranking] == [entry["id"] for entry in entries]
     assert opened.label(Address.parse(first["id"])) == f"{first['id']} · in {first['c'][0][0]}"
     assert Address.parse(first["id"]) in opened.search(f"in {first['c'][0][0]}", count=999)

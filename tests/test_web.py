@@ -489,7 +489,7 @@ def test_annotations_come_back(page, G, tmp_path):
 def test_wrong_options_get_one_sentence(folder):
     for args, sentence in (
         ([f"--network={folder / 'none.pkl'}"], "--network: "),
-        ([f"--network={folder / 'first.pkl'}", "--extractor=none"], "--extractor: there is no file none"),
+        ([f"--network={folder / 'first.pkl'}", "--extractor=none"], "--extractor: No such file"),
     ):
         done = CliRunner().invoke(main, ["web", *args])
         assert done.exit_code == 2 and sentence in done.output

@@ -20,8 +20,8 @@ class Taps:
 
     StyleGAN2's are the outputs of its 3×3 convolutions after noise, bias and activation, one in the block of 4×4 and
     two in each later one; torgb layers have none. names: those to take, as "b8.conv0" (None: all, in order of use).
-    channels, resolutions: of each. batch:
-    how many images' features make half a gigabyte, 32 at most. ValueError for a name that G does not have, or a G without synthesis blocks.
+    channels, resolutions: of each. batch: how many images' features make half a gigabyte, 32 at most. ValueError for a
+    name that G does not have, or a G without synthesis blocks.
     """
 
     def __init__(self, G, names=None):

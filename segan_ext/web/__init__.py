@@ -1,1 +1,6 @@
 """The page: explore a generator's dimensions, edit images by painting, train extractors by annotating, in a browser."""
+
+import os
+
+# Before OpenMP starts: threads that spin while they wait would take the time of a browser on the same machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -10,6 +10,7 @@ from segan_ext import host
 host.activate()
 
 from launch import choose_device  # noqa: E402 (the host has to be on the path)
+from segan_ext.semantics.extractors import open_extractor  # noqa: E402
 from segan_ext.web.edit import EditTab  # noqa: E402
 from segan_ext.web.engine import Engine  # noqa: E402
 from segan_ext.web.explore import ExploreTab  # noqa: E402
@@ -39,9 +40,9 @@ def build(engine):
 
 def _explore_from_edit(explore):
     def take(session):
-        if session.edited is None:
+        if session.view.network not in session.edited:
             raise gr.Error("apply an edit first", print_exception=False)
-        session.change(None, w=session.edited, mix_layers=())
+        session.change(None, w=session.edited[session.view.network], mix_layers=(), edits=())
         return explore.all(session)
 
     return take
@@ -57,15 +58,23 @@ def _explore_from_edit(explore):
 @click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]")
 def web(networks, trust_pickle, extractors, atlas, address, port, device):
     """Open a page to explore a generator, edit images by painting, and train extractors."""
-    engine = Engine(networks, choose_device(device), trust_pickle, extractors, atlas)
-    for option, paths in (("--extractor", extractors), ("--atlas", [atlas] if atlas else [])):
-        for path in paths:
-            if not Path(path).is_file():
-                raise click.UsageError(f"{option}: there is no file {path}")
+    for path in extractors:
+        try:
+            open_extractor(path)
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"--extractor: {error}") from error
+    engine = Engine(networks, choose_device(device), trust_pickle, extractors)
     try:
-        engine.network(next(iter(engine.paths)))
+        first = engine.network(next(iter(engine.paths)))
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--network: {error}") from error
+    if extractors and first.extractor is None:
+        print(f"No extractor fits {first.path}.", flush=True)
+    try:
+        if atlas:
+            first.read_atlas(atlas)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--atlas: {error}") from error
     serve(engine, address, port)
 
 

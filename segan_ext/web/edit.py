@@ -7,7 +7,7 @@ import torch
 from segan_ext.semantics.editing import Strokes, edit
 from segan_ext.semantics.evaluation import draw_labels
 from segan_ext.semantics.extractors import IGNORED
-from segan_ext.web.explore import LONG, refused, stop
+from segan_ext.web.explore import LIVE, LONG, refused, stopper
 from segan_ext.web.pictures import canvas_value, figures, paint_canvas, picture_of, strokes_of
 
 _NONE = "No extractor knows this network's classes: train one on the Train tab, or start the page with --extractor."
@@ -28,22 +28,26 @@ class EditTab:
             self.use = gr.Button("Explore from here", elem_id="use")
         self.result = gr.HTML(elem_id="edit-result")
         tab.select(self.enter, [session], [self.canvas, self.note])
-        self.canvas.input(self.painted, [session], self.note, queue=False, show_progress="hidden")
+        self.canvas.input(self.painted, [session], self.note, **LIVE)
         self.apply.click(self.run, [session, self.steps, self.reach], [self.result, self.note], **LONG)
-        self.cancel.click(stop, [session], queue=False)
+        self.cancel.click(stopper("edit"), [session], queue=False)
 
     def enter(self, session):
-        """The image of the Explore tab, with its label map"""
+        """The image of the Explore tab before its sliders, with its label map"""
         opened = self.engine.network(session.view.network)
         extractor = session.extractor(opened)
         session.strokes = None
         if extractor is None:
-            return canvas_value(self.engine.render(session.view, edited=False), []), _NONE
+            session.canvas, value = canvas_value(self.engine.before(session.view), [])
+            return value, _NONE
         image, labels = self.engine.labels(session.view, extractor)
-        return canvas_value(image, extractor.classes, labels), "Paint on the image or on its labels, then apply."
+        session.canvas, value = canvas_value(image, extractor.classes, labels, colours=True)
+        return value, "Paint on the image or on its labels, then apply. What sliders moved is not part of it."
 
     def painted(self, session, event: gr.EventData):
-        """Keeps what was painted"""
+        """Keeps what was painted, if it was painted on the image that is shown"""
+        if event._data.get("id") != session.canvas:
+            return gr.skip()
         opened = self.engine.network(session.view.network)
         extractor = session.extractor(opened)
         try:
@@ -56,24 +60,25 @@ class EditTab:
 
     def run(self, session, steps, reach, progress=gr.Progress()):
         """Follows the strokes"""
-        view, extractor = session.view, session.extractor(self.engine.network(session.view.network))
+        view, opened = session.view, self.engine.network(session.view.network)
+        extractor = session.extractor(opened)
         if extractor is None or session.strokes is None:
             raise gr.Error(_NONE if extractor is None else "paint something first", print_exception=False)
-        session.stopped = False
+        session.stopped.discard("edit")
 
         def on_step(step, count):
             progress((step, count), desc="Editing")
             self.engine.breathe()
-            return not session.stopped
+            return "edit" not in session.stopped
 
         ws = self.engine.ws(view)
         try:
-            strokes = _as_strokes(*session.strokes, ws.device)
-            with self.engine.long_work(view.network) as opened:
+            strokes = _as_strokes(*session.strokes, opened.G.img_channels, ws.device)
+            with self.engine.long_work(view.network):
                 done = edit(opened.G, extractor, ws, strokes, int(steps), reach=reach / 100, on_step=on_step)
         except ValueError as error:
             raise refused(error) from error
-        session.edited = done.ws[0].cpu().numpy().astype(np.float32).tobytes()
+        session.edited[view.network] = done.ws[0].cpu().numpy().astype(np.float32).tobytes()
         scale = max(256 // done.after.shape[-1], 1)
         pictures = [("before", picture_of(done.before[0])), ("after", picture_of(done.after[0]))]
         pictures += [("labels after", draw_labels(done.labels[0], scale))]
@@ -89,9 +94,10 @@ def _coloured(colours):
     return 0 if colours is None else int((colours[:, :, 3] > 0).sum())
 
 
-def _as_strokes(labels, colours, device):
+def _as_strokes(labels, colours, channels, device):
     """`Strokes` of one image"""
     if colours is None:
         return Strokes(labels[None].to(device))
     pixels = torch.from_numpy(colours.astype(np.float32)).movedim(2, 0)[None].to(device)
-    return Strokes(labels[None].to(device), pixels[:, :3] / 127.5 - 1, (pixels[:, 3:] > 0).float())
+    shown = pixels[:, :3] if channels == 3 else pixels[:, :3].mean(dim=1, keepdim=True)
+    return Strokes(labels[None].to(device), shown / 127.5 - 1, (pixels[:, 3:] > 0).float())

@@ -26,6 +26,8 @@ from segan_ext.semantics.regions import Region, class_mask  # noqa: E402
 from segan_ext.semantics.taps import Taps  # noqa: E402
 from torch_utils import inference  # noqa: E402
 
+_KEPT = 16  # images
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
@@ -77,6 +79,8 @@ class Opened:
 
     def read_atlas(self, path):
         """Takes order and names from a page of `explore --atlas`. ValueError if it is none, or of another network."""
+        if not self.subspaces:
+            raise ValueError(f"{path} cannot be of {self.path}, which has no subspaces")
         found = re.search(r"^const entries = (\[.*\]);$", Path(path).read_text("utf-8"), flags=re.MULTILINE)
         entries = json.loads(found[1]) if found else []
         try:
@@ -110,24 +114,24 @@ def _where(entry):
 class Engine:
     """The networks of the command line, each opened on first use, and the work that is done with them.
 
-    networks, extractors: paths; an extractor belongs to the networks whose features it fits. atlas: of the first one.
+    networks, extractors: paths; a network has the first extractor that fits its features.
     """
 
-    def __init__(self, networks, device="cpu", trust=False, extractors=(), atlas=None):
+    def __init__(self, networks, device="cpu", trust=False, extractors=()):
         self.paths = {_short(path, networks): path for path in networks}
-        self.device, self.trust, self.extractors, self.atlas = device, trust, list(extractors), atlas
-        self.opened, self.lock = {}, threading.RLock()
+        self.device, self.trust, self.extractors = device, trust, list(extractors)
+        self.opened, self.kept, self.lock = {}, {}, threading.RLock()
 
     def network(self, name):
         """`Opened`. OSError or ValueError if it cannot be."""
+        if name in self.opened:
+            return self.opened[name]
         with self.lock:
             if name not in self.opened:
                 opened = Opened(self.paths[name], self.device, self.trust)
                 for path in self.extractors:
                     with contextlib.suppress(ValueError):  # of another generator
-                        opened.extractor = open_extractor(path, opened.G)
-                if self.atlas and name == next(iter(self.paths)):
-                    opened.read_atlas(self.atlas)
+                        opened.extractor = opened.extractor or open_extractor(path, opened.G)
                 self.opened[name] = opened
             return self.opened[name]
 
@@ -167,28 +171,51 @@ class Engine:
         z = seed_latents(G, [seed], self.device).float()
         return G.mapping(z, label, truncation_psi=view.psi, truncation_cutoff=view.cutoff)
 
-    def render(self, view, edited=True, extractor=None):
-        """Image [C, H, W] of a view, with or without its edits; extractor: knows the classes of view.inside.
+    def render(self, view, extractor=None):
+        """Image [C, H, W] of a view; extractor: knows the classes of view.inside.
 
         ValueError for an address that G does not have.
         """
         with self.work(view.network) as opened:
             G, ws = opened.G, self.ws(view)
-            noise_mode = self._noise(view)
-            edits = {Address.parse(a): x for a, x in view.edits} if edited and opened.subspaces else {}
-            offsets = offsets_of(G, {a.check(G): x for a, x in edits.items()}, opened.sigmas)
+            noise_mode = self.noise_mode(view)
+            offsets = self.offsets(view)
             if not offsets:
                 return G.synthesis(ws, noise_mode=noise_mode)[0]
-            if view.inside and extractor is not None and noise_mode != "random":
-                mask = class_mask(G, extractor, ws, view.inside, noise_mode=noise_mode)
+            mask = self.mask(view, ws, extractor)
+            if mask is not None:
+                if noise_mode == "random":
+                    raise ValueError("changes inside a class need noise that stays: set it to const or none")
                 region = Region(G, ws, mask, noise_mode)
                 with G.edited(offsets=offsets):
                     return region.render(ws)[0]
             with G.edited(offsets=offsets):
                 return G.synthesis(ws, noise_mode=noise_mode)[0]
 
+    def before(self, view):
+        """Image [C, H, W] of a view without its edits; the last few are kept."""
+        view = dataclasses.replace(view, edits=(), inside=())
+        if view not in self.kept:
+            image = self.render(view)
+            self.kept = dict([*self.kept.items()][-_KEPT:]) | {view: image}
+        return self.kept[view]
+
+    def offsets(self, view):
+        """{(L, N): offsets [K]} of a view's edits, for `G.edited`. ValueError for an address that G does not have."""
+        opened = self.network(view.network)
+        edits = {Address.parse(address): amount for address, amount in view.edits} if opened.subspaces else {}
+        return offsets_of(opened.G, {a.check(opened.G): x for a, x in edits.items()}, opened.sigmas)
+
+    def mask(self, view, ws, extractor):
+        """[1, 1, H, W] of the classes in view.inside; None without"""
+        if not view.inside or extractor is None:
+            return None
+        G = self.network(view.network).G
+        return class_mask(G, extractor, ws, view.inside, noise_mode="none" if view.noise == "none" else "const")
+
     @staticmethod
-    def _noise(view):
+    def noise_mode(view):
+        """const, none, or random, for which the seed is set. Call it inside `work`."""
         if view.noise in ("const", "none"):
             return view.noise
         torch.manual_seed(int(view.noise))
@@ -202,8 +229,10 @@ class Engine:
 
 
 def _as_ws(content, G, device):
-    w = torch.from_numpy(np.frombuffer(content, np.float32).copy()).reshape(1, G.num_ws, G.w_dim)
-    return w.to(device)
+    w = torch.from_numpy(np.frombuffer(content, np.float32).copy())
+    if w.numel() != G.num_ws * G.w_dim:
+        raise ValueError("the latents are of another network")
+    return w.reshape(1, G.num_ws, G.w_dim).to(device)
 
 
 def _short(path, paths):

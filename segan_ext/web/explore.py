@@ -13,23 +13,23 @@ import gradio as gr
 import numpy as np
 import torch
 
-from segan_ext.explore import Dimension, draw_traversal, traversal, write_pictures
+from segan_ext.explore import draw_traversal, write_pictures
 from segan_ext.moves import Address
 from segan_ext.web.pictures import downloads, figures, picture_of
-from segan_ext.web.session import SLOTS, loaded, saved
+from segan_ext.web.session import SLOTS, checked_noise, checked_seed, loaded, saved
 
 from generate import Numbers  # isort: skip (on the path since segan_ext.explore was imported)
 from metrics.perceptual import perceptual_features  # isort: skip
 from projector import open_target, project  # isort: skip
 
 LIVE = dict(trigger_mode="always_last", show_progress="hidden", concurrency_limit=None)  # for what answers at once
-LONG = dict(concurrency_id="long", concurrency_limit=1)
+LONG = dict(concurrency_id="long", concurrency_limit=8)
 _REACH = 6.0  # σ at the ends of a slider
 
 
-def stop(session):
-    """Ends the long work of this browser after its current step."""
-    session.stopped = True
+def stopper(work):
+    """A handler that ends this browser's long work of that name after its current step"""
+    return lambda session: session.stopped.add(work)
 
 
 def refused(error):
@@ -51,8 +51,8 @@ class ExploreTab:
                 self._history()
                 self._sliders()
         self._tools()
-        self.controls = [self.network, self.seed, self.psi, self.cutoff, self.noise, self.mix_seed, self.mix_layers]
-        self.controls += [self.inside, self.layer, *self.sliders, self.dimension]
+        self.controls = [self.network, self.seed, self.psi, self.cutoff, self.noise, self.class_idx]
+        self.controls += [self.mix_seed, self.mix_layers, self.inside, self.layer, *self.sliders, self.dimension]
         self.shown = [self.pictures, self.status]
         self._bind()
 
@@ -109,9 +109,13 @@ class ExploreTab:
     # Events
 
     def _bind(self):
-        fields = [("seed", self.seed, int), ("psi", self.psi, float), ("mix_seed", self.mix_seed, int)]
+        fields = [
+            ("seed", self.seed, checked_seed),
+            ("psi", self.psi, float),
+            ("mix_seed", self.mix_seed, checked_seed),
+        ]
         fields += [
-            ("noise", self.noise, _noise),
+            ("noise", self.noise, checked_noise),
             ("mix_layers", self.mix_layers, tuple),
             ("inside", self.inside, tuple),
         ]
@@ -134,8 +138,8 @@ class ExploreTab:
         self.video.click(self.make_video, [self.session, self.dimension], self.made, **LONG)
         self.batch.click(self.make_batch, [self.session, self.seeds], self.made, **LONG)
         self.project.click(self.run_projection, [self.session, self.upload, self.steps], everything, **LONG)
-        for button in (self.cancel, self.stop):
-            button.click(stop, [self.session], queue=False)
+        self.cancel.click(stopper("project"), [self.session], queue=False)
+        self.stop.click(stopper("batch"), [self.session], queue=False)
 
     def _setter(self, name, kind):
         def set_field(session, value):
@@ -169,8 +173,8 @@ class ExploreTab:
         start, view = time.perf_counter(), session.view
         try:
             extractor = session.extractor(self.engine.network(view.network))
-            before = self.engine.render(view, edited=False)
-            after = self.engine.render(view, extractor=extractor) if view.edits else before
+            before = self.engine.before(view)
+            after = self.engine.render(view, extractor) if view.edits else before
         except (OSError, ValueError) as error:
             raise refused(error) from error
         pairs = [("before", picture_of(before))] if view.edits else []
@@ -188,10 +192,12 @@ class ExploreTab:
         layers = ["all", *(f"L{L}.N{N}" for L, N in opened.subspaces)]
         extractor = session.extractor(opened)
         classes = extractor.classes if extractor is not None else []
-        if not session.slots:
-            session.slots = opened.search(count=SLOTS)
+        if session.slots_of != view.network:
+            session.slots, session.slots_of = opened.search(count=SLOTS), view.network
         controls = [view.network, view.seed, view.psi]
         controls += [gr.update(maximum=count, value=count if view.cutoff is None else view.cutoff), view.noise]
+        classes_of_G = opened.G.c_dim
+        controls += [gr.update(value=view.class_idx, maximum=max(classes_of_G - 1, 0), visible=classes_of_G > 0)]
         choices = [(str(i), i) for i in range(count)]
         controls += [view.mix_seed, gr.update(choices=choices, value=list(view.mix_layers))]
         controls += [gr.update(choices=list(classes), value=list(view.inside), visible=bool(classes))]
@@ -214,7 +220,6 @@ class ExploreTab:
             self.engine.network(network)
         except (OSError, ValueError) as error:
             raise refused(error) from error
-        session.slots = []
         kept = dict(seed=session.view.seed, psi=session.view.psi, noise=session.view.noise)
         session.replace(dataclasses.replace(type(session.view)(network), **kept))
         return self.all(session)
@@ -233,7 +238,7 @@ class ExploreTab:
         """Name and content of the picture that is shown"""
         view, content = session.view, io.BytesIO()
         extractor = session.extractor(self.engine.network(view.network))
-        picture_of(self.engine.render(view, extractor=extractor)).save(content, "PNG")
+        picture_of(self.engine.render(view, extractor)).save(content, "PNG")
         return f"seed{view.seed:04d}.png", content.getvalue()
 
     def read(self, session, path):
@@ -245,15 +250,20 @@ class ExploreTab:
         return self.all(session)
 
     def _walk(self, session, address):
-        """(images [1, 9, C, H, W], its label, the steps' labels) of one dimension"""
+        """(images [1, 9, C, H, W], its label, the steps' labels): one dimension moved, the rest as it is shown"""
         if not address:
             raise gr.Error("this network has no dimensions to move", print_exception=False)
         view = session.view
         with self.engine.work(view.network) as opened:
             chosen = Address.parse(address).check(opened.G)
-            dimension = Dimension(chosen, float(opened.sigmas[chosen.layer][chosen.D]), float("nan"))
-            images = traversal(opened.G, [dimension], view.seed, 4.0, 9, view.psi)
-        return images, [opened.label(chosen)], [f"{step:+.0f}σ" for step in range(-4, 5)]
+            offsets = self.engine.offsets(view)
+            before = offsets.get(chosen.layer, torch.zeros_like(opened.sigmas[chosen.layer]))
+            moved = before.repeat(9, 1)
+            moved[:, chosen.D] = torch.linspace(-4, 4, 9, device=moved.device) * opened.sigmas[chosen.layer][chosen.D]
+            with opened.G.edited(offsets=offsets | {chosen.layer: moved}):
+                noise_mode = self.engine.noise_mode(view)
+                images = opened.G.synthesis(self.engine.ws(view).repeat(9, 1, 1), noise_mode=noise_mode)
+        return images[None], [opened.label(chosen)], [f"{step:+.0f}σ" for step in range(-4, 5)]
 
     def make_strip(self, session, address):
         """A row of pictures from −4σ to +4σ"""
@@ -279,13 +289,13 @@ class ExploreTab:
         except Exception as error:
             raise refused(getattr(error, "message", error)) from error
         pairs, extractor = [], session.extractor(self.engine.network(session.view.network))
-        session.stopped = False
+        session.stopped.discard("batch")
         for seed in progress.tqdm(seeds):
-            if session.stopped:
+            if "batch" in session.stopped:
                 break
             view = dataclasses.replace(session.view, seed=seed, w=None)
-            for name, edited in ((f"seed {seed}", False), ("edited", True)):
-                pairs.append((name, picture_of(self.engine.render(view, edited, extractor))))
+            pairs.append((f"seed {seed}", picture_of(self.engine.before(view))))
+            pairs.append(("edited", picture_of(self.engine.render(view, extractor))))
         return figures(*pairs)
 
     def run_projection(self, session, path, steps, progress=gr.Progress()):
@@ -297,16 +307,19 @@ class ExploreTab:
             target = open_target(path, opened.G)
         except Exception as error:
             raise refused(getattr(error, "message", error)) from error
-        session.stopped, device = False, torch.device(self.engine.device)
+        session.stopped.discard("project")
+        device, c_dim = torch.device(self.engine.device), opened.G.c_dim
+        label = torch.eye(c_dim, device=device)[[session.view.class_idx % c_dim]] if c_dim else None
 
         def on_step(step, count):
             progress((step, count), desc="Projecting")
             self.engine.breathe()
-            return not session.stopped
+            return "project" not in session.stopped
 
         features = perceptual_features("pixel-pyramid", device)
         with self.engine.long_work(session.view.network) as opened:
-            found = project(opened.G, target, features=features, num_steps=int(steps), device=device, on_step=on_step)
+            options = dict(features=features, label=label, num_steps=int(steps), device=device, on_step=on_step)
+            found = project(opened.G, target, **options)
         session.change(None, w=found[-1].cpu().numpy().astype(np.float32).tobytes(), mix_layers=())
         return self.all(session)
 
@@ -316,13 +329,6 @@ class _Named:
 
     def __init__(self, name):
         self.opts = [name]
-
-
-def _noise(text):
-    text = str(text).strip() or "const"
-    if text not in ("const", "none") and not text.isdigit():
-        raise ValueError("noise is const, none, or a whole number, the seed of random noise")
-    return text
 
 
 def _random(session):

@@ -74,7 +74,8 @@ function load() {
   if (JSON.stringify(value.classes) !== JSON.stringify(state.classes) || value.colours !== state.colours) {
     state.classes = value.classes;
     state.colours = value.colours;
-    state.current = Math.min(state.current, value.classes.length - 1);
+    state.current = Math.max(0, Math.min(state.current, value.classes.length - 1));
+    state.rgb = value.classes.map(c => rgb(c.colour));
     showClasses();
   }
   if (value.id === state.id) return draw();
@@ -103,7 +104,7 @@ function draw() {
       const label = !state.hidden && strokes[i] !== NONE ? strokes[i] : under ? under[i] : NONE;
       if (label !== NONE && state.classes[label]) {
         const mix = under ? 1 : 0.65;
-        rgb(state.classes[label].colour).forEach((c, k) => data[4 * i + k] = mix * c + (1 - mix) * data[4 * i + k]);
+        state.rgb[label].forEach((c, k) => data[4 * i + k] = mix * c + (1 - mix) * data[4 * i + k]);
       }
       if (!state.hidden && colours[4 * i + 3]) for (let k = 0; k < 3; k++) data[4 * i + k] = colours[4 * i + k];
     }
@@ -152,7 +153,7 @@ function stroke(from, to) {
 }
 
 const copy = () => [strokes.slice(), colours.slice()];
-function remember() { past.push(copy()); if (past.length > 100) past.shift(); future = []; }
+function remember() { past.push(copy()); while (past.length * strokes.length > 2e7) past.shift(); future = []; }
 function undo() { if (past.length) { future.push(copy()); [strokes, colours] = past.pop(); changed(); } }
 function redo() { if (future.length) { past.push(copy()); [strokes, colours] = future.pop(); changed(); } }
 

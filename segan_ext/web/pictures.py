@@ -47,14 +47,17 @@ def paint_canvas(elem_id):
 
 
 def canvas_value(image, classes, labels=None, strokes=None, colours=True):
-    """What a canvas shows. image [C, H, W]; labels, strokes [H, W] or None; colours: whether colours can be painted."""
+    """(id, value) of what a canvas shows; its events carry the id.
+
+    image [C, H, W]; labels, strokes [H, W] or None; colours: whether colours can be painted.
+    """
     as_text = lambda each: base64.b64encode(each.cpu().to(torch.uint8).numpy().tobytes()).decode()
     value = dict(id=uuid.uuid4().hex, size=image.shape[-1], image=data_uri(picture_of(image).convert("RGB")))
     value["colours"] = colours
     value["classes"] = [dict(name=name, colour=colour_of(i)) for i, name in enumerate(classes)]
     value["labels"] = None if labels is None else as_text(labels)
     value["strokes"] = None if strokes is None else as_text(strokes)
-    return json.dumps(value)
+    return value["id"], json.dumps(value)
 
 
 def strokes_of(data, size, classes):

@@ -20,6 +20,7 @@ class Annotating:
 
     classes: list = dataclasses.field(default_factory=lambda: ["background", "class 1"])
     seed: int = 0
+    canvas: str | None = None  # id of the image that is shown
     strokes: torch.Tensor | None = None
     labelled: dict = dataclasses.field(default_factory=dict)
     training: object = None
@@ -32,12 +33,17 @@ class Session:
     def __init__(self, network):
         self.view = View(network)
         self.past, self.future, self.last_change = [], [], (None, 0.0)
-        self.slots = []  # addresses of the sliders, in order
-        self.strokes = None  # (labels, colours) painted on the Edit tab
-        self.edited = None  # the w of the last edit by painting, as bytes
-        self.work = Annotating()
+        self.slots, self.slots_of = [], None  # addresses of the sliders, in order, and their network
+        self.canvas, self.strokes = None, None  # id of the image on the Edit tab; (labels, colours) painted on it
+        self.edited = {}  # {network: w of the last edit by painting, as bytes}
+        self.works = {}  # {network: Annotating}
         self.extractors = {}  # {network: extractor trained here}, before those of the command line
-        self.stopped = False  # the user wants long work to end
+        self.stopped = set()  # long work that the user wants to end: project, edit, train, batch
+
+    @property
+    def work(self):
+        """The annotations of the view's network"""
+        return self.works.setdefault(self.view.network, Annotating())
 
     def extractor(self, opened):
         """The extractor of this browser for the view's network: its own, else that of the command line, or None"""
@@ -73,11 +79,15 @@ class Session:
 
 
 def saved(session, engine):
-    """The view as text that `python -m segan_ext edit --replay` and `loaded` take."""
+    """The view as text that `python -m segan_ext edit --replay` and `loaded` take; random noise replays as constant."""
     view = session.view
     edits = {Address.parse(address): amount for address, amount in view.edits}
     noise_mode = view.noise if view.noise in ("const", "none") else "const"
-    content = describe(engine.paths[view.network], edits, engine.ws(view), [f"seed{view.seed:04d}"], noise_mode)
+    with engine.work(view.network) as opened:
+        ws = engine.ws(view)
+        mask = engine.mask(view, ws, session.extractor(opened)) if edits else None
+    inside = None if mask is None else mask[:, 0]
+    content = describe(engine.paths[view.network], edits, ws, [f"seed{view.seed:04d}"], noise_mode, inside=inside)
     kept = dataclasses.asdict(view)
     kept["w"] = None if view.w is None else view.w.hex()
     return json.dumps(content | dict(page=kept), indent=1)
@@ -85,22 +95,53 @@ def saved(session, engine):
 
 def loaded(path, session, engine):
     """Takes the view of a file of `saved`, or an edit.json's moves. ValueError, in one sentence, for another file."""
-    content = read_edit(path)
-    opened = engine.network(session.view.network)
+    content = read_edit(path, masks=False)
+    G = engine.network(session.view.network).G
     try:
-        edits = {str(Address.parse(a).check(opened.G)): float(x) for a, x in content["edits"].items()}
-        kept = json.loads(open(path, encoding="utf-8").read()).get("page")
+        edits = tuple((str(Address.parse(a).check(G)), float(x)) for a, x in content["edits"].items())
+        kept = content.get("page")
         if kept is None:
-            session.change(None, edits=tuple(edits.items()), w=_first_w(content["ws"], opened.G))
-            return
-        kept |= dict(network=session.view.network, edits=tuple(edits.items()))
-        kept["w"] = None if kept.get("w") is None else bytes.fromhex(kept["w"])
-        for name in ("mix_layers", "inside"):
-            kept[name] = tuple(kept[name])
-        numbers = dict(seed=int(kept["seed"]), psi=float(kept["psi"]), mix_seed=int(kept["mix_seed"]))
-        session.replace(View(**kept | numbers))
+            session.change(None, edits=edits, w=_first_w(content["ws"], G))
+        else:
+            session.replace(checked_view(kept, session.view.network, edits, G))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"this edit does not fit the network ({error})") from error
+
+
+def checked_view(kept, network, edits, G):
+    """A `View` from what a file says of it. KeyError, TypeError or ValueError if something is missing or impossible."""
+    w = None if kept["w"] is None else bytes.fromhex(kept["w"])
+    if w is not None and len(w) != 4 * G.num_ws * G.w_dim:
+        raise ValueError("its w is of another size")
+    return View(
+        network,
+        seed=checked_seed(kept["seed"]),
+        psi=float(kept["psi"]),
+        cutoff=None if kept["cutoff"] is None else int(kept["cutoff"]),
+        noise=checked_noise(kept["noise"]),
+        class_idx=int(kept["class_idx"]),
+        edits=edits,
+        mix_seed=checked_seed(kept["mix_seed"]),
+        mix_layers=tuple(i for i in map(int, kept["mix_layers"]) if 0 <= i < G.num_ws),
+        inside=tuple(map(str, kept["inside"])),
+        w=w,
+    )
+
+
+def checked_seed(value):
+    """A seed. ValueError for a number that cannot be one"""
+    seed = int(value)
+    if not 0 <= seed < 2**32:
+        raise ValueError("a seed lies between 0 and 4294967295")
+    return seed
+
+
+def checked_noise(text):
+    """const, none, or a seed as text. ValueError for anything else"""
+    text = str(text).strip() or "const"
+    if text not in ("const", "none") and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError("noise is const, none, or a whole number, the seed of random noise")
+    return text
 
 
 def _first_w(ws, G):

@@ -17,7 +17,7 @@ from segan_ext.semantics.few_shot import FewShot
 from segan_ext.semantics.scores import Scores
 from segan_ext.semantics.segmenters import Annotations
 from segan_ext.semantics.taps import Taps, draw_ws
-from segan_ext.web.explore import LONG, refused, stop
+from segan_ext.web.explore import LIVE, LONG, refused, stopper
 from segan_ext.web.pictures import canvas_value, downloads, figures, paint_canvas, strokes_of
 
 _PSI = 0.5  # of the images to annotate
@@ -58,7 +58,7 @@ class TrainTab:
     def _bind(self, tab):
         canvas = [self.canvas, self.chosen, self.kept, self.note]
         tab.select(self.show, [self.session], canvas)
-        self.canvas.input(self.painted, [self.session], None, queue=False, show_progress="hidden")
+        self.canvas.input(self.painted, [self.session], None, **LIVE)
         self.add.click(self.add_class, [self.session, self.name], [*canvas, self.name])
         self.rename.click(self.rename_class, [self.session, self.chosen, self.name], [*canvas, self.name])
         self.delete.click(self.delete_class, [self.session, self.chosen], canvas)
@@ -66,7 +66,7 @@ class TrainTab:
         self.next.click(self.next_image, [self.session], canvas)
         self.forget.click(self.forget_annotation, [self.session], canvas)
         self.start.click(self.train, [self.session, self.epochs], [self.loss, self.check], **LONG)
-        self.pause.click(stop, [self.session], queue=False)
+        self.pause.click(stopper("train"), [self.session], queue=False)
         self.use.click(self.use_in_edit, [self.session], self.note)
         downloads(self.save, self.write_extractor, [self.session])
         downloads(self.save_work, self.write_work, [self.session])
@@ -82,12 +82,8 @@ class TrainTab:
             image = opened.G.synthesis(ws, noise_mode="const")[0]
         pictures = [(f"seed {seed}", draw_labels(labels, 2)) for seed, labels in work.labelled.items()]
         named = gr.update(choices=work.classes, value=work.classes[-1])
-        return (
-            canvas_value(image, work.classes, strokes=work.strokes, colours=False),
-            named,
-            figures(*pictures, kind="thumbs"),
-            self.missing(work),
-        )
+        work.canvas, value = canvas_value(image, work.classes, strokes=work.strokes, colours=False)
+        return value, named, figures(*pictures, kind="thumbs"), self.missing(work)
 
     @staticmethod
     def missing(work):
@@ -107,7 +103,9 @@ class TrainTab:
     # Classes and annotations
 
     def painted(self, session, event: gr.EventData):
-        """Keeps what was painted"""
+        """Keeps what was painted, if it was painted on the image that is shown"""
+        if event._data.get("id") != session.work.canvas:
+            return
         size = self.engine.network(session.view.network).G.img_resolution
         try:
             session.work.strokes = strokes_of(event._data, size, len(session.work.classes))[0]
@@ -174,19 +172,20 @@ class TrainTab:
         work = session.work
         if not work.labelled or len(torch.cat([x[x != IGNORED].unique() for x in work.labelled.values()]).unique()) < 2:
             raise gr.Error("annotate first: two classes at least, the background may be one", print_exception=False)
-        session.stopped = False
+        session.stopped.discard("train")
+        network = session.view.network
         if work.training is None:
-            with self.engine.long_work(session.view.network) as opened:
+            with self.engine.long_work(network) as opened:
                 work.training, work.losses = FewShot(opened.G, self._annotations(opened.G, work)), []
+        training = work.training
         for epoch in range(int(epochs)):
-            with self.engine.long_work(session.view.network):
-                work.losses.append(work.training.epoch())
-            session.extractors[session.view.network] = work.training.extractor
-            last = epoch == int(epochs) - 1 or session.stopped
-            yield (
-                self._progress(session, "paused" if session.stopped else "done" if last else "training"),
-                (self._validation(session) if last or epoch % 5 == 0 else gr.skip()),
-            )
+            with self.engine.long_work(network):
+                work.losses.append(training.epoch(self.engine.breathe))
+            session.extractors[network] = training.extractor
+            stopped = "train" in session.stopped or work.training is not training  # other annotations by now
+            last = epoch == int(epochs) - 1 or stopped
+            said = self._progress(work.losses, "paused" if stopped else "done" if last else "training")
+            yield said, self._validation(network, training) if last or epoch % 5 == 0 else gr.skip()
             if last:
                 break
 
@@ -195,24 +194,22 @@ class TrainTab:
         return Annotations(ws, torch.stack(list(work.labelled.values())).to(ws.device), tuple(work.classes))
 
     @staticmethod
-    def _progress(session, state):
-        losses = session.work.losses
+    def _progress(losses, state):
         bars = "▁▂▃▄▅▆▇█"
         top = max(losses) or 1
         curve = "".join(bars[min(int(8 * x / top), 7)] for x in losses[-60:])
         return f"**{state}**, epoch {len(losses)}, loss {losses[-1]:.3f} {curve}"
 
-    def _validation(self, session):
+    def _validation(self, network, training):
         """Predicted label maps of fresh images, and the mIoU on the annotations"""
-        work = session.work
-        with self.engine.work(session.view.network) as opened:
-            extractor, annotations = work.training.extractor, work.training.annotations
-            scores = Scores(len(work.classes))
+        with self.engine.work(network) as opened:
+            extractor, annotations = training.extractor, training.annotations
+            scores = Scores(len(annotations.classes))
             taps = Taps(opened.G, extractor.layers)
-            for ws, labels in zip(annotations.ws.split(16), annotations.labels.split(16)):
+            for ws, labels in zip(annotations.ws.split(8), annotations.labels.split(8)):
                 found = extractor.labels(taps(ws, noise_mode="const")[1], labels.shape[-1])
                 scores.add(found, labels, IGNORED)
-            table = scores.table(work.classes)
+            table = scores.table(annotations.classes)
             picture = draw_examples(opened.G, {"labels": extractor}, seeds=range(10**6, 10**6 + 6), truncation_psi=_PSI)
         said = f"mIoU on what was painted {100 * table.mean_iou:.0f} %, pixels right {100 * table.accuracy:.0f} %"
         return figures((said, picture), kind="wide")
@@ -250,7 +247,15 @@ class TrainTab:
         size = self.engine.network(session.view.network).G.img_resolution
         try:
             classes, labelled = _read_work(path, size)
-        except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            Image.DecompressionBombError,
+        ) as error:
             raise gr.Error(
                 f"this is no archive of annotations for {size}×{size} pixels", print_exception=False
             ) from error
@@ -267,7 +272,10 @@ def _read_work(path, size):
         labelled = {}
         for name in archive.namelist():
             if name.startswith("seed") and name.endswith(".png"):
-                pixels = np.asarray(Image.open(io.BytesIO(archive.read(name))))
+                picture = Image.open(io.BytesIO(archive.read(name)))
+                if picture.size != (size, size):
+                    raise ValueError(name)
+                pixels = np.asarray(picture)
                 if pixels.shape != (size, size) or ((pixels >= len(classes)) & (pixels != IGNORED)).any():
                     raise ValueError(name)
                 labelled[int(name[4:-4])] = torch.from_numpy(pixels.astype(np.int64))
