@@ -10,11 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Narrow networks and small pictures: a step takes some 20 ms.
 TINY = ["--channels=8", "--channel-base=128", "--batch=8", "--grid=2x2", "--workers=0"]
+
+
+def slowly(names, fast):
+    """Parameters of a test, of which all but those in `fast` are marked slow."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def png(width=16, height=16, mode="RGB", seed=0):

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import torch
 
-from helpers import TINY, command, make_dataset, newest, only_run, read_stats, run
+from helpers import TINY, command, make_dataset, newest, only_run, read_stats, run, slowly
 from training import state
 
 # ADA, path length, R1, mixing and noise all draw random numbers; a tick of 0.1 kimg makes many snapshots in 1 kimg.
@@ -74,7 +74,7 @@ def _flat(value):
     return [_flat(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-@pytest.mark.parametrize("images", [8, 400])
+@pytest.mark.parametrize("images", slowly([8, 400], fast=[400]))
 def test_killed_runs_end_the_same(images, data, undisturbed, tmp_path):
     process = start(data, tmp_path)
     wait_for(lambda: saved_kimg(tmp_path) >= images, process)

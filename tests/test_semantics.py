@@ -204,6 +204,7 @@ def test_places_of_closed_form_are_pixels_of_the_extractor(G, segmenter):
     torch.testing.assert_close(x, whole[chosen], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_all_trainings_learn(G, segmenter, linear):
     torch.manual_seed(0)
     extractors = [kind.of(G, CLASSES) for kind in KINDS.values()]
@@ -270,6 +271,7 @@ def test_an_interrupted_training_goes_on(G, segmenter, tmp_path):
 # Labels
 
 
+@pytest.mark.slow
 def test_a_segmenter_learns_the_masks_of_avatars(tmp_path, monkeypatch):
     monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(segmenters, "_KIMG", 2)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import legacy
-from helpers import TINY, make_dataset, newest, only_run, read_stats, run
+from helpers import TINY, make_dataset, newest, only_run, read_stats, run, slowly
 from metrics import metric_main
 from training.training_loop import training_loop
 
@@ -38,8 +38,9 @@ def check_run_directory(run_dir, kimg):
     return lines
 
 
-@pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
-def test_every_form_trains(options, tmp_path):
+@pytest.mark.parametrize("form", slowly(FORMS, fast=["mode1", "mode2", "mode2-residual"]))
+def test_every_form_trains(form, tmp_path):
+    options = FORMS[form]
     data = make_dataset(tmp_path / "discs.zip")
     run("train_segan.py", *options, *TINY, f"--data={data}", "--kimg=1", f"--outdir={tmp_path / 'out'}")
     run_dir = only_run(tmp_path / "out")
@@ -49,9 +50,10 @@ def test_every_form_trains(options, tmp_path):
     assert (run_dir / "log.txt").read_text().rstrip().endswith("Done.")
 
 
-@pytest.mark.parametrize(
-    "kind", ["zip", "folder", "labels", "vector-labels", "grey", "32px", "mirror-subset", "batch-gpu", "fixed-aug"]
-)
+KINDS = ["zip", "folder", "labels", "vector-labels", "grey", "32px", "mirror-subset", "batch-gpu", "fixed-aug"]
+
+
+@pytest.mark.parametrize("kind", slowly(KINDS, fast=["folder", "labels", "grey", "batch-gpu"]))
 def test_every_kind_of_data_trains(kind, tmp_path):
     made = {
         "labels": dict(labels="classes"),
