@@ -41,7 +41,7 @@ class EditTab:
             session.canvas, value = canvas_value(self.engine.before(session.view), [])
             return value, _NONE
         image, labels = self.engine.labels(session.view, extractor)
-        session.canvas, value = canvas_value(image, extractor.classes, labels, colours=True)
+        session.canvas, value = canvas_value(image, extractor.classes, labels)
         return value, "Paint on the image or on its labels, then apply. What sliders moved is not part of it."
 
     def painted(self, session, event: gr.EventData):
