@@ -3,13 +3,10 @@
 Every source is a context manager `path -> Source`, listed in SOURCES. CIFAR's pickles open without running their code.
 """
 
-import codecs
 import fnmatch
 import gzip
-import json
 import math
 import os
-import pickle
 import struct
 import tarfile
 import zipfile
@@ -20,12 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from click import UsageError
-from PIL import Image
 
-Image.init()
-# EPS would start Ghostscript on a file from anywhere; the others are stubs without a decoder.
-FORMATS = [f for f in Image.ID if f not in ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")]
-SUFFIXES = {suffix for suffix, f in Image.registered_extensions().items() if f in FORMATS}
+from training.files import MOST_BYTES, MOST_CLASSES, MOST_JSON_BYTES, SUFFIXES, parse_json, read_entry
 
 
 class Source(NamedTuple):
@@ -56,8 +49,8 @@ def folder_source(path):
 def zip_source(path):
     with zipfile.ZipFile(path) as archive:
         files = archive.namelist()
-        meta = archive.read("dataset.json") if "dataset.json" in files else None
-        yield Source(images_among(files), archive.read, meta=meta)
+        meta = read_entry(archive, "dataset.json", MOST_JSON_BYTES) if "dataset.json" in files else None
+        yield Source(images_among(files), lambda name: read_entry(archive, name), meta=meta)
 
 
 @contextmanager
@@ -77,49 +70,49 @@ def lmdb_source(path):
         yield Source(names, read)
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds containers and arrays; refuses every other name, so that no code of a pickle runs."""
-
-    rebuild = np.empty(0).__reduce__()[0]
-    allowed = {
-        "numpy.core.multiarray._reconstruct": rebuild,
-        "numpy._core.multiarray._reconstruct": rebuild,
-        "numpy.ndarray": np.ndarray,
-        "numpy.dtype": np.dtype,
-        "_codecs.encode": codecs.encode,
-    }
-
-    def find_class(self, module, name):
-        if f"{module}.{name}" not in self.allowed:
-            raise pickle.UnpicklingError(f"its pickle asks for {module}.{name}, which is not allowed")
-        return self.allowed[f"{module}.{name}"]
-
-
 @contextmanager
 def cifar_source(path):
+    from torch_utils import safe_pickle  # brings PyTorch, which no other source needs
+
     images, labels = {}, {}
     with tarfile.open(path, "r:gz") as archive:
-        members = {os.path.basename(m.name): m for m in archive if m.isfile()}
+        members = _tar_members(archive)
         for batch in (f"data_batch_{i}" for i in range(1, 6)):
             if batch not in members:
                 raise ValueError(f"it holds no {batch}")
-            content = ArrayUnpickler(archive.extractfile(members[batch]), encoding="bytes").load()
+            content = safe_pickle.load_arrays(archive.extractfile(members[batch]))
             if not {b"data", b"labels"} <= set(content):
                 raise ValueError(f"{batch} lacks data or labels")
+            if not all(type(label) is int and 0 <= label < MOST_CLASSES for label in content[b"labels"]):
+                raise ValueError(f"{batch} has labels that are no classes")
             planes = np.asarray(content[b"data"], dtype=np.uint8).reshape(len(content[b"labels"]), 3, 32, 32)
             for i, (image, label) in enumerate(zip(planes.transpose(0, 2, 3, 1), content[b"labels"])):
                 images[f"{batch}:{i:05d}"] = image  # [32, 32, 3]
-                labels[f"{batch}:{i:05d}"] = int(label)
+                labels[f"{batch}:{i:05d}"] = label
     yield Source(list(images), images.__getitem__, labels)
+
+
+def _tar_members(archive):
+    """{name without folders: member} of the files in a tar. ValueError if it unpacks to more than any CIFAR does."""
+    members, total = {}, 0
+    for member in archive:
+        total += member.size
+        if total > MOST_BYTES:
+            raise ValueError(f"it unpacks to more than {MOST_BYTES} bytes")
+        if member.isfile():
+            members[os.path.basename(member.name)] = member
+    return members
 
 
 def read_idx(path, magic, dims):
     """An array of bytes in MNIST's format: magic number, one size per dimension, values."""
-    data = gzip.decompress(path.read_bytes())
-    found, *shape = struct.unpack_from(f">{dims + 1}i", data)
-    if found != magic:
-        raise ValueError(f"{path.name} has the magic number {found}, not {magic}")
-    return np.frombuffer(data, np.uint8, offset=4 * (dims + 1)).reshape(shape)
+    with gzip.open(path) as file:
+        found, *shape = struct.unpack(f">{dims + 1}i", file.read(4 * (dims + 1)))
+        if found != magic:
+            raise ValueError(f"{path.name} has the magic number {found}, not {magic}")
+        if not all(0 < size < 2**24 for size in shape) or math.prod(shape) > MOST_BYTES:
+            raise ValueError(f"{path.name} claims the shape {shape}, which no MNIST has")
+        return np.frombuffer(file.read(math.prod(shape)), np.uint8).reshape(shape)
 
 
 @contextmanager
@@ -175,18 +168,23 @@ def open_source(path):
 
 
 def label_kind(label):
-    if type(label) is int and label >= 0:
+    if type(label) is int and 0 <= label < MOST_CLASSES:
         return "class numbers"
-    if isinstance(label, list) and label and all(type(x) in (int, float) and math.isfinite(x) for x in label):
+    if isinstance(label, list) and 0 < len(label) <= MOST_CLASSES and all(map(is_number, label)):
         return f"vectors of {len(label)} numbers"
     return "other values"
+
+
+def is_number(x):
+    """True for what a float32 can hold."""
+    return type(x) in (int, float) and abs(x) < 3e38
 
 
 def labels_from_json(source):
     """(labels, classes) from the source's own dataset.json."""
     cure = "mend it or pass --labels=none"
     try:
-        content = json.loads(source.meta)
+        content = parse_json(source.meta)
         labels, classes = content["labels"], content.get("classes")
         labels = labels if labels is None else dict(labels)
         classes = classes if isinstance(classes, list) else None

@@ -19,14 +19,16 @@ from typing import NamedTuple
 import click
 import numpy as np
 from click import UsageError
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
-from dataset_sources import FORMATS, SOURCES, choose_labels, open_source
+from dataset_sources import SOURCES, choose_labels, open_source
+from training.files import decode
 
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
 MODES = {"rgb": "RGB", "grey": "L"}
 EXACT = ("turned upright", "16-bit grey", "1-bit", "palette")  # conversions that need no option
+SMALLEST = 8  # side of an image; training takes no smaller ones
 BLOCK = 32  # results in flight at once; bounds the memory
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -42,14 +44,9 @@ class Policy(NamedTuple):
     mode: str | None
 
 
-def decode(data, verify=False):
-    if isinstance(data, np.ndarray):
-        return Image.fromarray(data)
-    if verify:  # checksums, which loading alone does not look at
-        Image.open(io.BytesIO(data), formats=FORMATS).verify()
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    image.load()
-    return image
+def picture_of(data, verify=False):
+    """What a source reads, bytes or an array, as a PIL image. ValueError with a short reason."""
+    return Image.fromarray(data) if isinstance(data, np.ndarray) else decode(data, verify)
 
 
 def to_grey_or_rgb(image, policy):
@@ -124,9 +121,7 @@ class Finding(NamedTuple):
 
 def inspect(source, name, policy):
     try:
-        image, steps = to_grey_or_rgb(decode(source.read(name), verify=True), policy)
-    except UnidentifiedImageError:
-        return Finding(error="not an image that Pillow can read")
+        image, steps = to_grey_or_rgb(picture_of(source.read(name), verify=True), policy)
     except Exception as error:  # decoders raise what they like on broken files
         return Finding(error=" ".join(str(error).split()) or type(error).__name__)
     placed = layout(image.size, policy)
@@ -151,12 +146,12 @@ def size_misfit(sizes, policy):
     """(what is wrong, cure) with the sizes of the finished images, or None."""
     usual = sizes.most_common(1)[0][0]
     square = all(w == h for w, h in sizes)
-    if len(sizes) == 1 and square and usual[0] >= 4 and usual[0].bit_count() == 1:
+    if len(sizes) == 1 and square and usual[0] >= SMALLEST and usual[0].bit_count() == 1:
         return None
-    side = policy.width or policy.height or max(4, 1 << (min(usual).bit_length() - 1))
+    side = policy.width or policy.height or max(SMALLEST, 1 << (min(usual).bit_length() - 1))
     counts = some([f"{n} of {w}×{h}" for (w, h), n in sizes.most_common()], 6)
     cure = f"--width={side} --height={side}" + ("" if square else " --transform=center-crop")
-    return f"sizes: {counts}; all must be one square with a power of two of 4 or more as its side", cure
+    return f"sizes: {counts}; all must be one square with a power of two of {SMALLEST} or more as its side", cure
 
 
 def misfits(found, policy, on_bad):
@@ -263,7 +258,7 @@ def write(source, usable, labels, classes, policy, save):
 
     def render(name):
         try:
-            return finish(decode(source.read(name)), policy)
+            return finish(picture_of(source.read(name)), policy)
         except Exception as error:
             raise UsageError(f"--source: {name} has changed since the scan ({error}); run again") from error
 
@@ -288,9 +283,9 @@ def check_options(policy):
     if transform != "center-crop-wide" and width and height and width != height:
         raise UsageError(f"--height: must equal --width={width}, as training takes squares")
     for name, side in (("width", width), ("height", None if transform == "center-crop-wide" else height)):
-        if side and (side < 4 or side.bit_count() != 1):
-            lower = max(4, 1 << (side.bit_length() - 1))
-            raise UsageError(f"--{name}: {side} is not a power of two from 4 on; try {lower} or {2 * lower}")
+        if side and (side < SMALLEST or side.bit_count() != 1):
+            lower = max(SMALLEST, 1 << (side.bit_length() - 1))
+            raise UsageError(f"--{name}: {side} is not a power of two from {SMALLEST} on; try {lower} or {2 * lower}")
 
 
 def print_summary(usable, labels, classes, dest):

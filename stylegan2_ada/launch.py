@@ -24,7 +24,11 @@ from training import training_loop
 
 
 def choose_device(name):
-    """The device to train on: `name`, or cuda where there is one. click.UsageError for one that is not there."""
+    """The device to work on: `name`, or cuda where there is one. click.UsageError for one that is not there.
+
+    Every command comes by here, so it also turns TF32 off, which training turns on again where --allow-tf32 asks.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -115,7 +115,7 @@ def test_png_has_no_compression_and_nothing_extra(tmp_path):
 
 
 def test_more_than_a_thousand_and_same_bytes_again(tmp_path):
-    image = png(noise(4, 4))
+    image = png(noise(8, 8))
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         for i in range(1002):
             archive.writestr(f"{i:04d}.png", image)
@@ -206,7 +206,7 @@ def test_hostile_pickle_is_refused_and_does_not_run(tmp_path):
     bad = pickle.dumps({b"data": Hostile(tmp_path / "owned"), b"labels": []}, protocol=2)
     source = cifar_tar(tmp_path / "cifar-10-python.tar.gz", {f"data_batch_{i}": bad for i in range(1, 6)})
     error = refused(tmp_path, "--source", source, "--dest", tmp_path / "out")
-    assert "not allowed" in error and "mkdir" in error and not (tmp_path / "owned").exists()
+    assert "it names posix.mkdir" in error and not (tmp_path / "owned").exists()
 
 
 def test_cifar_with_a_batch_missing(tmp_path):
@@ -508,7 +508,7 @@ def test_wrong_sources(tmp_path, faces):
         (["--transform=center-crop"], "--transform: "),
         (["--transform=center-crop-wide", "--width=16"], "--transform: "),
         (["--width=20", "--height=20"], "--width: 20 is not a power of two"),
-        (["--height=100"], "--height: 100 is not a power of two from 4 on; try 64 or 128"),
+        (["--height=100"], "--height: 100 is not a power of two from 8 on; try 64 or 128"),
         (["--width=16", "--height=32"], "--height: "),
         (["--transform=center-crop-wide", "--width=16", "--height=32"], "--height: "),
         (["--width=0"], "Invalid value"),

@@ -15,6 +15,7 @@ from metrics.inception_score import compute_is
 from metrics.kernel_inception_distance import compute_kid
 from metrics.perceptual_path_length import compute_ppl
 from metrics.precision_recall import compute_pr
+from torch_utils import misc
 
 _metrics = {}  # name → function(opts) returning {result: number}
 
@@ -54,7 +55,10 @@ def calc_metric(metric, **kwargs):
         torch.manual_seed(opts.seed * opts.num_gpus + opts.rank)
         np.random.seed((opts.seed * opts.num_gpus + opts.rank) % 2**32)
     start = time.time()
-    results = _metrics[metric](opts)
+    if opts.device.type == "cuda":
+        opts.protocol["tf32"] = False  # results without this line were made with it
+    with misc.without_tf32():  # in training too, so that the numbers are those of calc_metrics
+        results = _metrics[metric](opts)
     seconds = time.time() - start
     special = _departure(opts)
     opts.protocol["metric"] = metric

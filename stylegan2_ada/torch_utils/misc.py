@@ -8,13 +8,15 @@ import warnings
 import numpy as np
 import torch
 
-_constants = {}
+_constants = {}  # the most recently used last
+_MOST_CONSTANTS = 1000
 
 
 def constant(value, shape=None, dtype=None, device=None, memory_format=None):
     """A tensor of fixed `value`, made once per (value, shape, dtype, device, memory_format) and then shared.
 
-    Saves a host-to-device copy at every use. The caller must not write to it.
+    Saves a host-to-device copy at every use. The caller must not write to it. Only those of late are kept, but values
+    that change all the time do not belong here.
     """
     value = np.asarray(value)
     shape = None if shape is None else tuple(shape)
@@ -22,12 +24,30 @@ def constant(value, shape=None, dtype=None, device=None, memory_format=None):
     device = torch.device(device or "cpu")
     memory_format = memory_format or torch.contiguous_format
     key = (value.shape, value.dtype, value.tobytes(), shape, dtype, device, memory_format)
-    if key not in _constants:
+    tensor = _constants.pop(key, None)
+    if tensor is None:
         tensor = torch.as_tensor(value.copy(), dtype=dtype, device=device)
         if shape is not None:
             tensor = tensor.expand(shape)
-        _constants[key] = tensor.contiguous(memory_format=memory_format)
-    return _constants[key]
+        tensor = tensor.contiguous(memory_format=memory_format)
+    _constants[key] = tensor
+    if len(_constants) > _MOST_CONSTANTS:
+        _constants.pop(next(iter(_constants)), None)
+    return tensor
+
+
+@contextlib.contextmanager
+def without_tf32():
+    """Inside, float32 means float32 on CUDA. TF32, which PyTorch allows in convolutions, has 10 bits: too few to measure."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for switch, allowed in zip(switches, before):
+            switch.allow_tf32 = allowed
 
 
 class suppress_tracer_warnings(warnings.catch_warnings):

@@ -59,13 +59,13 @@ def dense(x):
     return x.contiguous(), torch.contiguous_format
 
 
-def stream(device):
-    """The current CUDA stream, for a kernel."""
-    return ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
+def launch(name, kernel, device, *arguments):
+    """Calls a CUDA kernel on the current stream of `device`. RuntimeError unless it was launched.
 
-
-def check(error, name):
-    """RuntimeError unless a CUDA kernel's return value says that it was launched."""
+    Kernels run on the current device, whichever their pointers belong to, hence the guard.
+    """
+    with torch.cuda.device(device):
+        error = kernel(*arguments, ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream))
     if error:
         raise RuntimeError(f"{name} could not be launched on CUDA (error {error})")
 

@@ -22,6 +22,8 @@ from torch_utils import misc, persistence
 _MAX_PARTS = 20_000  # modules and tensors of one network; the largest published one has about 500
 _MAX_ARGUMENTS = 1000  # numbers and words in a constructor's arguments
 _MAX_NAME = 100  # letters in the name of a module or tensor
+_MAX_KEY = 1000  # letters in a key of a dict
+_MAX_COPIES = 4  # times that the networks together may be larger than their file
 _MAX_DEPTH = 20  # modules within modules
 _STYLEGAN3 = {"SynthesisInput", "MultiLayerNetwork"}  # classes that StyleGAN3 and its relatives have
 
@@ -38,13 +40,41 @@ def load(file):
         )
     if not data:
         raise pickle.UnpicklingError("it is empty")
+    found = _read(_Reader(data))
+    _check_copies(found, len(data))
+    return found
+
+
+def load_arrays(file):
+    """The dict in a pickle of containers, numbers and NumPy arrays; words of Python 2 are bytes.
+
+    file: binary file. pickle.UnpicklingError with the reason for anything else.
+    """
+    found = _expect(dict, _read(_Reader(file.read(), _ARRAY_BUILDERS, encoding="bytes")), "what it holds")
+    return {key: value.array if isinstance(value, _Array) else value for key, value in found.items()}
+
+
+def _read(reader):
     try:
-        return _Reader(data).load()
+        return reader.load()
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # whatever a broken stream of instructions may lead to
         reason = type(error).__name__
         raise pickle.UnpicklingError(f"it is damaged, cut short, or no pickle at all ({reason})") from error
+
+
+def _check_copies(found, size):
+    """Tensors may share what they hold, and each gets memory of its own when a network is made anew."""
+    networks = list(found.values()) if isinstance(found, dict) else found if isinstance(found, tuple) else []
+    total = 0
+    for network in networks:
+        if isinstance(network, PickledModule):
+            total += sum(4 * part.numel() for _, part in network.walk() if isinstance(part, torch.Tensor))
+        elif isinstance(network, TFNetwork):
+            total += network.size()
+        if total > _MAX_COPIES * size + 1_000_000:
+            raise pickle.UnpicklingError("its networks are many times larger than the file that holds them")
 
 
 class PickledModule:
@@ -97,6 +127,13 @@ class TFNetwork:
             name = _expect(str, name, "a variable's name")[:_MAX_NAME]
             self.variables[name] = _expect(_Array, value, "a variable").array
 
+    def size(self, depth=_MAX_DEPTH):
+        """Bytes of all its variables, as float32."""
+        if not depth:
+            raise pickle.UnpicklingError("it holds more parts than any network has")
+        own = sum(4 * array.size for array in self.variables.values())
+        return own + sum(part.size(depth - 1) for part in self.components.values())
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The names that a pickle may call
@@ -106,13 +143,18 @@ class _Dtype:
     """A NumPy dtype of plain numbers."""
 
     def __init__(self, name, *_flags):
-        name = _expect(str, name, "a number type")
+        name = _expect(str, _decoded(name), "a number type")
         if len(name) > 10 or np.dtype(name).kind not in "biuf":
             raise pickle.UnpicklingError(f"it holds a NumPy array of type {name[:10]!r}; only plain numbers are read")
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state):
-        self.dtype = self.dtype.newbyteorder(_expect(str, state[1], "a byte order"))
+        self.dtype = self.dtype.newbyteorder(_expect(str, _decoded(state[1]), "a byte order"))
+
+
+def _decoded(word):
+    """A word of a pickle of Python 2 is bytes in `load_arrays`."""
+    return word.decode("ascii") if isinstance(word, bytes) else word
 
 
 class _Array:
@@ -190,6 +232,7 @@ _BUILDERS = {
 for _numpy in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
     _BUILDERS[f"{_numpy}.multiarray.scalar"] = _scalar
     _BUILDERS[f"{_numpy}.multiarray._reconstruct"] = _Array
+_ARRAY_BUILDERS = {name: builder for name, builder in _BUILDERS.items() if builder in (_Array, _Dtype, _encode)}
 
 _StorageNames = {
     f"torch.{name}Storage": dtype
@@ -199,6 +242,9 @@ _StorageNames = {
 }
 
 
+_CONTAINERS = (set, collections.OrderedDict, dnnlib.EasyDict)
+
+
 class _Reader(pickle._Unpickler):
     """Python's own unpickler (the one in Python: its memo is no array that a pickle can make huge) with limits.
 
@@ -206,9 +252,9 @@ class _Reader(pickle._Unpickler):
     given is taken off a budget, so that a pickle cannot have one thing built again and again.
     """
 
-    def __init__(self, data, builders=_BUILDERS):
+    def __init__(self, data, builders=_BUILDERS, encoding="ASCII"):
         self._data = io.BytesIO(data)
-        super().__init__(self._data)
+        super().__init__(self._data, encoding=encoding)
         self._builders = builders
         self._budget = 4 * len(data) + 100_000
 
@@ -219,7 +265,7 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module, name):
         named = f"{module}.{name}"[:_MAX_NAME]
         if named not in self._builders:
-            raise pickle.UnpicklingError(f"it names {named}, which network pickles have no use for")
+            raise pickle.UnpicklingError(f"it names {named}, which no pickle of its kind has a use for")
         return self._builders[named]
 
     def persistent_load(self, pid):
@@ -239,17 +285,17 @@ class _Reader(pickle._Unpickler):
             raise pickle.UnpicklingError("it builds more than can be in a file of its size")
 
     def _refuse(self):
-        raise pickle.UnpicklingError("it has an instruction that network pickles have no use for")
+        raise pickle.UnpicklingError("it has an instruction that no pickle of its kind has a use for")
 
     def load_reduce(self):
         builder, args = self.stack[-2], _expect(tuple, self.stack[-1], "what a builder is given")
         self._spend(args)
         if builder is _encode:
             self._budget -= len(args[0])
-        elif builder is set:
-            _check_keys(*args)
-        elif builder in (collections.OrderedDict, dnnlib.EasyDict):
-            _check_keys(key for items in args for key, _value in items)
+        elif builder in _CONTAINERS:
+            for items in args:  # a word would be taken apart letter by letter, at no cost to the budget
+                _expect(list, items, "what a container is made of")
+                _check_keys(items if builder is set else [_expect((list, tuple), item, "an item")[0] for item in items])
         super().load_reduce()
 
     def load_newobj(self):
@@ -318,10 +364,15 @@ class _Reader(pickle._Unpickler):
         dispatch[getattr(pickle, _code)[0]] = _method
 
 
-def _check_keys(keys=()):
-    """Words and small numbers only: hashing nested tuples takes for ever, and huge numbers can be made to collide."""
-    if not all(isinstance(key, str) or (isinstance(key, int) and abs(key) < 2**32) for key in keys):
-        raise pickle.UnpicklingError("it has a key that is neither a word nor a small number")
+def _check_keys(keys):
+    """Short words and small numbers only.
+
+    Hashing nested tuples takes for ever, huge numbers can be made to collide, and equal long words are compared letter
+    by letter each time.
+    """
+    for key in keys:
+        if not (len(key) <= _MAX_KEY if isinstance(key, (str, bytes)) else isinstance(key, int) and abs(key) < 2**32):
+            raise pickle.UnpicklingError("it has a key that is neither a short word nor a small number")
 
 
 def _expect(kind, value, what):

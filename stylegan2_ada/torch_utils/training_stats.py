@@ -1,6 +1,7 @@
 """Statistics gathered from anywhere in the code with `report`, and averaged over time and processes by a `Collector`.
 
-A statistic is a vector of three sums over the reported scalars: their count, their sum, the sum of their squares.
+A statistic is a vector of sums over the reported scalars: their count, their sum, the sum of their squares, and how many
+more there were that are not finite. Those count in nothing else, since a single NaN would stay in a sum for ever.
 """
 
 import re
@@ -10,7 +11,7 @@ import torch
 
 import dnnlib
 
-_NUM_MOMENTS = 3
+_NUM_MOMENTS = 4
 _rank = 0
 _sync_device = None  # where the sums of all processes are added up; None: a single process
 _pending = {}  # name → {device → sums not yet added to the totals}
@@ -34,7 +35,10 @@ def report(name, value):
     device = elems.device
     if elems.numel() == 0:
         return value
-    moments = torch.stack([torch.ones_like(elems).sum(), elems.sum(), elems.square().sum()])
+    finite = elems.isfinite()
+    elems = torch.where(finite, elems, 0)
+    squares = elems.square().clamp(max=torch.finfo(elems.dtype).max)
+    moments = torch.stack([x.sum(dtype=elems.dtype) for x in (finite, elems, squares, ~finite)])
     moments = moments.to(_counter_dtype(device))
     tensors[device] = tensors[device] + moments if device in tensors else moments
     return value
@@ -58,6 +62,7 @@ class Collector:
         self._keep_previous = keep_previous
         self._seen = {}  # name → totals at the last update
         self._moments = {}  # name → sums between the last two updates
+        self._nonfinite = {}  # name → how many were left out of them
         self.update()
         self._moments.clear()
 
@@ -72,6 +77,7 @@ class Collector:
         for name, total in _synced_totals(self.names()):
             delta = total - self._seen.get(name, torch.zeros_like(total))
             self._seen[name] = total.clone()
+            self._nonfinite[name] = int(delta[3])
             if float(delta[0]) != 0:
                 self._moments[name] = delta
 
@@ -87,15 +93,20 @@ class Collector:
         Restores the process's totals of these statistics, so that even their rounding is the same.
         """
         _synced_totals(self.names())  # drops what was reported before
-        for name, total in state["totals"].items():
-            _totals[name] = total.clone()
+        totals = _finite(state["totals"])
+        for name in state["totals"]:
+            _totals[name] = totals.get(name, torch.zeros(_NUM_MOMENTS, dtype=torch.float64))
             _pending.setdefault(name, {})
-        self._seen = {name: value.clone() for name, value in state["seen"].items()}
-        self._moments = {name: value.clone() for name, value in state["moments"].items()}
+        self._seen = {name: value for name, value in _finite(state["seen"]).items() if name in totals}
+        self._moments = _finite(state["moments"])
 
     def num(self, name):
         """Number of scalars; 0 if nothing was collected."""
         return int(self._moments[name][0]) if name in self._moments else 0
+
+    def nonfinite(self, name):
+        """Number of NaNs and infinities between the last two updates, which count in nothing else."""
+        return self._nonfinite.get(name, 0)
 
     def mean(self, name):
         """NaN if nothing was collected."""
@@ -104,11 +115,11 @@ class Collector:
         return float(self._moments[name][1] / self._moments[name][0])
 
     def std(self, name):
-        """Population standard deviation; 0 for a single or a non-finite scalar, NaN if nothing was collected."""
+        """Population standard deviation; 0 for a single scalar, NaN if nothing was collected."""
         if not self.num(name):
             return float("nan")
         mean = self.mean(name)
-        if self.num(name) == 1 or not np.isfinite(float(self._moments[name][1])):
+        if self.num(name) == 1:
             return 0.0
         return float(np.sqrt(max(float(self._moments[name][2] / self._moments[name][0]) - mean**2, 0)))
 
@@ -121,6 +132,12 @@ class Collector:
     def __getitem__(self, name):
         """The mean."""
         return self.mean(name)
+
+
+def _finite(sums):
+    """Copies of the saved sums that no NaN has spoilt; older states had no count of those, and added them to the rest."""
+    padded = {name: torch.nn.functional.pad(value, [0, _NUM_MOMENTS - len(value)]) for name, value in sums.items()}
+    return {name: value.clone() for name, value in padded.items() if value.isfinite().all()}
 
 
 def _counter_dtype(device):

@@ -318,7 +318,9 @@ class AugmentPipe(torch.nn.Module):
         taps = self.Hz_geom.shape[0] // 4
         left, top, right, bottom = self._margins(G_inv, height, width, taps)
         images = F.pad(images, [left, right, top, bottom], mode="reflect")
-        G_inv = translate2d((left - right) / 2, (top - bottom) / 2, device=images.device) @ G_inv
+        # As tensors, since `matrix` keeps matrices of numbers for good, and these change from batch to batch.
+        number = lambda value: torch.full([], value, device=images.device)
+        G_inv = translate2d(number((left - right) / 2), number((top - bottom) / 2)) @ G_inv
 
         images = upfirdn2d.upsample2d(images, self.Hz_geom, up=2)
         # In pixels of the doubled image, whose first pixel lies a quarter of an old pixel beside the old first one.
@@ -328,7 +330,7 @@ class AugmentPipe(torch.nn.Module):
 
         out_height, out_width = 2 * (height + 2 * taps), 2 * (width + 2 * taps)
         # From [−1, 1] over the result to [−1, 1] over the source, as grid_sample counts.
-        to_source = scale2d(2 / images.shape[3], 2 / images.shape[2], device=images.device)
+        to_source = scale2d(number(2 / images.shape[3]), number(2 / images.shape[2]))
         from_result = scale2d(out_width / 2, out_height / 2, device=images.device)
         theta = (to_source @ G_inv @ from_result)[:, :2]
         grid = F.affine_grid(theta, [*images.shape[:2], out_height, out_width], align_corners=False)
@@ -341,11 +343,11 @@ class AugmentPipe(torch.nn.Module):
         cx, cy = (width - 1) / 2, (height - 1) / 2
         corners = [[-cx, cx, cx, -cx], [-cy, -cy, cy, cy], [1, 1, 1, 1]]  # x, y, 1 of each
         reached = (G_inv @ misc.constant(corners, device=G_inv.device))[:, :2]  # [N, xy, corner]
-        far = reached.amax(dim=[0, 2]), (-reached).amax(dim=[0, 2])
+        far = torch.stack([reached.amax(dim=[0, 2]), (-reached).amax(dim=[0, 2])]).tolist()  # one wait for the device
         limit = [width - 1, height - 1]  # what mirroring can provide
         slack = [2 * taps - cx, 2 * taps - cy]
-        x1, y1 = (math.ceil(min(max(m + s, 0), top)) for m, s, top in zip(far[0].tolist(), slack, limit))
-        x0, y0 = (math.ceil(min(max(m + s, 0), top)) for m, s, top in zip(far[1].tolist(), slack, limit))
+        x1, y1 = (math.ceil(min(max(m + s, 0), top)) for m, s, top in zip(far[0], slack, limit))
+        x0, y0 = (math.ceil(min(max(m + s, 0), top)) for m, s, top in zip(far[1], slack, limit))
         return x0, y0, x1, y1
 
     # Colour

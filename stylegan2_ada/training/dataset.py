@@ -2,8 +2,6 @@
 
 import contextlib
 import hashlib
-import io
-import json
 import os
 import zipfile
 import zlib
@@ -15,6 +13,9 @@ import torch
 import tqdm
 
 from dnnlib import EasyDict
+from training import files
+
+_LABELS_FORM = 'is not of the form {"labels": [["name", label], …]}'
 
 
 class Dataset(torch.utils.data.Dataset):
@@ -165,12 +166,16 @@ class ImageFolderDataset(Dataset):
         if self._zip is None or self._zip[0] != os.getpid():
             try:
                 self._zip = os.getpid(), zipfile.ZipFile(self._path)
-            except zipfile.BadZipFile as error:
+            except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
                 raise OSError(f"{self._path} is a damaged zip ({error}); get it again") from error
         return self._zip[1]
 
-    def _open(self, fname):
-        return self._zip_file().open(fname) if self._is_zip else open(os.path.join(self._path, fname), "rb")
+    def _read(self, fname, most=files.MOST_BYTES):
+        """The bytes of a file. OSError, or ValueError for a damaged or encrypted entry of a zip."""
+        if self._is_zip:
+            return files.read_entry(self._zip_file(), fname, most)
+        with open(os.path.join(self._path, fname), "rb") as file:
+            return file.read()
 
     def close(self):
         if getattr(self, "_zip", None) is not None and self._zip[0] == os.getpid():
@@ -183,9 +188,8 @@ class ImageFolderDataset(Dataset):
     def _load_raw_image(self, raw_idx):
         fname = self._image_fnames[raw_idx]
         try:
-            with self._open(fname) as file:
-                pixels = np.array(PIL.Image.open(file))
-        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+            pixels = np.array(files.decode(self._read(fname)))
+        except (OSError, ValueError) as error:
             raise OSError(f"{self._path}: {fname} cannot be read ({error})") from error
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
 
@@ -193,8 +197,13 @@ class ImageFolderDataset(Dataset):
         """What `dataset.json` holds; an empty dict where there is none."""
         if "dataset.json" not in self._all_fnames:
             return {}
-        with self._open("dataset.json") as file:
-            return json.load(file)
+        try:
+            content = files.parse_json(self._read("dataset.json", files.MOST_JSON_BYTES))
+        except ValueError as error:
+            raise ValueError(f"{self._path}: dataset.json cannot be read ({error})") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{self._path}: dataset.json {_LABELS_FORM}")
+        return content
 
     def _stored_labels(self):
         """{picture: label} as `dataset.json` has it, or None where there is no label at all."""
@@ -204,9 +213,7 @@ class ImageFolderDataset(Dataset):
         try:
             labels = {name.replace("\\", "/"): label for name, label in content["labels"] or []}
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f'{self._path}: dataset.json is not of the form {{"labels": [["name", label], …]}}'
-            ) from error
+            raise ValueError(f"{self._path}: dataset.json {_LABELS_FORM}") from error
         return labels if any(label is not None for label in labels.values()) else None
 
     def _load_raw_labels(self):
@@ -217,14 +224,17 @@ class ImageFolderDataset(Dataset):
         missing = [name for name, label in zip(self._image_fnames, labels) if label is None]
         if missing:
             raise ValueError(f"{self._path}: dataset.json has no label for {missing[0]} and {len(missing) - 1} others")
-        if all(isinstance(label, int) and label >= 0 for label in labels):
+        if all(isinstance(label, int) and 0 <= label < files.MOST_CLASSES for label in labels):
             return np.array(labels, dtype=np.int64)
         try:
             vectors = np.array(labels, dtype=np.float32)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             vectors = np.zeros([])
-        if vectors.ndim != 2:
-            raise ValueError(f"{self._path}: labels must be classes from 0 on, or lists of equally many numbers")
+        if vectors.ndim != 2 or not 0 < vectors.shape[1] <= files.MOST_CLASSES or not np.isfinite(vectors).all():
+            raise ValueError(
+                f"{self._path}: labels must be classes from 0 on ({files.MOST_CLASSES - 1} at most), or lists of equally many "
+                "numbers"
+            )
         return vectors
 
     @property
@@ -238,8 +248,7 @@ class ImageFolderDataset(Dataset):
             if self._is_zip:
                 checksum = self._zip_file().getinfo(name).CRC
             else:
-                with self._open(name) as file:
-                    checksum = zlib.crc32(file.read())
+                checksum = zlib.crc32(self._read(name))
             known.update(f"{name} {checksum}\n".encode())
         return known.hexdigest()[:16]
 
@@ -256,14 +265,15 @@ class ImageFolderDataset(Dataset):
         names = tqdm.tqdm(self._image_fnames, desc="Checking images", leave=False, disable=None if progress else True)
         for fname in names:
             try:
-                with self._open(fname) as file:
-                    image = PIL.Image.open(io.BytesIO(file.read()))
-                    kinds[(*image.size, image.mode)] += 1
-                    image.verify() if image.format == "PNG" else image.load()
-            except (OSError, SyntaxError, ValueError, zipfile.BadZipFile):
-                damaged.append(fname)
+                image = files.check(self._read(fname))
+                kinds[(*image.size, image.mode)] += 1
+            except (OSError, ValueError) as error:
+                damaged.append((fname, error))
         if damaged:
-            raise ValueError(f"{self._path}: {_several(damaged)} damaged; remove, or run dataset_tool.py --on-bad=skip")
+            names, reason = [name for name, _ in damaged], damaged[0][1]
+            raise ValueError(
+                f"{self._path}: {_several(names)} damaged ({reason}); remove, or run dataset_tool.py --on-bad=skip"
+            )
         _check_kinds(self._path, kinds)
 
 
@@ -281,8 +291,8 @@ def _check_kinds(path, kinds):
     (width, height), modes = sizes[0], sorted({mode for _, _, mode in kinds})
     if width != height:
         raise ValueError(f"{path} holds images that are not square ({listed}); {cure} and --transform=center-crop")
-    if width < 4 or width & (width - 1):
-        raise ValueError(f"{path} holds images of {listed}, which is not a power of two from 4 on; {cure}")
+    if width < 8 or width & (width - 1):  # D looks at 4×4 features of larger images
+        raise ValueError(f"{path} holds images of {listed}, which is not a power of two from 8 on; {cure}")
     if modes not in (["RGB"], ["L"]):
         raise ValueError(
             f"{path} holds images in the modes {', '.join(modes)}; run dataset_tool.py to make them all RGB"

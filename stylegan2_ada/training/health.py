@@ -20,17 +20,21 @@ def diversity(images, points=16):
     return float(distances.mean())
 
 
-def assess(signs_real, signs_fake, augment_p, adaptive, nonfinite, relative_diversity):
+def assess(signs_real, signs_fake, augment_p, adaptive, nonfinite, relative_diversity, left_out={}):
     """A list of sentences, each a problem and what to change; empty when all is well. NaN means not known.
 
     signs_real, signs_fake: mean sign of D's scores. augment_p: ADA's p; adaptive: whether it adapts. nonfinite: share
-    of steps with non-finite gradients. relative_diversity: of the samples, with that of the reals as 1.
+    of steps with non-finite gradients. relative_diversity: of the samples, with that of the reals as 1. left_out:
+    {statistic: number of its values that were not finite}.
     """
     problems = []
     if nonfinite > _NONFINITE:
         problems.append(
             f"{nonfinite:.0%} of the steps had non-finite gradients: lower --lrate or raise --gamma, or use --fp32=1."
         )
+    if left_out:
+        counts = ", ".join(f"{count} of {name}" for name, count in left_out.items())
+        problems.append(f"values that are not finite were left out of the statistics: {counts}.")
     if augment_p > _HIGH_P:
         problems.append(
             f"augment p is {augment_p:.2f}: augmentations begin to show in the images; more data, --mirror=1, "

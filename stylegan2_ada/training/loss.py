@@ -109,7 +109,7 @@ class StyleGAN2Loss(Loss):
             (grads,) = torch.autograd.grad((img * noise).sum(), ws, create_graph=True)
         lengths = grads.square().sum(dim=2).mean(dim=1).sqrt()  # [batch]
         target = self.pl_mean.lerp(lengths.mean(), self.pl_decay)  # the reference lets gradients through it
-        self.pl_mean.copy_(target.detach())
+        self.pl_mean.copy_(torch.where(target.isfinite(), target, self.pl_mean).detach())  # NaN would stay for ever
         penalty = (lengths - target).square()
         training_stats.report("Loss/pl_penalty", penalty)
         loss = penalty * self.pl_weight

@@ -266,7 +266,8 @@ class MappingNetwork(torch.nn.Module):
         if self.num_ws is None:
             return x
         if self.training and not skip_w_avg_update and self.w_avg_beta is not None:
-            self.w_avg.lerp_(x.detach().mean(dim=0), 1 - self.w_avg_beta)
+            mean = x.detach().mean(dim=0)
+            self.w_avg.lerp_(torch.where(mean.isfinite(), mean, self.w_avg), 1 - self.w_avg_beta)  # NaN would stay
         ws = x[:, None].expand(-1, self.num_ws, -1)  # [N, num_ws, w_dim]
         if truncation_psi == 1:
             return ws.contiguous()
@@ -696,6 +697,8 @@ class Discriminator(torch.nn.Module):
         epilogue_kwargs={},
     ):
         _check_resolution(img_resolution)
+        if img_resolution < 8:
+            raise ValueError(f"a discriminator needs images of 8×8 or more, not {img_resolution}×{img_resolution}")
         super().__init__()
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
         self.img_resolution_log2 = int(math.log2(img_resolution))

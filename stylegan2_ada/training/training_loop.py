@@ -411,6 +411,8 @@ class Trainer:
         if self.augment_pipe is None or self.o.ada_target is None or self.state.batch_idx % self.o.ada_interval != 0:
             return
         self.signs.update()
+        if np.isnan(self.signs["Loss/signs/real"]):  # D has not yet given a finite score
+            return
         direction = np.sign(self.signs["Loss/signs/real"] - self.o.ada_target)
         step = direction * self.o.batch_size * self.o.ada_interval / (self.o.ada_kimg * 1000)
         self.augment_pipe.p.copy_((self.augment_pipe.p + step).clamp(0, 1))
@@ -509,6 +511,7 @@ class Trainer:
             adaptive=self.o.ada_target is not None,
             nonfinite=stats["Health/nonfinite_steps"],
             relative_diversity=stats["Health/diversity"],
+            left_out={name: count for name in stats.names() if (count := stats.nonfinite(name))},
         )
         if self.o.rank == 0:
             kimg, text = self.state.cur_nimg / 1000, "\n".join(problems) or "All is well."

@@ -112,8 +112,8 @@ class _Job(NamedTuple):
         step = 1 if memory_format == torch.channels_last else math.prod(x.shape[self.dim + 1 :])
         if x.device.type == "cuda":
             sizes = [ctypes.c_int64(value) for value in (x.numel(), step, channels)]
-            stream = native.stream(x.device)
-            native.check(self.kernel(self.spec.cuda_idx, order, *pointers, *sizes, *numbers, stream), "bias_act")
+            arguments = (self.spec.cuda_idx, order, *pointers, *sizes, *numbers)
+            native.launch("bias_act", self.kernel, x.device, *arguments)
             return out, self._sum(out) if with_sums else None
         in_row = step == 1
         width = channels if in_row else step

@@ -181,7 +181,7 @@ def _native(x, f, geometry, out_size, kernel):
     pointers = [native.pointer(t) for t in (x, f, y)]
     parameters = (ctypes.c_int64 * len(sizes))(*sizes)
     if x.device.type == "cuda":
-        native.check(kernel(*pointers, parameters, native.stream(x.device)), "upfirdn2d")
+        native.launch("upfirdn2d", kernel, x.device, *pointers, parameters)
     else:
         kernel(*pointers, parameters, native.threads_for(max(x.numel(), y.numel())))
     return y

@@ -1,0 +1,84 @@
+"""Reads what others have made: pictures, JSON, entries of zips. Whatever is wrong with one becomes a ValueError.
+
+Decoders raise what they like on broken files, from zlib.error to struct.error, and small files can be huge in memory.
+"""
+
+import contextlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+Image.init()
+# EPS would start Ghostscript on a file from anywhere; the others are stubs without a decoder.
+FORMATS = [f for f in Image.ID if f not in ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")]
+SUFFIXES = {suffix for suffix, f in Image.registered_extensions().items() if f in FORMATS}
+
+MOST_PIXELS = 2**26  # of a picture: 8192 × 8192
+MOST_BYTES = 2**28  # of a picture's file
+MOST_CLASSES = 2**16  # in labels; one-hot vectors of more do not fit into memory
+MOST_JSON_BYTES = 2**30  # the labels of ten million images
+
+
+def decode(data: bytes, verify: bool = False) -> Image.Image:
+    """The picture in `data`, loaded; of one that moves, its first frame.
+
+    verify: look at a PNG's checksums too. ValueError with a short reason for what is no picture, is damaged, or has
+    more than MOST_PIXELS.
+    """
+    with _reasons():
+        picture = _opened(data)
+        if verify and picture.format == "PNG":
+            picture.verify()
+            picture = _opened(data)  # verifying has used it up
+        picture.load()
+        return picture
+
+
+def check(data: bytes) -> Image.Image:
+    """The picture in `data`, to be asked for size, mode and format only: a PNG's checksums are looked at, no pixels.
+
+    ValueError as in `decode`.
+    """
+    with _reasons():
+        picture = _opened(data)
+        picture.verify() if picture.format == "PNG" else picture.load()
+        return picture
+
+
+def read_entry(archive: zipfile.ZipFile, name: str, most: int = MOST_BYTES) -> bytes:
+    """One entry of a zip. ValueError with a short reason for one that is damaged, encrypted, or longer than `most`."""
+    with _reasons():
+        if archive.getinfo(name).file_size > most:
+            raise ValueError(f"its {archive.getinfo(name).file_size} bytes are more than the {most} that are read")
+        return archive.read(name)
+
+
+def parse_json(data: bytes | str) -> Any:
+    """What a JSON file holds. ValueError with a short reason."""
+    with _reasons():
+        return json.loads(data)
+
+
+def _opened(data):
+    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    if picture.width * picture.height > MOST_PIXELS:
+        raise ValueError(f"its {picture.width}×{picture.height} pixels are more than the {MOST_PIXELS} that are read")
+    return picture
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """Inside, any exception but a lack of memory or disk becomes a ValueError of one line."""
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise ValueError("not an image that Pillow can read") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(reason) from error
