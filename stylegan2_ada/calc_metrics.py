@@ -10,6 +10,7 @@ import torch
 
 import dnnlib
 import legacy
+from failures import MACHINE_ERRORS, machine_failure
 from generate import generator_options
 from launch import choose_device
 from metrics import metric_main, metric_utils
@@ -34,8 +35,19 @@ def main(network, trust_pickle, device, metrics, data, mirror, gpus, seed, verbo
     """
     kwargs = dict(metric_kwargs(detector, num_gen, attributes), seed=seed)
     kwargs |= dict(num_gpus=gpus, device=choose_device(device))
+    _check_gpus(gpus, kwargs["device"])
     print(f"Loading network from {network}...")
     measure(network, metric_names(metrics), data, mirror, verbose, trust_pickle, **kwargs)
+
+
+def _check_gpus(gpus, device):
+    """click.UsageError unless each process gets a GPU of its own, or all work on the CPU."""
+    if gpus == 1 or not device.startswith("cuda"):
+        return
+    if device != "cuda":
+        raise click.UsageError(f"--device: {gpus} processes cannot share {device}; write --device=cuda, or no --gpus")
+    if gpus > torch.cuda.device_count():
+        raise click.UsageError(f"--gpus: {gpus} are asked for; this machine has {torch.cuda.device_count()}")
 
 
 def measure(network, metrics, data=None, mirror=None, verbose=True, trust=False, **kwargs):
@@ -85,6 +97,7 @@ def _data_of(snapshot, data, mirror):
         return kwargs  # opened by the metrics that need it
     try:
         found = dnnlib.util.construct_class_by_name(**kwargs)
+        found.check_images()
         if (found.num_channels, found.label_dim) != (G.img_channels, G.c_dim):
             raise ValueError(
                 f"{found.name} has {found.num_channels} channels and labels of {found.label_dim} numbers, the network "
@@ -127,8 +140,11 @@ def _measure(rank, metrics, kwargs, verbose, run_dir, network, modules):
         progress = metric_utils.ProgressMonitor(verbose=verbose and rank == 0)
         try:
             result = metric_main.calc_metric(metric, rank=rank, progress=progress, **kwargs)
-        except (OSError, ValueError) as error:
-            raise click.UsageError(f"{metric}: {error}") from error
+        except (ValueError, *MACHINE_ERRORS) as error:
+            reason = str(error) if isinstance(error, ValueError) else machine_failure(error)
+            if reason is None:
+                raise
+            raise click.UsageError(f"{metric}: {reason}") from error
         if rank == 0:
             metric_main.report_metric(result, run_dir=run_dir, snapshot_pkl=network)
 

@@ -14,24 +14,34 @@ from recipe import with_options
 from torch_utils import inference
 
 
+def parse_numbers(text, most=10**6):
+    """`1,5,7` or `10-20` (both ends included) as a list of numbers below 2³². ValueError for more than `most`."""
+    numbers = []
+    for part in text.replace(" ", "").split(","):
+        match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part)
+        if match is None:
+            raise ValueError(f"{part[:30]!r} is no number or range; write 1,5,7 or 10-20")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if max(first, last) >= 2**32:
+            raise ValueError(f"{part} is too large; numbers end at {2**32 - 1}")
+        if len(numbers) + last - first >= most:
+            raise ValueError(f"with {part} there are more than {most} numbers")
+        numbers += range(first, last + 1)
+    return numbers
+
+
 class Numbers(click.ParamType):
-    """`1,5,7` or `10-20` (both ends included), as a list."""
+    """The list that `parse_numbers` makes of a text."""
 
     name = "numbers"
 
     def convert(self, value, param, ctx):
         if isinstance(value, list):
             return value
-        numbers = []
-        for part in value.replace(" ", "").split(","):
-            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-            if match is None:
-                raise click.UsageError(f"{param.opts[0]}: {part!r} is no number or range; write 1,5,7 or 10-20")
-            first, last = int(match[1]), int(match[2] or match[1])
-            if last - first >= 10**6:
-                raise click.UsageError(f"{param.opts[0]}: {part} is more than a million numbers")
-            numbers += range(first, last + 1)
-        return numbers
+        try:
+            return parse_numbers(value)
+        except ValueError as error:
+            raise click.UsageError(f"{param.opts[0]}: {error}") from error
 
 
 def load_generator(network, device, trust=False):

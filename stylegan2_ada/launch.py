@@ -20,6 +20,7 @@ import tqdm.contrib
 import dnnlib
 import legacy
 from atomic import write_atomically
+from failures import MACHINE_ERRORS, machine_failure
 from training import training_loop
 
 
@@ -159,12 +160,12 @@ def start(outdir, description, args, options, dry_run=False, networks=None):
         return None
     try:
         os.makedirs(run_dir)
+        with open(os.path.join(run_dir, "training_options.json"), "w", encoding="utf-8") as file:
+            file.write(text)
+        if networks is not None:
+            write_atomically(args["resume_pkl"], lambda file: pickle.dump(networks, file))
     except OSError as error:
         raise click.UsageError(f"--outdir: {run_dir} cannot be made ({error.strerror})") from error
-    with open(os.path.join(run_dir, "training_options.json"), "w", encoding="utf-8") as file:
-        file.write(text)
-    if networks is not None:
-        write_atomically(args["resume_pkl"], lambda file: pickle.dump(networks, file))
     run(args)
     return run_dir
 
@@ -189,15 +190,20 @@ def run(args):
     """Calls the loop with a log file, a progress bar and a clean way to stop."""
     run_dir = args["run_dir"]
     log = os.path.join(run_dir, "log.txt")
-    with _terminal_bar(args["total_kimg"]) as progress, _stoppable() as asked, dnnlib.util.Logger(log, file_mode="a"):
-        try:
+    try:
+        with _terminal_bar(args["total_kimg"]) as progress, _stoppable() as asked, dnnlib.util.Logger(log, "a"):
             known = _taken_by(training_loop.training_loop, **args)
             training_loop.training_loop(**known, abort_fn=asked, progress_fn=progress)
-        except OSError as error:
-            saved = [name for name in listdir(run_dir) if name.startswith("network-snapshot-")]
-            kept = f"{saved[-1]} is its newest snapshot" if saved else "it had saved nothing yet"
-            print(f"Error: the run in {run_dir} stopped ({error}); {kept}; --resume starts from there.")
-            sys.exit(1)
+    except MACHINE_ERRORS as error:
+        reason = machine_failure(error)
+        if reason is None:
+            raise
+        reason += "; a smaller --batch-gpu needs less" if reason == "out of memory" else ""
+        saved = [name for name in listdir(run_dir) if name.startswith("network-snapshot-")]
+        kept = f"{saved[-1]} is its newest snapshot" if saved else "it had saved nothing yet"
+        # Not through the log, whose disk may be what is full.
+        print(f"Error: the run in {run_dir} stopped ({reason}); {kept}; --resume starts from there.", file=sys.stderr)
+        sys.exit(1)
 
 
 @contextlib.contextmanager

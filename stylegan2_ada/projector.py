@@ -11,12 +11,14 @@ import os
 import click
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
 import tqdm
 
 from generate import class_label, generator_options, load_generator, to_pictures
 from launch import choose_device
 from metrics.perceptual import perceptual_features
+from training.files import MOST_BYTES, decode
 
 
 def project(
@@ -112,13 +114,14 @@ def _autocorrelation(noise):
 
 
 def open_target(path, G):
-    """The picture as the generator would see it: cropped to its central square, resized; uint8 [C, H, W].
+    """The picture as the generator would see it: upright, cut to its central square, resized; uint8 [C, H, W].
 
     click.UsageError if it cannot be opened.
     """
     try:
-        with PIL.Image.open(path) as picture:
-            picture = picture.convert("L" if G.img_channels == 1 else "RGB")
+        with open(path, "rb") as file:
+            picture = decode(file.read(MOST_BYTES))
+        picture = PIL.ImageOps.exif_transpose(picture).convert("L" if G.img_channels == 1 else "RGB")
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--target: {path} cannot be opened as a picture ({error})") from error
     side, (width, height) = min(picture.size), picture.size

@@ -212,7 +212,8 @@ def test_processes_build_at_once_and_the_next_finds_it(tmp_path):
     for count in (3, 1):
         for process in [start(tmp_path) for _ in range(count)]:
             out, errors = process.communicate()
-            assert out == "0.0 True\n" and not errors, errors
+            said = "Building kernels for cpu, once... Done.\n" if count == 3 else ""
+            assert out == "0.0 True\n" and errors == said, errors
         (library,) = tmp_path.glob("kernels/*/*")  # nothing else is left behind
         assert library.name == "kernels.so"
         times.append(library.stat().st_mtime_ns)

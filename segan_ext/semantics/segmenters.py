@@ -96,7 +96,7 @@ def _open_file(path, device):
         raise ValueError(f"{path} needs the list of its classes, background first, in {listed.name}") from error
     if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"{listed} is no list of two or more names of classes")
-    detector = detectors.open_detector(str(path), str(path)).to(device)
+    detector = detectors.open_detector(str(path), str(path), device)
 
     def network(images):
         y = detector(images)

@@ -18,11 +18,12 @@ from segan_ext.web.session import Session  # noqa: E402
 from segan_ext.web.train import TrainTab  # noqa: E402
 
 _LARGEST_UPLOAD = "20mb"
+_UPLOADS = (600, 3600)  # seconds between looks at what was uploaded, and after which it is deleted
 
 
 def build(engine):
     """The page as `gr.Blocks`. engine: with one network at least."""
-    with gr.Blocks(title="SEGAN", analytics_enabled=False) as page:
+    with gr.Blocks(title="SEGAN", analytics_enabled=False, delete_cache=_UPLOADS) as page:
         session = gr.State(Session(next(iter(engine.paths))))
         with gr.Tabs():
             with gr.Tab("Explore", id="explore") as explore_tab:

@@ -195,10 +195,12 @@ class Engine:
     def before(self, view):
         """Image [C, H, W] of a view without its edits; the last few are kept."""
         view = dataclasses.replace(view, edits=(), inside=())
-        if view not in self.kept:
+        image = self.kept.get(view)  # others may drop it at any moment
+        if image is None:
             image = self.render(view)
-            self.kept = dict([*self.kept.items()][-_KEPT:]) | {view: image}
-        return self.kept[view]
+            with self.lock:
+                self.kept = dict([*self.kept.items()][1 - _KEPT :]) | {view: image}
+        return image
 
     def offsets(self, view):
         """{(L, N): offsets [K]} of a view's edits, for `G.edited`. ValueError for an address that G does not have."""

@@ -18,13 +18,14 @@ from segan_ext.moves import Address
 from segan_ext.web.pictures import downloads, figures, picture_of
 from segan_ext.web.session import SLOTS, checked_noise, checked_seed, loaded, saved
 
-from generate import Numbers  # isort: skip (on the path since segan_ext.explore was imported)
+from generate import parse_numbers  # isort: skip (on the path since segan_ext.explore was imported)
 from metrics.perceptual import perceptual_features  # isort: skip
 from projector import open_target, project  # isort: skip
 
 LIVE = dict(trigger_mode="always_last", show_progress="hidden", concurrency_limit=None)  # for what answers at once
 LONG = dict(concurrency_id="long", concurrency_limit=8)
 _REACH = 6.0  # σ at the ends of a slider
+_MOST_SEEDS = 32  # that one edit is shown on
 
 
 def stopper(work):
@@ -285,9 +286,9 @@ class ExploreTab:
     def make_batch(self, session, seeds, progress=gr.Progress()):
         """Before and after of several seeds"""
         try:
-            seeds = Numbers().convert(seeds, _Named("Seeds"), None)[:32]
-        except Exception as error:
-            raise refused(getattr(error, "message", error)) from error
+            seeds = parse_numbers(seeds or "", most=_MOST_SEEDS)
+        except ValueError as error:
+            raise refused(f"Seeds: {error}") from error
         pairs, extractor = [], session.extractor(self.engine.network(session.view.network))
         session.stopped.discard("batch")
         for seed in progress.tqdm(seeds):
@@ -322,13 +323,6 @@ class ExploreTab:
             found = project(opened.G, target, **options)
         session.change(None, w=found[-1].cpu().numpy().astype(np.float32).tobytes(), mix_layers=())
         return self.all(session)
-
-
-class _Named:
-    """What `Numbers` needs to know of an option to speak of it"""
-
-    def __init__(self, name):
-        self.opts = [name]
 
 
 def _random(session):

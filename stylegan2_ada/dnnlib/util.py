@@ -70,14 +70,19 @@ class Logger:
         return self.stdout.isatty()
 
     def close(self) -> None:
-        """Restores the streams, unless somebody has replaced them since. Harmless when called twice."""
-        self.flush()
+        """Restores the streams, unless somebody has replaced them since. Harmless when called twice.
+
+        OSError if what was written last does not fit on the disk; all else is done even so.
+        """
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is self:
                 setattr(sys, name, getattr(self, name))
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        file, self.file = self.file, None
+        try:
+            self.stdout.flush()
+        finally:
+            if file is not None:
+                file.close()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -21,21 +21,22 @@ from torch_utils.ops import conv2d_gradfix
 FEATURES, PROBABILITIES, PERCEPTUAL = "features", "probabilities", "perceptual"
 
 
-def open_detector(name, path):
-    """The detector called `name` (a key of OFFLINE), or else the TorchScript or ONNX file at `path`; on the CPU.
+def open_detector(name, path, device="cpu"):
+    """The detector called `name` (a key of OFFLINE), or else the TorchScript or ONNX file at `path`, on `device`.
 
     OSError or ValueError, in one sentence, for what is missing or is no detector.
     """
     if name in OFFLINE:
-        return OFFLINE[name]().eval().requires_grad_(False)
+        return OFFLINE[name]().eval().requires_grad_(False).to(device)
     if str(path).lower().endswith(".onnx"):
-        return OnnxDetector(path)
+        return OnnxDetector(path, device)
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
         try:
-            return ScriptDetector(torch.jit.load(file, map_location="cpu").eval())
+            module = torch.jit.load(file, map_location="cpu").eval()
         except RuntimeError as error:
             raise ValueError(f"{name} is no TorchScript file ({str(error).splitlines()[0]})") from error
+    return ScriptDetector(module).to(device)
 
 
 class ScriptDetector(torch.nn.Module):
@@ -53,6 +54,12 @@ class ScriptDetector(torch.nn.Module):
         return self.module(images, **{name: value for name, value in options.items() if name in self.known})
 
 
+def onnx_providers(device, available):
+    """What onnxruntime should compute on, best first, to be on `device`."""
+    on_cuda = device.type == "cuda" and "CUDAExecutionProvider" in available
+    return [("CUDAExecutionProvider", dict(device_id=device.index or 0))] * on_cuda + ["CPUExecutionProvider"]
+
+
 class OnnxDetector(torch.nn.Module):
     """An ONNX network: images [N, 3, H, W] in [0, 255] (uint8 or float) → its first output, made flat, as features.
 
@@ -61,14 +68,15 @@ class OnnxDetector(torch.nn.Module):
 
     kinds = {FEATURES}
 
-    def __init__(self, path):
+    def __init__(self, path, device="cpu"):
         super().__init__()
         try:
             import onnxruntime
         except ImportError as error:
             raise OSError(f"{path}: ONNX files need `pip install onnxruntime`") from error
         try:
-            self.session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
+            providers = onnx_providers(torch.device(device), onnxruntime.get_available_providers())
+            self.session = onnxruntime.InferenceSession(str(path), providers=providers)
         except Exception as error:  # onnxruntime has an exception class of its own for every mistake
             raise ValueError(f"{path} is no ONNX file that onnxruntime opens ({str(error).splitlines()[0]})") from error
         inputs = self.session.get_inputs()

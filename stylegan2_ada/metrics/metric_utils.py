@@ -104,7 +104,7 @@ def get_feature_detector(url, device=torch.device("cpu"), num_gpus=1, rank=0, ve
                 path = dnnlib.util.open_url(
                     url, verbose=verbose and rank == 0, num_attempts=num_attempts, return_filename=True
                 )
-            _detectors[key] = detectors.open_detector(url, path).to(device)
+            _detectors[key] = detectors.open_detector(url, path, device)
         finally:
             if num_gpus > 1 and rank == 0:
                 torch.distributed.barrier()
@@ -200,6 +200,8 @@ class FeatureStats:
             x = x[: max(self.max_items - self.num_items, 0)]
         if not len(x):
             return
+        if not np.isfinite(x).all():  # one such number would spoil every sum
+            raise ValueError("the features of some images are not finite; does the network still make images?")
         self.set_num_features(x.shape[1])
         if self.capture_all:
             self._keep(x)

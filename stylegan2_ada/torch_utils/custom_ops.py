@@ -2,7 +2,7 @@
 
 A library takes seconds to build where an extension, with the headers of PyTorch, takes a minute. It needs a C++
 compiler and ninja, and for CUDA nvcc. It is kept in the cache by a digest of sources, compiler, processor and torch
-version; so is a failure, with its reason.
+version; so is what the compiler finds wrong with the sources, for a day.
 """
 
 import functools
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -25,6 +26,9 @@ verbosity = "brief"  # "none": silent, "brief": one line a build, "full": the co
 _plugins = {}
 
 _FLAGS = "-O3 -march=native -std=c++17 -fopenmp -fPIC -fno-math-errno -fno-trapping-math -fno-signed-zeros"
+_REMEMBERED = 24 * 3600  # seconds for which a failure counts as one
+# What a compiler says when the machine is at fault, not the sources: trying again may help.
+_PASSING = re.compile("killed|signal|memory|no space left|temporarily|interrupted|said nothing", re.IGNORECASE)
 _ARCHITECTURES = ("75", "80", "86", "89", "90", "100")  # of GPUs that nvcc is asked for, as far as it knows them
 
 
@@ -68,7 +72,7 @@ def get_plugin(module_name, sources, **build_kwargs):
 def get_library(device_type, sources, headers):
     """Path of a library of C functions for 'cpu' or 'cuda', built from `sources` if it is not in the cache.
 
-    RuntimeError with the compiler's reason when that fails, or failed before.
+    RuntimeError with the compiler's reason when that fails, or failed in the last day for a reason that will not pass.
     """
     compiler = _compiler(device_type)
     digest = hashlib.sha256(repr((compiler, _version(compiler), _FLAGS, _processor(), torch.__version__)).encode())
@@ -78,29 +82,38 @@ def get_library(device_type, sources, headers):
     library, failure = folder / "kernels.so", folder / "failure.txt"
     if library.exists():
         return library
-    if failure.exists():
+    if failure.exists() and time.time() - failure.stat().st_mtime < _REMEMBERED:
         raise RuntimeError(f"{failure.read_text()} (remembered in {folder}; delete that folder to try again)")
+    ninja = _ninja()
     folder.mkdir(parents=True, exist_ok=True)
+    if verbosity != "none":
+        print(f"Building kernels for {device_type}, once... ", end="", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=folder) as workplace:  # several processes may build at once
         try:
-            _build(Path(workplace), sources, compiler, device_type)
+            _build(Path(workplace), sources, compiler, ninja, device_type)
         except RuntimeError as error:
-            failure.write_text(str(error))
+            if verbosity != "none":
+                print("Failed!", file=sys.stderr)
+            if not _PASSING.search(str(error)):
+                failure.write_text(str(error))
             raise
         os.replace(Path(workplace) / "kernels.so", library)
+    failure.unlink(missing_ok=True)
+    if verbosity != "none":
+        print("Done.", file=sys.stderr)
     return library
 
 
-def _build(workplace, sources, compiler, device_type):
+def _build(workplace, sources, compiler, ninja, device_type):
     compile_, link = (_cpu_commands if device_type == "cpu" else _cuda_commands)(compiler)
     lines = [f"rule compile\n  command = {compile_} -c $in -o $out", f"rule link\n  command = {link}"]
     lines += [f"build {path.stem}.o: compile {path}" for path in sources]
     lines += [f"build kernels.so: link {' '.join(f'{path.stem}.o' for path in sources)}", ""]
     (workplace / "build.ninja").write_text("\n".join(lines))
-    done = subprocess.run([_ninja(), "-C", str(workplace)], capture_output=True, text=True)
+    done = subprocess.run([ninja, "-C", str(workplace)], capture_output=True, text=True)
     if done.returncode != 0:
         said = [line for line in (done.stdout + done.stderr).splitlines() if re.search(r"error|not found", line, re.I)]
-        raise RuntimeError((said or ["the build failed"])[0].strip())
+        raise RuntimeError((said or ["the build failed and said nothing"])[0].strip())
 
 
 def _cpu_commands(compiler):
@@ -118,10 +131,15 @@ def _cuda_commands(compiler):
 
 
 def _compiler(device_type):
-    names = [os.environ.get("CXX"), "g++", "clang++", "c++"] if device_type == "cpu" else ["nvcc"]
+    if device_type == "cpu":
+        names = [os.environ.get("CXX"), "g++", "clang++", "c++"]
+    else:
+        roots = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+        names = ["nvcc", *(os.path.join(root, "bin", "nvcc") for root in roots if root)]
     found = next((path for path in map(shutil.which, filter(None, names)) if path), None)
     if found is None:
-        raise RuntimeError("there is no C++ compiler" if device_type == "cpu" else "there is no nvcc")
+        lacks = "C++ compiler" if device_type == "cpu" else "nvcc on PATH, in CUDA_HOME or in /usr/local/cuda"
+        raise RuntimeError(f"there is no {lacks}")
     return found
 
 

@@ -38,7 +38,7 @@ def constant(value, shape=None, dtype=None, device=None, memory_format=None):
 
 @contextlib.contextmanager
 def without_tf32():
-    """Inside, float32 means float32 on CUDA. TF32, which PyTorch allows in convolutions, has 10 bits: too few to measure."""
+    """Inside, float32 means float32 on CUDA: the ten bits of TF32 are too few to measure with."""
     switches = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [switch.allow_tf32 for switch in switches]
     for switch in switches:

@@ -1,7 +1,7 @@
 """Statistics gathered from anywhere in the code with `report`, and averaged over time and processes by a `Collector`.
 
-A statistic is a vector of sums over the reported scalars: their count, their sum, the sum of their squares, and how many
-more there were that are not finite. Those count in nothing else, since a single NaN would stay in a sum for ever.
+A statistic is a vector of sums over the reported scalars: their count, their sum, the sum of their squares, and the
+number of those that were not finite. They count in nothing else, since a single NaN would stay in a sum for ever.
 """
 
 import re
@@ -135,7 +135,7 @@ class Collector:
 
 
 def _finite(sums):
-    """Copies of the saved sums that no NaN has spoilt; older states had no count of those, and added them to the rest."""
+    """Copies of the saved sums that no NaN has spoilt, as in older states, which did not tell them from the rest."""
     padded = {name: torch.nn.functional.pad(value, [0, _NUM_MOMENTS - len(value)]) for name, value in sums.items()}
     return {name: value.clone() for name, value in padded.items() if value.isfinite().all()}
 

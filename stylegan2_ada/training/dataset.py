@@ -232,8 +232,8 @@ class ImageFolderDataset(Dataset):
             vectors = np.zeros([])
         if vectors.ndim != 2 or not 0 < vectors.shape[1] <= files.MOST_CLASSES or not np.isfinite(vectors).all():
             raise ValueError(
-                f"{self._path}: labels must be classes from 0 on ({files.MOST_CLASSES - 1} at most), or lists of equally many "
-                "numbers"
+                f"{self._path}: labels must be classes from 0 on ({files.MOST_CLASSES - 1} at most), or lists of "
+                "equally many numbers"
             )
         return vectors
 

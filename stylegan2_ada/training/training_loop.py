@@ -17,6 +17,7 @@ import torch
 import dnnlib
 import legacy
 from atomic import write_atomically
+from failures import MACHINE_ERRORS, machine_failure
 from metrics import metric_main
 from torch_utils import misc, training_stats
 from training import health
@@ -583,8 +584,11 @@ class Trainer:
                         seed=0,  # the same latents for every snapshot
                         **self.o.metric_kwargs,
                     )
-            except (OSError, ValueError) as error:  # a detector that cannot be had should not end a run
-                print(f"{metric} could not be computed: {error}")
+            except (ValueError, *MACHINE_ERRORS) as error:  # what cannot be measured should not end a run
+                reason = str(error) if isinstance(error, ValueError) else machine_failure(error)
+                if reason is None:
+                    raise
+                print(f"{metric} could not be computed: {reason}")
                 continue
             if self.o.rank == 0:
                 metric_main.report_metric(result, run_dir=self.o.run_dir, snapshot_pkl=snapshot_pkl)
