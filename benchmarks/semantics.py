@@ -20,10 +20,11 @@ sys.path[:0] = [str(ROOT)]
 
 from segan_ext.avatars import make_avatars  # noqa: E402
 from segan_ext.semantics import closed_form, editing, evaluation, sampling, training  # noqa: E402
+from segan_ext.semantics.annotations import annotate  # noqa: E402
 from segan_ext.semantics.extractors import KINDS, open_extractor, save_extractor  # noqa: E402
 from segan_ext.semantics.few_shot import train_few_shot  # noqa: E402
 from segan_ext.semantics.scores import Scores  # noqa: E402
-from segan_ext.semantics.segmenters import annotate, open_segmenter  # noqa: E402
+from segan_ext.semantics.segmenters import open_segmenter  # noqa: E402
 from segan_ext.semantics.taps import Taps, draw_ws, ws_from_z  # noqa: E402
 
 from generate import load_generator, seed_latents  # noqa: E402 # isort: skip (on the path since segan_ext was imported)

@@ -56,14 +56,15 @@ class Entry(NamedTuple):
 
 
 @inference.folded()
-def make_atlas(G, seeds=range(4), predictor=None, features=None, batch=64, progress=None, extractor=None):
+def make_atlas(G, seeds=range(4), predictor=None, features=None, batch=64, progress=None, extractor=None, class_idx=0):
     """`Entry`s of all dimensions of G, the strongest first.
 
-    seeds: latents that every dimension is moved on. predictor: `attributes.Predictor`, or None. features: images
-    [N, C, H, W] in [0, 255] → [N, F] whose squared distance is the effect; None: pixels. batch, progress: of
-    `moves.sweep`. extractor: `semantics.extractors`, says which classes each dimension moves.
+    seeds: latents that every dimension is moved on, of the class class_idx of a conditional G. predictor:
+    `attributes.Predictor`, or None. features: images [N, C, H, W] in [0, 255] → [N, F] whose squared distance is
+    the effect; None: pixels. batch, progress: of `moves.sweep`. extractor: `semantics.extractors`, says which
+    classes each dimension moves.
     """
-    ws, sigmas = ws_of_seeds(G, seeds), coordinate_sigmas(G)
+    ws, sigmas = ws_of_seeds(G, seeds, class_idx=class_idx), coordinate_sigmas(G)
     base = _small(G.synthesis(ws, noise_mode="const"), _TILE)
     measured = AttributeEffects(G, predictor, predictor.reliable()) if predictor is not None else None
     classes = ClassEffects(G, extractor, ws, sigmas, batch=batch) if extractor is not None else None
@@ -118,7 +119,9 @@ def _with_likes(entries, signatures):
     return found
 
 
-def write_atlas(G, dest, seeds, attribute_source=None, detector=None, title="", progress=None, extractor_path=None):
+def write_atlas(
+    G, dest, seeds, attribute_source=None, detector=None, title="", progress=None, extractor_path=None, class_idx=0
+):
     """Writes the atlas of G to `dest` (.html), returns its entries. click.UsageError for sources that do not open."""
     import click
 
@@ -135,7 +138,7 @@ def write_atlas(G, dest, seeds, attribute_source=None, detector=None, title="", 
         extractor = open_extractor(extractor_path, G) if extractor_path else None
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--extractor: {error}") from error
-    entries = make_atlas(G, seeds, predictor, features, progress=progress, extractor=extractor)
+    entries = make_atlas(G, seeds, predictor, features, progress=progress, extractor=extractor, class_idx=class_idx)
     Path(dest).parent.mkdir(parents=True, exist_ok=True)
     Path(dest).write_text(page(entries, seeds, title, features.name if features else None), encoding="utf-8")
     return entries

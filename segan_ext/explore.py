@@ -14,7 +14,15 @@ from segan_ext import host
 
 host.activate()
 
-from generate import Numbers, generator_options, load_generator, seed_latents, to_pictures  # noqa: E402 (after the host)
+from generate import (  # noqa: E402 (after the host)
+    Numbers,
+    class_label,
+    generator_options,
+    label_table,
+    load_generator,
+    seed_latents,
+    to_pictures,
+)
 from launch import choose_device  # noqa: E402
 from metrics.perceptual_path_length import slerp  # noqa: E402
 from projector import save_video  # noqa: E402
@@ -36,13 +44,13 @@ class Dimension(NamedTuple):
 
 
 @inference.folded()
-def rank_dimensions(G, seeds=(0, 1), batch=64, progress=None):
+def rank_dimensions(G, seeds=(0, 1), batch=64, progress=None, class_idx=0):
     """All dimensions as `Dimension`s, the one that changes the images of these seeds most first.
 
     progress: called with the list of layers, to show how far the work is (tqdm does).
     """
     sigmas, ranked = coordinate_sigmas(G), []
-    for moved in sweep(G, ws_of_seeds(G, seeds), sigmas, batch=batch, progress=progress):
+    for moved in sweep(G, ws_of_seeds(G, seeds, class_idx=class_idx), sigmas, batch=batch, progress=progress):
         effects = (moved.high - moved.low).abs().mean(dim=[1, 2, 3, 4]).tolist()
         for d, effect in zip(moved.dims, effects):
             ranked.append(Dimension(Address(*moved.layer, d), float(sigmas[moved.layer][d]), effect))
@@ -50,9 +58,9 @@ def rank_dimensions(G, seeds=(0, 1), batch=64, progress=None):
 
 
 @inference.folded()
-def traversal(G, dimensions, seed=0, sigmas=3.0, steps=7, truncation_psi=1):
+def traversal(G, dimensions, seed=0, sigmas=3.0, steps=7, truncation_psi=1, class_idx=0):
     """Images [len(dimensions), steps, C, H, W]: each row moves one dimension of one latent from −sigmas to +sigmas."""
-    ws = ws_of_seeds(G, [seed], truncation_psi)
+    ws = ws_of_seeds(G, [seed], truncation_psi, class_idx)
     rows = []
     for dimension in dimensions:
         layer = dimension.address.layer
@@ -65,24 +73,36 @@ def traversal(G, dimensions, seed=0, sigmas=3.0, steps=7, truncation_psi=1):
 
 
 @inference.folded()
-def interpolation(G, seeds, steps=9, truncation_psi=1):
+def interpolation(G, seeds, steps=9, truncation_psi=1, class_idx=0):
     """Images [len(seeds) − 1, steps, C, H, W]: each row goes from one seed to the next along a great circle in z."""
     z = seed_latents(G, seeds, next(G.parameters()).device).float()
     t = torch.linspace(0, 1, steps, device=z.device)[:, None]
-    label = _label(G, steps)
+    label = _label(G, steps, class_idx)
     walks = [G.mapping(slerp(a[None], b[None], t), label, truncation_psi=truncation_psi) for a, b in zip(z, z[1:])]
     return torch.stack([G.synthesis(ws, noise_mode="const") for ws in walks])
 
 
-def ws_of_seeds(G, seeds, truncation_psi=1):
-    """ws [len(seeds), num_ws, w_dim] that the seeds stand for, class 0 of a conditional G"""
+def ws_of_seeds(G, seeds, truncation_psi=1, class_idx=0):
+    """ws [len(seeds), num_ws, w_dim] that the seeds stand for, of one class of a conditional G"""
     z = seed_latents(G, seeds, next(G.parameters()).device).float()
-    return G.mapping(z, _label(G, len(z)), truncation_psi=truncation_psi)
+    return G.mapping(z, _label(G, len(z), class_idx), truncation_psi=truncation_psi)
 
 
 def _label(G, count, class_idx=0):
-    """One-hot labels [count, c_dim]; None for an unconditional G"""
-    return torch.eye(G.c_dim, device=next(G.parameters()).device)[[class_idx] * count] if G.c_dim else None
+    """Labels [count, c_dim] of `generate.label_table`; None for an unconditional G"""
+    return label_table(G)[[class_idx] * count].to(next(G.parameters()).device) if G.c_dim else None
+
+
+def chosen_class(G, class_idx):
+    """The class that --class asks for; 0, and a sentence, where a conditional G is given none.
+
+    click.UsageError for a class that G does not have.
+    """
+    if G.c_dim and class_idx is None:
+        print(f"This network has {len(label_table(G))} classes: class 0 is shown, --class=N shows another.")
+        class_idx = 0
+    class_label(G, class_idx, 1, "cpu")  # checks it
+    return class_idx or 0
 
 
 def draw_grid(images, scale=1):
@@ -176,7 +196,7 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     G = load_generator(network, choose_device(device), trust_pickle)
     seeds = range(seed, seed + columns * rows)
     device = next(G.parameters()).device
-    labels = [_label(G, 1, i % max(G.c_dim, 1)) for i in seeds]
+    labels = [_label(G, 1, i % max(len(label_table(G)), 1)) for i in seeds]
     latents = zip(seed_latents(G, seeds, device), labels)
     images = torch.cat([G(z[None], c, truncation_psi=trunc, noise_mode="const") for z, c in latents])
     images = images.unflatten(0, (rows, columns))
@@ -199,6 +219,7 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
 @click.option("--steps", type=click.IntRange(2), default=7, show_default=True, help="Images a row")
 @click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi")
 @click.option("--interpolate", type=Numbers(), metavar="SEEDS", help="Go from seed to seed instead, as 0,5,10-12")
+@click.option("--class", "class_idx", type=int, help="Class label of a conditional network  [default: 0]")
 @click.option("--atlas", metavar="HTML", help="Write a page about all dimensions instead")
 @click.option("--seeds", type=Numbers(), default="0-3", show_default=True, help="Latents that the atlas looks at")
 @click.option("--attributes", metavar="PATH", help="For the atlas: data with known attributes, or a classifier")
@@ -210,11 +231,11 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     With --interpolate, walks between seeds, of any generator. With --atlas, a page that ranks and names all dimensions.
     """
     G = load_generator(network, choose_device(device), trust_pickle)
-    trunc, steps = options["trunc"], options["steps"]
+    trunc, steps, class_idx = options["trunc"], options["steps"], chosen_class(G, options["class_idx"])
     if interpolate is not None:
         if len(interpolate) < 2:
             raise click.UsageError("--interpolate: name two seeds at least")
-        images = interpolation(G, interpolate, steps, trunc)
+        images = interpolation(G, interpolate, steps, trunc, class_idx)
         labels = [f"{a} to {b}" for a, b in zip(interpolate, interpolate[1:])]
         write_pictures(dest, images, labels, [f"{t:.2f}" for t in np.linspace(0, 1, steps)])
         print(dest)
@@ -224,11 +245,15 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     if atlas is not None:
         from segan_ext.atlas import write_atlas
 
-        write_atlas(G, atlas, seeds, attributes, detector, Path(network).name, bar, extractor)
+        title = Path(network).name + (f", class {class_idx}" if G.c_dim else "")
+        write_atlas(G, atlas, seeds, attributes, detector, title, bar, extractor, class_idx)
         print(atlas)
         return
-    chosen = _chosen(G, options["dims"]) if options["dims"] else rank_dimensions(G, progress=bar)[: options["rows"]]
-    images = traversal(G, chosen, options["seed"], options["sigmas"], steps, trunc)
+    if options["dims"]:
+        chosen = _chosen(G, options["dims"])
+    else:
+        chosen = rank_dimensions(G, progress=bar, class_idx=class_idx)[: options["rows"]]
+    images = traversal(G, chosen, options["seed"], options["sigmas"], steps, trunc, class_idx)
     columns = [f"{step:+.1f} sd" if step else "0" for step in np.linspace(-options["sigmas"], options["sigmas"], steps)]
     write_pictures(dest, images, [str(dimension) for dimension in chosen], columns)
     for dimension in chosen:

@@ -15,7 +15,7 @@ import torch
 
 import exported
 from atomic import write_atomically
-from generate import generator_options, load_generator, seed_latents
+from generate import generator_options, label_table, load_generator, seed_latents
 from launch import choose_device
 
 
@@ -74,7 +74,7 @@ def export_onnx(G, dest):
 def _onnx_inputs(G, seeds):
     inputs = dict(z=seed_latents(G, seeds, "cpu").float(), truncation_psi=torch.tensor(0.7))
     if G.c_dim:
-        inputs["label"] = torch.eye(G.c_dim)[[seed % G.c_dim for seed in seeds]]
+        inputs["label"] = label_table(G)[[seed % len(label_table(G)) for seed in seeds]]
     return inputs
 
 

@@ -10,6 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from segan_ext import host
+
+host.activate()
+
+from generate import label_table  # noqa: E402 (the host has to be on the path)
+
 SIGMA_SAMPLES = 10000
 
 
@@ -52,7 +58,8 @@ def random_w(G, samples, seed=0):
     rng = np.random.RandomState(seed)
     device = next(G.parameters()).device
     z = torch.from_numpy(rng.randn(samples, G.z_dim)).to(device)
-    c = torch.eye(G.c_dim, device=device)[rng.randint(G.c_dim, size=samples)] if G.c_dim else None
+    table = label_table(G).to(device)
+    c = table[rng.randint(len(table), size=samples)] if G.c_dim else None
     return G.mapping(z, c)[:, 0]  # without mixing all layers read the same w
 
 

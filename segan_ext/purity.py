@@ -4,7 +4,12 @@ from typing import NamedTuple
 
 import torch
 
-from segan_ext.moves import Address, coordinate_sigmas, sweep
+from segan_ext import host
+
+host.activate()
+
+from generate import label_table  # noqa: E402 (the host has to be on the path)
+from segan_ext.moves import Address, coordinate_sigmas, sweep  # noqa: E402
 
 
 class Purity(NamedTuple):
@@ -83,7 +88,8 @@ def random_ws(G, count, seed):
     device = next(G.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn([count, G.z_dim], generator=generator).to(device)
-    c = torch.eye(G.c_dim)[torch.randint(G.c_dim, [count], generator=generator)].to(device) if G.c_dim else None
+    table = label_table(G)
+    c = table[torch.randint(len(table), [count], generator=generator)].to(device) if G.c_dim else None
     return G.mapping(z, c)
 
 

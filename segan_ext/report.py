@@ -22,7 +22,7 @@ host.activate()
 
 import calc_metrics  # noqa: E402 (the host has to be on the path)
 import segan_ext.metrics  # noqa: E402, F401 (registers them)
-from generate import Numbers, load_generator, seed_latents  # noqa: E402
+from generate import Numbers, label_table, load_generator, seed_latents  # noqa: E402
 from launch import choose_device  # noqa: E402
 from metrics.metric_utils import get_feature_detector_name  # noqa: E402
 from recipe import metric_kwargs, metric_names, metric_options  # noqa: E402
@@ -199,7 +199,7 @@ def draw_samples(runs, generators, seeds, truncation_psi):
     """PNG bytes: a row a run, a column a seed."""
     rows = []
     for G in generators:
-        label = torch.eye(G.c_dim, device=next(G.parameters()).device)[[0] * len(seeds)] if G.c_dim else None
+        label = label_table(G)[[0] * len(seeds)].to(next(G.parameters()).device) if G.c_dim else None
         z = seed_latents(G, seeds, next(G.parameters()).device)
         images = G(z, label, truncation_psi=truncation_psi, noise_mode="const").cpu()
         rows.append(images.expand(-1, 3, -1, -1))

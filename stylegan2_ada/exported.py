@@ -9,6 +9,7 @@ import pickle
 
 import safetensors
 import safetensors.torch
+import torch
 
 from atomic import write_atomically
 from torch_utils import misc, safe_pickle
@@ -25,6 +26,8 @@ def save_generator(G, dest):
     config |= {
         name: getattr(G, name) for name in ("z_dim", "c_dim", "w_dim", "num_ws", "img_resolution", "img_channels")
     }
+    if getattr(G, "label_examples", None) is not None:
+        config["label_examples"] = G.label_examples.tolist()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in misc.named_params_and_buffers(G)}
     write_atomically(dest, lambda file: file.write(safetensors.torch.save(tensors)))
     write_atomically(config_path, lambda file: file.write(json.dumps(config, indent=2).encode()))
@@ -44,7 +47,10 @@ def load_generator(path):
     try:
         tensors = safetensors.torch.load_file(path)
         args = [config[key] for key in ("class_name", "init_args", "init_kwargs")]
-        return safe_pickle.build_module(*args, tensors)
+        G = safe_pickle.build_module(*args, tensors)
+        if config.get("label_examples") is not None:
+            misc.keep_label_examples([G], torch.tensor(config["label_examples"], dtype=torch.float32), config_path)
+        return G
     except (safetensors.SafetensorError, pickle.UnpicklingError, KeyError, TypeError) as error:
         raise ValueError(f"{path} and its JSON do not give a generator: {error}") from error
 

@@ -62,16 +62,26 @@ def seed_latents(G, seeds, device):
     return torch.from_numpy(z).to(device)
 
 
+def label_table(G):
+    """Labels [classes, c_dim] that a conditional G knows, in the order that --class counts them.
+
+    One-hot ones; those of a network trained on label vectors are the examples that its snapshot keeps.
+    """
+    examples = getattr(G, "label_examples", None)
+    return torch.eye(G.c_dim) if examples is None else examples
+
+
 def class_label(G, class_idx, count, device):
-    """One-hot labels [count, c_dim]. click.UsageError unless a conditional generator gets a class it has."""
-    label = torch.zeros([count, G.c_dim], device=device)
-    if G.c_dim != 0:
-        if class_idx is None or not 0 <= class_idx < G.c_dim:
-            raise click.UsageError(f"--class: this network is conditional; give a class from 0 to {G.c_dim - 1}")
-        label[:, class_idx] = 1
-    elif class_idx is not None:
-        print("--class is ignored: this network is not conditional.")
-    return label
+    """Labels [count, c_dim] of one class. click.UsageError unless a conditional generator gets a class it has."""
+    if G.c_dim == 0:
+        if class_idx is not None:
+            print("--class is ignored: this network is not conditional.")
+        return torch.zeros([count, 0], device=device)
+    table = label_table(G)
+    if class_idx is None or not 0 <= class_idx < len(table):
+        kind = "conditional" if getattr(G, "label_examples", None) is None else "conditional on label vectors"
+        raise click.UsageError(f"--class: this network is {kind}; give a class from 0 to {len(table) - 1}")
+    return table[[class_idx] * count].to(device)
 
 
 def to_pictures(images):

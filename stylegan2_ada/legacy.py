@@ -21,6 +21,8 @@ _NETWORKS = ("G", "D", "G_ema")
 def load_network_pkl(f, force_fp16=False, trust=False):
     """The dict of G, D, G_ema (modules), augment_pipe (module or None) and training_set_kwargs in a snapshot.
 
+    Of a network trained on label vectors also label_examples [N, c_dim], which its generators get as an attribute.
+
     f: binary file: a snapshot of ours or of the reference, or a (G, D, Gs) of the TensorFlow era. force_fp16: rebuilds
     the networks with half precision in their four highest resolutions. trust: runs the code that the pickle carries,
     for networks that are none of ours. ValueError with one sentence for anything else; without `trust` no code of the
@@ -40,6 +42,8 @@ def load_network_pkl(f, force_fp16=False, trust=False):
         raise ValueError(f"{name} holds no networks under the names G, D and G_ema")
     data.setdefault("training_set_kwargs", None)
     data.setdefault("augment_pipe", None)
+    if data.get("label_examples") is not None:
+        misc.keep_label_examples([data["G"], data["G_ema"]], data["label_examples"], name)
     if force_fp16:
         for key in _NETWORKS:
             data[key] = _with_fp16(data[key])
@@ -85,7 +89,8 @@ def _rebuilt(data):
     for key in (*_NETWORKS, "augment_pipe"):
         value = data.get(key)
         found[key] = safe_pickle.rebuild(value) if isinstance(value, safe_pickle.PickledModule) else None
-    return found | dict(training_set_kwargs=safe_pickle.plain(data.get("training_set_kwargs")))
+    kwargs = safe_pickle.plain(data.get("training_set_kwargs"))
+    return found | dict(training_set_kwargs=kwargs, label_examples=data.get("label_examples"))
 
 
 def _with_fp16(net):

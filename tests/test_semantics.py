@@ -18,7 +18,7 @@ from segan_ext.cli import main
 from segan_ext.explore import ws_of_seeds
 from segan_ext.moves import Address, coordinate_sigmas, sweep
 from segan_ext.networks import SEGANGenerator
-from segan_ext.semantics import closed_form, editing, evaluation, regions, sampling, segmenters, training
+from segan_ext.semantics import annotations, closed_form, editing, evaluation, regions, sampling, segmenters, training
 from segan_ext.semantics.bridge import ClassEffects, most_moved
 from segan_ext.semantics.extractors import IGNORED, KINDS, LSE, NSE2, open_extractor, resize, save_extractor
 from segan_ext.semantics.few_shot import train_few_shot
@@ -210,7 +210,7 @@ def test_all_trainings_learn(G, segmenter, linear):
     extractors = [kind.of(G, CLASSES) for kind in KINDS.values()]
     untrained = evaluation.evaluate(G, extractors, segmenter, samples=40, progress=False)
     training.train(G, extractors, segmenter, samples=1500, progress=False)
-    few = segmenters.annotate(G, segmenter, 4)
+    few = annotations.annotate(G, segmenter, 4)
     scribbled = few._replace(labels=torch.where(torch.rand(few.labels.shape) < 0.9, IGNORED, few.labels))
     named = dict(zip(KINDS, extractors), lda=linear)
     named["few"] = train_few_shot(G, few, epochs=10, progress=False)
@@ -306,15 +306,15 @@ def test_segmenters_from_files(tmp_path):
 
 
 def test_annotations_on_disk(G, segmenter, tmp_path):
-    made = segmenters.annotate(G, segmenter, 2, seed=7)
-    segmenters.write_annotations(tmp_path, made, [7, 8])
-    read = segmenters.read_annotations(tmp_path, G)
+    made = annotations.annotate(G, segmenter, 2, seed=7)
+    annotations.write_annotations(tmp_path, made, [7, 8])
+    read = annotations.read_annotations(tmp_path, G)
     torch.testing.assert_close(read.ws, made.ws)
     assert torch.equal(read.labels, made.labels) and read.classes == CLASSES
     assert read._replace(classes=(*CLASSES, "hat")).missing() == ["hat"]
     (tmp_path / "classes.json").write_text('["background"]')
     with pytest.raises(ValueError, match="there are 1 classes"):
-        segmenters.read_annotations(tmp_path, G)
+        annotations.read_annotations(tmp_path, G)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -418,7 +418,7 @@ def files(tmp_path_factory, G, segmenter, linear):
     folder = tmp_path_factory.mktemp("semantics")
     write_network(folder / "G.pkl", G)
     save_extractor(folder / "linear.safetensors", linear)
-    segmenters.write_annotations(folder / "annotations", segmenters.annotate(G, segmenter, 3), range(3))
+    annotations.write_annotations(folder / "annotations", annotations.annotate(G, segmenter, 3), range(3))
 
     class Brightness(torch.nn.Module):
         def forward(self, images):

@@ -21,7 +21,7 @@ from generate import seed_latents
 from helpers import ROOT, command, run
 from segan_ext.cli import main
 from segan_ext.edit import render
-from segan_ext.semantics import closed_form, segmenters
+from segan_ext.semantics import annotations, closed_form, segmenters
 from segan_ext.semantics.extractors import IGNORED, open_extractor, save_extractor
 from segan_ext.semantics.taps import Taps, draw_ws
 from test_segan_networks import build, randomise
@@ -461,7 +461,7 @@ def test_an_extractor_is_trained_used_and_kept(page, G, tmp_path):
         click(page, "work-save")
     download.value.save_as(tmp_path / "work.zip")
     zipfile.ZipFile(tmp_path / "work.zip").extractall(tmp_path / "work")
-    labels = segmenters.read_annotations(tmp_path / "work", G).labels[0]
+    labels = annotations.read_annotations(tmp_path / "work", G).labels[0]
     assert (labels[5, 6:25] == 0).all() and (labels[25, 6:25] == 1).all() and (labels[15] == IGNORED).all()
 
     click(page, "train-use")
@@ -473,8 +473,8 @@ def test_an_extractor_is_trained_used_and_kept(page, G, tmp_path):
 def test_annotations_come_back(page, G, tmp_path):
     labels = torch.full([1, 32, 32], IGNORED)
     labels[:, :8], labels[:, 20:] = 0, 1
-    made = segmenters.Annotations(draw_ws(G, 1, 4), labels, ("ground", "roof"))
-    segmenters.write_annotations(tmp_path, made, [4])
+    made = annotations.Annotations(draw_ws(G, 1, 4), labels, ("ground", "roof"))
+    annotations.write_annotations(tmp_path, made, [4])
     with zipfile.ZipFile(tmp_path / "work.zip", "w") as archive:
         for name in ("classes.json", "seed0004.png"):
             archive.write(tmp_path / name, name)

@@ -16,9 +16,10 @@ from generate import generator_options, load_generator, load_ws, seed_latents, t
 from launch import choose_device  # noqa: E402
 from metrics.perceptual import perceptual_features  # noqa: E402
 from segan_ext.semantics import closed_form, editing, evaluation, sampling, training  # noqa: E402
+from segan_ext.semantics.annotations import annotate, read_annotations  # noqa: E402
 from segan_ext.semantics.extractors import IGNORED, KINDS, open_extractor, save_extractor  # noqa: E402
 from segan_ext.semantics.few_shot import train_few_shot  # noqa: E402
-from segan_ext.semantics.segmenters import annotate, open_segmenter, read_annotations  # noqa: E402
+from segan_ext.semantics.segmenters import open_segmenter  # noqa: E402
 from segan_ext.semantics.taps import LATENTS, Taps, draw_ws  # noqa: E402
 from torch_utils import inference  # noqa: E402
 

@@ -96,10 +96,12 @@ def draw_labels(labels, scale=1):
 
 
 @inference.folded()
-def draw_examples(G, extractors, segmenter=None, seeds=range(_FIRST_SEED, _FIRST_SEED + 6), truncation_psi=0.5):
+def draw_examples(
+    G, extractors, segmenter=None, seeds=range(_FIRST_SEED, _FIRST_SEED + 6), truncation_psi=0.5, class_idx=0
+):
     """A picture with a row for the images, one for the segmenter's labels, one for each of {name: extractor}."""
     taps = Taps(G)
-    ws = torch.cat([draw_ws(G, 1, seed, truncation_psi=truncation_psi) for seed in seeds])
+    ws = torch.cat([draw_ws(G, 1, seed, truncation_psi=truncation_psi, class_idx=class_idx) for seed in seeds])
     images, features = taps(ws, noise_mode="const")
     size = images.shape[-1]
     scale = max(96 // size, 1)

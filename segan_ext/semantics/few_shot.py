@@ -16,7 +16,7 @@ SAMPLES_AN_EPOCH = 128
 
 
 class FewShot:
-    """The published training of an `LSE` (a plain sum over layers, no bias) from `segmenters.Annotations`.
+    """The published training of an `LSE` (a plain sum over layers, no bias) from `annotations.Annotations`.
 
     128 images an epoch, each in turn, a step after each has been seen once; Adam at 1e-3, a tenth of it from epoch 20
     on. Features are made anew each epoch with other noise. Pixels that are IGNORED do not count, so that scribbles do.

@@ -1,12 +1,9 @@
-"""Where labels come from: a network that labels images, or images that somebody has annotated."""
+"""Networks that label images: opened from files, or trained on a data set with masks."""
 
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import PIL.Image
 import safetensors
 import safetensors.torch
 import torch
@@ -20,9 +17,8 @@ import dnnlib  # noqa: E402 (the host has to be on the path)
 from atomic import write_atomically  # noqa: E402
 from metrics import detectors  # noqa: E402
 from segan_ext.avatars import mask_path  # noqa: E402
-from segan_ext.semantics.extractors import IGNORED, resize  # noqa: E402
+from segan_ext.semantics.extractors import resize  # noqa: E402
 from segan_ext.semantics.scores import Scores  # noqa: E402
-from segan_ext.semantics.taps import draw_ws  # noqa: E402
 from training.dataset import ImageFolderDataset  # noqa: E402
 
 _KIMG = 30  # images shown, in thousands
@@ -185,73 +181,3 @@ def _worse(images):
     padded = torch.nn.functional.pad(images[:half], [1, 1, 1, 1], mode="replicate")
     images = torch.cat([torch.nn.functional.avg_pool2d(padded, 3, stride=1), images[half:]])
     return images + torch.randn_like(images) * torch.rand(len(images), 1, 1, 1, device=images.device) * 12
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Annotations
-
-
-class Annotations(NamedTuple):
-    """Labelled images of G. ws [N, num_ws, w_dim]; labels [N, H, W] with IGNORED where nobody said; classes: names."""
-
-    ws: torch.Tensor
-    labels: torch.Tensor
-    classes: tuple[str, ...]
-
-    def missing(self):
-        """Names of the classes that no pixel shows"""
-        seen = set(self.labels.unique().tolist())
-        return [name for i, name in enumerate(self.classes) if i not in seen]
-
-
-def annotate(G, segmenter, count, seed=0, truncation_psi=0.5):
-    """`Annotations` by a segmenter instead of a person, of `draw_ws`."""
-    ws = draw_ws(G, count, seed, truncation_psi=truncation_psi)
-    with torch.no_grad():
-        labels = torch.cat([segmenter(G.synthesis(part, noise_mode="const")) for part in ws.split(8)])
-    return Annotations(ws, labels, segmenter.classes)
-
-
-def read_annotations(folder, G, truncation_psi=0.5):
-    """The annotations in a folder: classes.json, a list of names (background first), and seed0003.png and so on.
-
-    Each picture labels the image that `generate --trunc` makes of that seed, a class index a pixel (grey or palette),
-    255 where it says nothing. OSError or ValueError, in one sentence, if there are none or they do not fit.
-    """
-    folder, size = Path(folder), G.img_resolution
-    listed = folder / "classes.json"
-    if not listed.is_file():
-        raise ValueError(f"{folder} has no classes.json, the list of the classes' names, background first")
-    try:
-        classes = tuple(str(name) for name in json.loads(listed.read_text("utf-8")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{listed} is no list of names") from error
-    found = {path: path.stem[4:] for path in sorted(folder.glob("seed*.png"))}
-    found = {path: int(digits) for path, digits in found.items() if digits.isdigit()}
-    if not found:
-        raise ValueError(f"{folder} has no annotations: a picture seed0003.png labels the image of seed 3")
-    labels = []
-    for path in found:
-        with PIL.Image.open(path) as picture:
-            pixels = np.asarray(picture)
-        if pixels.shape != (size, size):
-            shown = "×".join(map(str, pixels.shape))
-            raise ValueError(f"{path} is {shown}; a label for each of the image's {size}×{size} pixels was expected")
-        unknown = set(np.unique(pixels).tolist()) - set(range(len(classes))) - {IGNORED}
-        if unknown:
-            raise ValueError(f"{path} has the label {min(unknown)}; there are {len(classes)} classes, and {IGNORED}")
-        labels.append(torch.from_numpy(pixels.astype(np.int64)))
-    labels = torch.stack(labels)
-    if (labels == IGNORED).all():
-        raise ValueError(f"{folder}: no pixel of the annotations is labelled")
-    ws = torch.cat([draw_ws(G, 1, seed, truncation_psi=truncation_psi) for seed in found.values()])
-    return Annotations(ws, labels.to(ws.device), classes)
-
-
-def write_annotations(folder, annotations, seeds):
-    """Writes what `read_annotations` reads. seeds: of the images."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed, labels in zip(seeds, annotations.labels):
-        PIL.Image.fromarray(labels.cpu().numpy().astype(np.uint8)).save(folder / f"seed{seed:04d}.png")
-    (folder / "classes.json").write_text(json.dumps(list(annotations.classes)))

@@ -9,7 +9,7 @@ from segan_ext import host
 
 host.activate()
 
-from generate import seed_latents  # noqa: E402 (the host has to be on the path)
+from generate import label_table, seed_latents  # noqa: E402 (the host has to be on the path)
 
 _MOST_NUMBERS = 2**27  # of features at a time
 LATENTS = ("trunc-wp", "notrunc-wp", "notrunc-mixwp")
@@ -74,13 +74,13 @@ def hooked(layers, action):
             each.remove()
 
 
-def ws_from_z(G, z, truncation_psi=1):
-    """ws of latents z [N, z_dim], or of one for each layer z [N, num_ws, z_dim]; class 0 of a conditional G
+def ws_from_z(G, z, truncation_psi=1, class_idx=0):
+    """ws of latents z [N, z_dim], or of one for each layer z [N, num_ws, z_dim]; of one class of a conditional G
 
     Returns [N, num_ws, w_dim]. Differentiable.
     """
     rows = z.reshape(-1, G.z_dim)
-    label = torch.eye(G.c_dim, device=z.device)[[0] * len(rows)] if G.c_dim else None
+    label = label_table(G)[[class_idx] * len(rows)].to(z.device) if G.c_dim else None
     ws = G.mapping(rows, label, truncation_psi=truncation_psi)
     if z.ndim == 2:
         return ws
@@ -89,8 +89,8 @@ def ws_from_z(G, z, truncation_psi=1):
 
 
 @torch.no_grad()
-def draw_ws(G, count, seed=0, latents="trunc-wp", truncation_psi=0.5):
-    """Random ws [count, num_ws, w_dim], those of the seeds seed, seed + 1, … of `generate`.
+def draw_ws(G, count, seed=0, latents="trunc-wp", truncation_psi=0.5, class_idx=0):
+    """Random ws [count, num_ws, w_dim], those of the seeds seed, seed + 1, … of `generate`, of one class.
 
     latents, as published: trunc-wp truncates to `truncation_psi`, notrunc-wp does not, notrunc-mixwp draws a z for
     each layer. ValueError for another.
@@ -100,6 +100,6 @@ def draw_ws(G, count, seed=0, latents="trunc-wp", truncation_psi=0.5):
     device = next(G.parameters()).device
     if latents == "notrunc-mixwp":
         seeds = [seed * G.num_ws + i for i in range(count * G.num_ws)]
-        return ws_from_z(G, seed_latents(G, seeds, device).float().unflatten(0, (count, G.num_ws)))
+        return ws_from_z(G, seed_latents(G, seeds, device).float().unflatten(0, (count, G.num_ws)), 1, class_idx)
     z = seed_latents(G, range(seed, seed + count), device).float()
-    return ws_from_z(G, z, truncation_psi if latents == "trunc-wp" else 1)
+    return ws_from_z(G, z, truncation_psi if latents == "trunc-wp" else 1, class_idx)

@@ -19,7 +19,7 @@ from segan_ext import host
 host.activate()
 
 import legacy  # noqa: E402 (the host has to be on the path)
-from generate import seed_latents  # noqa: E402
+from generate import label_table, seed_latents  # noqa: E402
 from segan_ext.moves import Address, coordinate_sigmas, offsets_of  # noqa: E402
 from segan_ext.semantics.extractors import open_extractor  # noqa: E402
 from segan_ext.semantics.regions import Region, class_mask  # noqa: E402
@@ -167,9 +167,14 @@ class Engine:
             return ws
 
     def _ws_of(self, G, view, seed):
-        label = torch.eye(G.c_dim, device=self.device)[[view.class_idx % G.c_dim]] if G.c_dim else None
+        label = self.label(G, view)
         z = seed_latents(G, [seed], self.device).float()
         return G.mapping(z, label, truncation_psi=view.psi, truncation_cutoff=view.cutoff)
+
+    def label(self, G, view):
+        """The label [1, c_dim] of a view's class; None for an unconditional G"""
+        table = label_table(G)
+        return table[[view.class_idx % len(table)]].to(self.device) if G.c_dim else None
 
     def render(self, view, extractor=None):
         """Image [C, H, W] of a view; extractor: knows the classes of view.inside.

@@ -18,7 +18,7 @@ from segan_ext.moves import Address
 from segan_ext.web.pictures import downloads, figures, picture_of
 from segan_ext.web.session import SLOTS, checked_noise, checked_seed, loaded, saved
 
-from generate import parse_numbers  # isort: skip (on the path since segan_ext.explore was imported)
+from generate import label_table, parse_numbers  # isort: skip (on the path since segan_ext.explore was imported)
 from metrics.perceptual import perceptual_features  # isort: skip
 from projector import open_target, project  # isort: skip
 
@@ -197,7 +197,7 @@ class ExploreTab:
             session.slots, session.slots_of = opened.search(count=SLOTS), view.network
         controls = [view.network, view.seed, view.psi]
         controls += [gr.update(maximum=count, value=count if view.cutoff is None else view.cutoff), view.noise]
-        classes_of_G = opened.G.c_dim
+        classes_of_G = len(label_table(opened.G))
         controls += [gr.update(value=view.class_idx, maximum=max(classes_of_G - 1, 0), visible=classes_of_G > 0)]
         choices = [(str(i), i) for i in range(count)]
         controls += [view.mix_seed, gr.update(choices=choices, value=list(view.mix_layers))]
@@ -309,8 +309,7 @@ class ExploreTab:
         except Exception as error:
             raise refused(getattr(error, "message", error)) from error
         session.stopped.discard("project")
-        device, c_dim = torch.device(self.engine.device), opened.G.c_dim
-        label = torch.eye(c_dim, device=device)[[session.view.class_idx % c_dim]] if c_dim else None
+        device, label = torch.device(self.engine.device), self.engine.label(opened.G, session.view)
 
         def on_step(step, count):
             progress((step, count), desc="Projecting")

@@ -16,10 +16,14 @@ _MERGED = 1.0  # seconds within which moves of one control are one step of undo
 
 @dataclasses.dataclass
 class Annotating:
-    """Work on the Train tab. labelled: {seed: labels [H, W]}; training: `few_shot.FewShot` that can go on."""
+    """Work on the Train tab, on images of one class.
+
+    labelled: {seed: labels [H, W]}; training: `few_shot.FewShot` that can go on.
+    """
 
     classes: list = dataclasses.field(default_factory=lambda: ["background", "class 1"])
     seed: int = 0
+    class_idx: int = 0  # of a conditional network; the Explore tab's when the first annotation was made
     canvas: str | None = None  # id of the image that is shown
     strokes: torch.Tensor | None = None
     labelled: dict = dataclasses.field(default_factory=dict)

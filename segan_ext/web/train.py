@@ -1,21 +1,16 @@
 """The Train tab: name classes, paint them on a few images, train an extractor, look at it, use it, keep it."""
 
-import io
-import json
 import tempfile
-import zipfile
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
 import torch
-from PIL import Image
 
+from segan_ext.semantics.annotations import AnnotationFiles, Annotations, annotations_zip, read_annotations_zip
 from segan_ext.semantics.evaluation import draw_examples, draw_labels
 from segan_ext.semantics.extractors import IGNORED, save_extractor
 from segan_ext.semantics.few_shot import FewShot
 from segan_ext.semantics.scores import Scores
-from segan_ext.semantics.segmenters import Annotations
 from segan_ext.semantics.taps import Taps, draw_ws
 from segan_ext.web.explore import LIVE, LONG, refused, stopper
 from segan_ext.web.pictures import canvas_value, downloads, figures, paint_canvas, strokes_of
@@ -77,8 +72,10 @@ class TrainTab:
     def show(self, session):
         """Canvas, classes, annotations, and what is missing"""
         work = session.work
+        if not work.labelled:
+            work.class_idx = session.view.class_idx
         with self.engine.work(session.view.network) as opened:
-            ws = draw_ws(opened.G, 1, work.seed, truncation_psi=_PSI)
+            ws = draw_ws(opened.G, 1, work.seed, truncation_psi=_PSI, class_idx=work.class_idx)
             image = opened.G.synthesis(ws, noise_mode="const")[0]
         pictures = [(f"seed {seed}", draw_labels(labels, 2)) for seed, labels in work.labelled.items()]
         named = gr.update(choices=work.classes, value=work.classes[-1])
@@ -185,12 +182,12 @@ class TrainTab:
             stopped = "train" in session.stopped or work.training is not training  # other annotations by now
             last = epoch == int(epochs) - 1 or stopped
             said = self._progress(work.losses, "paused" if stopped else "done" if last else "training")
-            yield said, self._validation(network, training) if last or epoch % 5 == 0 else gr.skip()
+            yield said, self._validation(network, training, work.class_idx) if last or epoch % 5 == 0 else gr.skip()
             if last:
                 break
 
     def _annotations(self, G, work):
-        ws = torch.cat([draw_ws(G, 1, seed, truncation_psi=_PSI) for seed in work.labelled])
+        ws = torch.cat([draw_ws(G, 1, seed, truncation_psi=_PSI, class_idx=work.class_idx) for seed in work.labelled])
         return Annotations(ws, torch.stack(list(work.labelled.values())).to(ws.device), tuple(work.classes))
 
     @staticmethod
@@ -200,7 +197,7 @@ class TrainTab:
         curve = "".join(bars[min(int(8 * x / top), 7)] for x in losses[-60:])
         return f"**{state}**, epoch {len(losses)}, loss {losses[-1]:.3f} {curve}"
 
-    def _validation(self, network, training):
+    def _validation(self, network, training, class_idx):
         """Predicted label maps of fresh images, and the mIoU on the annotations"""
         with self.engine.work(network) as opened:
             extractor, annotations = training.extractor, training.annotations
@@ -210,7 +207,8 @@ class TrainTab:
                 found = extractor.labels(taps(ws, noise_mode="const")[1], labels.shape[-1])
                 scores.add(found, labels, IGNORED)
             table = scores.table(annotations.classes)
-            picture = draw_examples(opened.G, {"labels": extractor}, seeds=range(10**6, 10**6 + 6), truncation_psi=_PSI)
+            shown = dict(seeds=range(10**6, 10**6 + 6), truncation_psi=_PSI, class_idx=class_idx)
+            picture = draw_examples(opened.G, {"labels": extractor}, **shown)
         said = f"mIoU on what was painted {100 * table.mean_iou:.0f} %, pixels right {100 * table.accuracy:.0f} %"
         return figures((said, picture), kind="wide")
 
@@ -233,55 +231,23 @@ class TrainTab:
 
     def write_work(self, session):
         """A zip with what `semantics train --annotations` reads when it is unpacked"""
-        content = io.BytesIO()
-        with zipfile.ZipFile(content, "w") as archive:
-            archive.writestr("classes.json", json.dumps(session.work.classes))
-            for seed, labels in session.work.labelled.items():
-                buffer = io.BytesIO()
-                Image.fromarray(labels.numpy().astype(np.uint8)).save(buffer, "PNG")
-                archive.writestr(f"seed{seed:04d}.png", buffer.getvalue())
-        return "annotations.zip", content.getvalue()
+        work = session.work
+        return "annotations.zip", annotations_zip(AnnotationFiles(work.classes, work.labelled, work.class_idx))
 
     def read_work(self, session, path):
         """Classes and annotations of such a zip"""
-        size = self.engine.network(session.view.network).G.img_resolution
+        G = self.engine.network(session.view.network).G
         try:
-            classes, labelled = _read_work(path, size)
-        except (
-            OSError,
-            KeyError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-            zipfile.BadZipFile,
-            Image.DecompressionBombError,
-        ) as error:
-            raise gr.Error(
-                f"this is no archive of annotations for {size}×{size} pixels", print_exception=False
-            ) from error
-        session.work.classes, session.work.labelled = classes, labelled
-        session.work.strokes = session.work.training = None
+            found = read_annotations_zip(path, G, _MOST_ANNOTATIONS)
+            if not 2 <= len(found.classes) <= _MOST_CLASSES:
+                raise ValueError(f"it has {len(found.classes)} classes, not 2 to {_MOST_CLASSES}")
+        except (OSError, ValueError) as error:
+            size = G.img_resolution
+            raise refused(f"this is no archive of annotations for {size}×{size} pixels: {error}") from error
+        work = session.work
+        work.classes, work.labelled, work.class_idx = list(found.classes), found.labels, found.class_idx
+        work.strokes = work.training = None
         return self.next_image(session)
-
-
-def _read_work(path, size):
-    with zipfile.ZipFile(path) as archive:
-        if len(archive.infolist()) > _MOST_ANNOTATIONS + 1 or sum(i.file_size for i in archive.infolist()) > 2**26:
-            raise ValueError("too large")
-        classes = [str(name) for name in json.loads(archive.read("classes.json"))]
-        labelled = {}
-        for name in archive.namelist():
-            if name.startswith("seed") and name.endswith(".png"):
-                picture = Image.open(io.BytesIO(archive.read(name)))
-                if picture.size != (size, size):
-                    raise ValueError(name)
-                pixels = np.asarray(picture)
-                if pixels.shape != (size, size) or ((pixels >= len(classes)) & (pixels != IGNORED)).any():
-                    raise ValueError(name)
-                labelled[int(name[4:-4])] = torch.from_numpy(pixels.astype(np.int64))
-    if len(classes) < 2 or len(classes) > _MOST_CLASSES:
-        raise ValueError("classes")
-    return classes, labelled
 
 
 def _checked(name, classes):

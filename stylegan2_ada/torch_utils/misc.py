@@ -154,6 +154,18 @@ def copy_params_and_buffers(src_module, dst_module, require_all=False):
             raise RuntimeError(f"the source has no {name}")
 
 
+def keep_label_examples(generators, labels, name):
+    """Gives generators the label vectors of their snapshot, as `label_examples` [N, c_dim].
+
+    ValueError for anything but such labels, in the file `name`.
+    """
+    for G in generators:
+        fits = isinstance(labels, torch.Tensor) and labels.ndim == 2 and labels.shape[1] == getattr(G, "c_dim", 0) > 0
+        if not fits or not len(labels) or labels.dtype != torch.float32 or not labels.isfinite().all():
+            raise ValueError(f"{name} holds labels that do not fit its generator")
+        G.label_examples = labels
+
+
 @contextlib.contextmanager
 def ddp_sync(module, sync):
     """Gradients of a DistributedDataParallel module are exchanged inside only where `sync` is true."""

@@ -24,6 +24,7 @@ from training import health
 from training.state import TrainingState, random_state, saved_states, set_random_state, state_path
 
 _HEALTH_SAMPLES = 64
+_LABEL_EXAMPLES = 64
 
 
 def setup_snapshot_image_grid(training_set, random_seed=0, grid_size=None):
@@ -542,6 +543,7 @@ class Trainer:
             G_ema=self.G_ema,
             augment_pipe=self.augment_pipe,
             training_set_kwargs=dict(self.o.training_set_kwargs),
+            **self._label_examples(),
         )
         if self.o.num_gpus > 1:
             for module in (self.G, self.D):
@@ -557,6 +559,14 @@ class Trainer:
             write_atomically(path, lambda file: pickle.dump(networks, file))
             self._write_state(state, state_path(self.o.run_dir, kimg))
         self._evaluate_metrics(path)
+
+    def _label_examples(self):
+        """Some of the data's label vectors, which a network alone does not tell; nothing for classes."""
+        data = self.training_set
+        if not data.has_labels or data.has_onehot_labels:
+            return {}
+        chosen = np.unique(np.linspace(0, len(data) - 1, _LABEL_EXAMPLES).astype(int))
+        return dict(label_examples=torch.from_numpy(np.stack([data.get_label(i) for i in chosen])))
 
     def _capture_state(self):
         log = self._in_run_dir("log.txt")
