@@ -9,6 +9,7 @@ An edit is a sum of moves; it is written as JSON, with the latents, and replays 
 import base64
 import io
 import json
+import re
 from pathlib import Path
 
 import click
@@ -29,21 +30,24 @@ from segan_ext.moves import Address, coordinate_sigmas, coordinates_of, offsets_
 from segan_ext.semantics.extractors import open_extractor  # noqa: E402
 from segan_ext.semantics.regions import Region, class_mask  # noqa: E402
 from torch_utils import inference  # noqa: E402
+from training.files import decode, parse_json  # noqa: E402
 
 _FORMAT = "segan-edit"
-_LARGEST_MASK = 4096  # pixels a side
+_VERSION = 1
 
 
 def parse_edits(G, edits):
     """{Address: σ}, those of one address added up.
 
     edits: {address: σ} or pairs of them, an address being an `Address`, a tuple (L, N, D), or a text like "L3.N1.D5".
-    ValueError for an address that G does not have.
+    ValueError for an address that G does not have, and for what is no number.
     """
     amounts = {}
     for address, amount in edits.items() if isinstance(edits, dict) else edits:
         address = Address(*address) if isinstance(address, tuple) else Address.parse(address)
         address.check(G)
+        if not isinstance(amount, (int, float)) or not abs(amount) < 1e6:
+            raise ValueError(f"{address}: {str(amount)[:30]} is no number of σ that makes sense")
         amounts[address] = amounts.get(address, 0.0) + float(amount)
     return amounts
 
@@ -91,8 +95,7 @@ def keep_outside(before, after, kept):
 def read_mask(path, resolution):
     """[resolution, resolution] in [0, 1] of a grey picture. click.UsageError for another size or what is no picture."""
     try:
-        with Image.open(path) as picture:
-            mask = np.asarray(picture.convert("L"), np.float32) / 255
+        mask = np.asarray(decode(Path(path).read_bytes()).convert("L"), np.float32) / 255
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--keep: {path} cannot be opened as a picture ({error})") from error
     if mask.shape != (resolution, resolution):
@@ -107,9 +110,9 @@ def describe(network, edits, ws, names, noise_mode, mix=(), kept=None, inside=No
     names: of the images of ws [N, num_ws, w_dim]. mix: of `_parse_mix`. kept: mask [H, W] of what stays in all images.
     inside: masks [N, H, W] of what alone may change in each.
     """
-    content = dict(format=_FORMAT, version=1, network=str(network), names=names, noise_mode=noise_mode)
+    content = dict(format=_FORMAT, version=_VERSION, network=str(network), names=names, noise_mode=noise_mode)
     content["edits"] = {str(address): amount for address, amount in edits.items()}
-    content["mix"] = list(mix)
+    content["mix"] = [[L, N, seed, w.tolist()] for L, N, seed, w in mix]
     content["ws"] = dict(shape=list(ws.shape), float32=base64.b64encode(ws.cpu().float().numpy().tobytes()).decode())
     if kept is not None:
         content["keep"] = _as_png(kept)
@@ -126,31 +129,56 @@ def _as_png(mask):
 
 
 def _from_png(text):
-    picture = Image.open(io.BytesIO(base64.b64decode(text)))
-    if max(picture.size) > _LARGEST_MASK:
-        raise ValueError("keep")
-    return torch.from_numpy(np.asarray(picture, np.float32) / 255)
+    return torch.from_numpy(np.asarray(decode(base64.b64decode(text)).convert("L"), np.float32) / 255)
 
 
-def read_edit(path, masks=True):
-    """What `describe` gave, with ws and masks as tensors (None without). masks: False leaves them out.
+def read_edit(path, G, masks=True):
+    """What `describe` gave, with ws and masks as tensors (None without), edits as in `parse_edits`.
 
-    ValueError for another file.
+    masks: False leaves them out. OSError, or ValueError for another file, or an edit that G is too different for.
     """
     try:
-        content = json.loads(Path(path).read_text("utf-8"))
+        content = parse_json(Path(path).read_bytes())
         if content["format"] != _FORMAT:
             raise KeyError("format")
         shape, data = content["ws"]["shape"], base64.b64decode(content["ws"]["float32"])
         content["ws"] = torch.from_numpy(np.frombuffer(data, np.float32).copy()).reshape(shape)
-        if any(not isinstance(name, str) or Path(name).name != name or "\\" in name for name in content["names"]):
-            raise ValueError("names")
+        content["edits"] = dict(content["edits"])
+        content["mix"] = [(int(L), int(N), int(seed), torch.tensor(w)) for L, N, seed, w in content.get("mix") or []]
         content["keep"] = _from_png(content["keep"]) if masks and content.get("keep") else None
         inside = content.get("inside") if masks else None
         content["inside"] = torch.stack([_from_png(mask) for mask in inside]) if inside else None
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        names, noise_mode, version = content["names"], content["noise_mode"], content["version"]
+    except (ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} is no edit; `python -m segan_ext edit` writes such files as edit.json") from error
+    if version != _VERSION:
+        raise ValueError(f"{path} is of version {version!r}; this version of SEGAN reads {_VERSION}")
+    if noise_mode not in ("const", "none") or not _are_names(names, len(content["ws"])):
+        raise ValueError(f"{path} is no edit: it has names or a noise mode that none has")
+    content["edits"] = parse_edits(G, content["edits"])
+    _check_fit(content, G, path)
     return content
+
+
+def _are_names(names, count):
+    """True for that many different names of files in one folder"""
+    plain = lambda name: isinstance(name, str) and re.fullmatch(r"[^/\\\x00-\x1f]{1,100}", name) and name.strip(". ")
+    return isinstance(names, list) and len(names) == count and all(map(plain, names)) and len(set(names)) == count
+
+
+def _check_fit(content, G, path):
+    """ValueError unless the tensors of an edit are of the sizes that G has"""
+    ws, size = content["ws"], [G.img_resolution] * 2
+    misfits = [f"w of {list(ws.shape[1:])}"] if list(ws.shape[1:]) != [G.num_ws, G.w_dim] else []
+    misfits += ["w that is not finite"] if not ws.isfinite().all() else []
+    for L, N, _seed, w in content["mix"]:
+        if (L, N) not in getattr(G, "subspaces", dict)() or list(w.shape) != [G.w_dim]:
+            misfits.append(f"a mix at L{L}.N{N}")
+    kept, inside = content["keep"], content["inside"]
+    misfits += ["a mask"] if kept is not None and list(kept.shape) != size else []
+    misfits += ["masks"] if inside is not None and list(inside.shape) != [len(ws), *size] else []
+    if misfits:
+        raise ValueError(f"{path} is of another generator: it has {misfits[0]}")
 
 
 def draw_change(before, after):
@@ -182,7 +210,7 @@ def _parse_set(texts):
 
 
 def _parse_mix(G, texts, trunc, class_idx):
-    """[[L, N, seed, w of that seed as a list], …]"""
+    """[(L, N, seed, w [w_dim] of that seed), …]"""
     found, device = [], next(G.parameters()).device
     for text in texts:
         layer, _, seed = text.partition("=")
@@ -190,7 +218,7 @@ def _parse_mix(G, texts, trunc, class_idx):
             address = Address.parse(f"{layer}.D0").check(G)
             z = seed_latents(G, [int(seed)], device)
             w = G.mapping(z, class_label(G, class_idx, 1, device), truncation_psi=trunc)[0, 0]
-            found.append([*address.layer, int(seed), w.tolist()])
+            found.append((*address.layer, int(seed), w.cpu()))
         except ValueError as error:
             raise click.UsageError(f"--mix: {text!r} is not of the form L3.N1=SEED ({error})") from error
     return found
@@ -243,8 +271,8 @@ def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, nois
     device = choose_device(device)
     G = load_editable(network, device, trust_pickle)
     try:
-        content = read_edit(replay) if replay else None
-        edits = parse_edits(G, content["edits"] if replay else list(_parse_set(sets)))
+        content = read_edit(replay, G) if replay else None
+        edits = content["edits"] if replay else parse_edits(G, list(_parse_set(sets)))
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--{'replay' if replay else 'set'}: {error}") from error
     if content is None:
@@ -314,7 +342,7 @@ def _mixed(G, w, content, sigmas, inside=None):
     """The image of one latent with its mixing and its edits, which change it in the mask `inside` [H, W] only"""
     offsets = offsets_of(G, content["edits"], sigmas)
     for L, N, _seed, other in content["mix"]:
-        mixed = mixed_offsets(G, w, w.new_tensor(other)[None, None], [(L, N)])[L, N]
+        mixed = mixed_offsets(G, w, other.to(w)[None, None], [(L, N)])[L, N]
         offsets[L, N] = mixed + offsets.get((L, N), 0)
     region = None if inside is None else Region(G, w, inside[None, None].to(w.device), content["noise_mode"])
     with G.edited(offsets=offsets):

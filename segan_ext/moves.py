@@ -43,9 +43,9 @@ class Address(NamedTuple):
 
     def check(self, G):
         """The address itself. ValueError if G has no such dimension."""
-        subspaces = G.subspaces()
+        subspaces = getattr(G, "subspaces", dict)()
         if self.layer not in subspaces:
-            layers = ", ".join(f"L{L}.N{N}" for L, N in subspaces)
+            layers = ", ".join(f"L{L}.N{N}" for L, N in subspaces) or "none"
             raise ValueError(f"{self}: this generator has no layer L{self.L}.N{self.N}; it has {layers}")
         if subspaces[self.layer].dims <= self.D:
             raise ValueError(f"{self}: that layer has dimensions D0 to D{subspaces[self.layer].dims - 1}")

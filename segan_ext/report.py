@@ -67,6 +67,13 @@ def read_run(path):
     snapshots = sorted(path.glob("network-snapshot-*.pkl"))
     if not (path / "training_options.json").is_file() or not snapshots:
         raise ValueError(f"{path} is no training run: it has no training_options.json, or no snapshot yet")
+    try:
+        return _parse_run(path, snapshots)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: its JSON files are not those of a run ({type(error).__name__}: {error})") from error
+
+
+def _parse_run(path, snapshots):
     options = json.loads((path / "training_options.json").read_text("utf-8"))
     stats = _json_lines(path / "stats.jsonl")
     losses = {name: _series(stats, name) for name in _LOSSES}

@@ -133,7 +133,7 @@ def test_edit_and_replay(run_dir, tmp_path):  # noqa: F811
     assert files == ["edit.json", *(f"seed{i:04d}{end}" for i in (0, 3) for end in ("-change.png", ".png"))]
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in files)
     G = legacy.load_generator(str(run_dir / "network-snapshot-000000.pkl"))
-    plain = G.synthesis(read_edit(first / "edit.json")["ws"][:1], noise_mode="const")
+    plain = G.synthesis(read_edit(first / "edit.json", G)["ws"][:1], noise_mode="const")
     edited = np.asarray(PIL.Image.open(first / "seed0000.png"), int)
     plain = np.asarray(explore.to_pictures(plain)[0], int)
     assert np.array_equal(edited[:8], plain[:8]) and not np.array_equal(edited[8:], plain[8:])
@@ -149,7 +149,7 @@ def test_edit_and_replay(run_dir, tmp_path):  # noqa: F811
     content = json.loads((first / "edit.json").read_text())
     (tmp_path / "bad.json").write_text(json.dumps(content | dict(names=["../x", "y"])))
     with pytest.raises(ValueError, match="is no edit"):
-        read_edit(tmp_path / "bad.json")
+        read_edit(tmp_path / "bad.json", G)
 
 
 def test_pictures_of_traversals_and_walks(run_dir, tmp_path):  # noqa: F811

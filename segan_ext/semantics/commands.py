@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from PIL import Image
 
 from segan_ext import host
 
@@ -22,6 +21,7 @@ from segan_ext.semantics.few_shot import train_few_shot  # noqa: E402
 from segan_ext.semantics.segmenters import open_segmenter  # noqa: E402
 from segan_ext.semantics.taps import LATENTS, Taps, draw_ws  # noqa: E402
 from torch_utils import inference  # noqa: E402
+from training.files import decode  # noqa: E402
 
 _TRUNC = click.option("--trunc", type=float, default=0.5, show_default=True, help="Truncation psi of the images")
 _SEGMENTER = "Data with masks beside it (avatars.zip), or a TorchScript or ONNX segmenter with its classes in a JSON"
@@ -44,8 +44,7 @@ def _opened(what, option, *args):
 def read_label_map(path, size):
     """int64 [size, size]: the classes in a grey or palette picture, 255 where none is. ValueError for others."""
     try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture)
+        pixels = np.asarray(decode(Path(path).read_bytes()))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be opened as a picture ({error})") from error
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
@@ -58,8 +57,9 @@ def read_label_map(path, size):
 def read_colours(path, G):
     """(colours [1, C, H, W] in [−1, 1], painted [1, 1, H, W]) of a picture, transparent elsewhere."""
     try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("LA" if G.img_channels == 1 else "RGBA"), np.float32)
+        pixels = np.asarray(
+            decode(Path(path).read_bytes()).convert("LA" if G.img_channels == 1 else "RGBA"), np.float32
+        )
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be opened as a picture ({error})") from error
     size = G.img_resolution

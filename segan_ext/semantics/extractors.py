@@ -178,13 +178,15 @@ def open_extractor(path, G=None):
             content = json.loads((file.metadata() or {})["semantics"])
         if content["format"] != _FORMAT:
             raise KeyError("format")
-        extractor = KINDS[content["kind"]](
-            content["layers"], content["channels"], content["classes"], **content["options"]
-        )
-        extractor.load_state_dict(safetensors.torch.load_file(path))
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        parts = (content["layers"], content["channels"], content["classes"])
+        with torch.device("meta"):  # shapes alone: the file could claim any
+            extractor = KINDS[content["kind"]](*parts, **content["options"])
+        extractor.load_state_dict(safetensors.torch.load_file(path), assign=True)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise ValueError(f"{path} is no extractor of `semantics train` ({type(error).__name__})") from error
-    extractor = extractor.eval().requires_grad_(False)
+    extractor = extractor.eval().requires_grad_(False).float()
+    if not all(p.isfinite().all() for p in extractor.parameters()):
+        raise ValueError(f"{path} holds weights that are not finite")
     if G is None:
         return extractor
     taps = Taps(G, extractor.layers)

@@ -134,9 +134,12 @@ def _restore(path, config, trained):
     """The epoch to go on with: 0, or that of a state that was left by a training with the same options"""
     if path is None or not os.path.exists(path):
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["config"] != config:
-        raise ValueError(f"{path} is of a training with other options; remove it to start anew")
-    for each, content in zip(trained, state["trained"]):
-        each.load_state_dict(content)
-    return state["epoch"]
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["config"] != config:
+            raise ValueError("it is of a training with other options")
+        for each, content in zip(trained, state["trained"]):
+            each.load_state_dict(content)
+        return state["epoch"]
+    except Exception as error:  # whatever a damaged file leads to
+        raise ValueError(f"{path} cannot be continued ({error}); remove it to start anew") from error

@@ -99,13 +99,13 @@ def saved(session, engine):
 
 def loaded(path, session, engine):
     """Takes the view of a file of `saved`, or an edit.json's moves. ValueError, in one sentence, for another file."""
-    content = read_edit(path, masks=False)
     G = engine.network(session.view.network).G
+    content = read_edit(path, G, masks=False)
     try:
-        edits = tuple((str(Address.parse(a).check(G)), float(x)) for a, x in content["edits"].items())
+        edits = tuple((str(address), x) for address, x in content["edits"].items())
         kept = content.get("page")
         if kept is None:
-            session.change(None, edits=edits, w=_first_w(content["ws"], G))
+            session.change(None, edits=edits, w=content["ws"][0].numpy().tobytes())
         else:
             session.replace(checked_view(kept, session.view.network, edits, G))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -146,9 +146,3 @@ def checked_noise(text):
     if text not in ("const", "none") and not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ValueError("noise is const, none, or a whole number, the seed of random noise")
     return text
-
-
-def _first_w(ws, G):
-    if list(ws.shape[1:]) != [G.num_ws, G.w_dim]:
-        raise ValueError(f"its w is {list(ws.shape[1:])}")
-    return ws[0].to(torch.float32).numpy().tobytes()
