@@ -89,8 +89,8 @@ def _rebuilt(data):
     for key in (*_NETWORKS, "augment_pipe"):
         value = data.get(key)
         found[key] = safe_pickle.rebuild(value) if isinstance(value, safe_pickle.PickledModule) else None
-    kwargs = safe_pickle.plain(data.get("training_set_kwargs"))
-    return found | dict(training_set_kwargs=kwargs, label_examples=data.get("label_examples"))
+    found["training_set_kwargs"] = safe_pickle.plain(data.get("training_set_kwargs"))
+    return found | {key: data[key] for key in ("label_examples",) if key in data}
 
 
 def _with_fp16(net):

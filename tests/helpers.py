@@ -3,6 +3,9 @@
 import io
 import json
 import os
+import pickle
+import resource
+import struct
 import subprocess
 import sys
 import zipfile
@@ -10,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import psutil
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,6 +26,39 @@ TINY = ["--channels=8", "--channel-base=128", "--batch=8", "--grid=2x2", "--work
 def slowly(names, fast):
     """Parameters of a test, of which all but those in `fast` are marked slow."""
     return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+def within_limits(function, seconds, megabytes):
+    """What function() returns, called in a process of its own.
+
+    AssertionError if it takes more processor time or memory than that; what it raises is raised here, as a text.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)  # the threads of OpenMP are not in a forked process
+        before = psutil.Process().memory_info()
+        os.write(writing, struct.pack("Q", before.rss))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds + 1, seconds + 2))
+        resource.setrlimit(resource.RLIMIT_AS, (before.vms + 5 * megabytes * 2**20,) * 2)
+        try:
+            result = ("returned", function())
+        except BaseException as error:
+            result = ("raised", f"{type(error).__name__}: {error}")
+        os.write(writing, pickle.dumps(result)[:60_000])
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        (before,) = struct.unpack("Q", pipe.read(8))
+        answer = pipe.read()
+    _, status, used = os.wait4(child, 0)
+    grown = used.ru_maxrss / 2**10 - before / 2**20
+    assert used.ru_utime + used.ru_stime < seconds, f"{used.ru_utime + used.ru_stime:.1f} s of processor time"
+    assert grown < megabytes, f"{grown:.0f} MB of memory"
+    assert answer, f"it died with the status {status}"
+    what, value = pickle.loads(answer)
+    assert what == "returned", value
+    return value
 
 
 def png(width=16, height=16, mode="RGB", seed=0):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from golden_data import GoldenFile, case_ids
+from torch_utils import misc
 from training.augment import AugmentPipe
 
 FILE = GoldenFile("augment.npz")
@@ -63,3 +64,13 @@ def test_second_derivative_through_the_whole_pipe():
 def test_colour_needs_one_or_three_channels():
     with pytest.raises(ValueError, match="1 or 3 channels"):
         AugmentPipe(hue=1)(torch.zeros(1, 4, 8, 8))
+
+
+def test_no_constants_are_left_behind():
+    pipe = AugmentPipe(xflip=1, rotate90=1, xint=1, scale=1, rotate=1, aniso=1, xfrac=1, brightness=1, hue=1)
+    images = torch.zeros(4, 3, 64, 64)
+    pipe(images)
+    before = set(misc._constants)
+    for _ in range(60):
+        pipe(images)
+    assert set(misc._constants) == before

@@ -1,17 +1,21 @@
 """calc_metrics as a user runs it: all metrics, several processes, other detectors, and what goes wrong."""
 
+import io
 import json
 import pickle
 
+import click
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from click.testing import CliRunner
 
+import calc_metrics
+import launch
 from calc_metrics import main
-from helpers import make_dataset, run
-from metrics import detectors, metric_main
+from helpers import make_dataset, newest, png, run
+from metrics import detectors, metric_main, metric_utils
 from metrics.perceptual import perceptual_features
 from segan_ext.networks import SEGANGenerator
 from training import networks
@@ -234,3 +238,64 @@ def test_digest_of_a_folder_and_its_zip(tmp_path):
     assert len(digests) == 1
     PIL.Image.new("RGB", (16, 16)).save(folder / "00000" / "img00000000.png")
     assert ImageFolderDataset(str(folder)).digest() not in digests
+
+
+@pytest.fixture
+def tf32():
+    """Allowed, as it is in a training that asks for it"""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = True
+    yield lambda: [switch.allow_tf32 for switch in switches]
+    for switch, allowed in zip(switches, before):
+        switch.allow_tf32 = allowed
+
+
+def test_metrics_do_without_tf32_and_say_so(tf32, monkeypatch):
+    seen = []
+
+    def probe(opts):
+        seen.append(tf32())
+        return dict(probe=1.0)
+
+    monkeypatch.setitem(metric_main._metrics, "probe", probe)
+    assert metric_main.calc_metric("probe", device="cuda:0").protocol["tf32"] is False
+    assert "tf32" not in metric_main.calc_metric("probe", device="cpu").protocol
+    assert seen == [[False, False]] * 2 and tf32() == [True, True]  # as training had it
+    launch.choose_device("cpu")  # as every command does
+    assert tf32() == [False, False]
+
+
+def test_processes_get_a_gpu_each_or_a_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    calc_metrics._check_gpus(2, "cuda")
+    calc_metrics._check_gpus(8, "cpu")
+    calc_metrics._check_gpus(1, "cuda:1")
+    with pytest.raises(click.UsageError, match="--gpus: 3 are asked for; this machine has 2"):
+        calc_metrics._check_gpus(3, "cuda")
+    with pytest.raises(click.UsageError, match="--device: 2 processes cannot share cuda:1"):
+        calc_metrics._check_gpus(2, "cuda:1")
+
+
+def test_onnx_computes_where_it_is_told_to():
+    both = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    choose = lambda name, available: detectors.onnx_providers(torch.device(name), available)
+    assert choose("cpu", both) == ["CPUExecutionProvider"]
+    assert choose("cuda:1", both) == [("CUDAExecutionProvider", dict(device_id=1)), "CPUExecutionProvider"]
+    assert choose("cuda:1", both[2:]) == ["CPUExecutionProvider"]
+
+
+def test_data_to_compare_with_is_looked_at_first(run_dir, tmp_path):
+    palette = io.BytesIO()
+    PIL.Image.open(io.BytesIO(png())).quantize(16).save(palette, format="PNG")
+    data = make_dataset(tmp_path / "x.zip", count=0, extra={f"{i}.png": palette.getvalue() for i in range(8)})
+    network = f"--network={newest(run_dir)}"
+    done = run("-m segan_ext calc_metrics", network, f"--data={data}", "--metrics=none", check=False)
+    assert done.returncode == 2 and "--data: " in done.stderr and "in the modes P" in done.stderr
+
+
+def test_features_that_are_not_finite_are_no_score():
+    stats = metric_utils.FeatureStats(capture_mean_cov=True)
+    with pytest.raises(ValueError, match="not finite"):
+        stats.append(np.full([2, 3], np.nan))

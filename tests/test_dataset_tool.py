@@ -209,6 +209,74 @@ def test_hostile_pickle_is_refused_and_does_not_run(tmp_path):
     assert "it names posix.mkdir" in error and not (tmp_path / "owned").exists()
 
 
+def of_python2(data, labels):
+    """The stream of instructions that Python 2 wrote: words without an encoding"""
+    word = lambda text: b"U" + bytes([len(text)]) + text
+    numbers = b"".join(b"K" + bytes([label]) for label in labels)
+    dtype = (
+        b"cnumpy\ndtype\n("
+        + word(b"u1")
+        + b"K\x00K\x01tR(K\x03"
+        + word(b"|")
+        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    )
+    start = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t" + word(b"b") + b"tR"
+    state = (
+        b"(K\x01(K"
+        + bytes([len(labels)])
+        + b"M\x00\x0ct"
+        + dtype
+        + b"\x89T"
+        + struct.pack("<I", len(data))
+        + data
+        + b"tb"
+    )
+    return b"\x80\x02}(" + word(b"data") + start + state + word(b"labels") + b"](" + numbers + b"eu."
+
+
+def test_cifar_as_python_2_wrote_it(tmp_path):
+    images = rng.integers(0, 256, (10, 3, 32, 32), dtype=np.uint8)
+    batches = {f"data_batch_{i + 1}": of_python2(images[2 * i : 2 * i + 2].tobytes(), [i, 1]) for i in range(5)}
+    assert pickle.loads(batches["data_batch_1"], encoding="bytes")[b"data"].shape == (2, 3072)
+    source = cifar_tar(tmp_path / "cifar-10-python.tar.gz", batches)
+    assert cli("--source", source, "--dest", tmp_path / "out.zip")[0] == 0
+    np.testing.assert_array_equal(written(tmp_path / "out.zip")[0], images.transpose(0, 2, 3, 1))
+
+
+class ObjectArray:
+    """Pickles as an array of objects whose addresses an attacker has chosen"""
+
+    def __reduce__(self):
+        return np.ndarray, ((3072,), np.dtype("O"), b"\x41" * 8 * 3072)
+
+
+def test_cifar_arrays_of_objects_do_not_crash_the_process(tmp_path):
+    bad = pickle.dumps({b"data": ObjectArray(), b"labels": [0]}, protocol=2)
+    source = cifar_tar(tmp_path / "cifar-10-python.tar.gz", {f"data_batch_{i}": bad for i in range(1, 6)})
+    command = [sys.executable, dataset_tool.__file__, f"--source={source}", f"--dest={tmp_path / 'out.zip'}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=tool_env())
+    assert done.returncode == 2 and "holds a NumPy array of type 'O8'" in done.stderr, (done.returncode, done.stderr)
+
+
+def test_archives_that_swell_are_refused(tmp_path):
+    with gzip.open(tmp_path / "cifar-10-python.tar.gz", "wb", compresslevel=1) as file:
+        info = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+        info.size = 2**33
+        file.write(info.tobuf())
+        file.write(bytes(2**20))
+    assert "unpacks to more than" in refused(
+        tmp_path, "--source", tmp_path / "cifar-10-python.tar.gz", "--dest", tmp_path / "out"
+    )
+    for name, dims in (("train-images-idx3-ubyte.gz", 3), ("train-labels-idx1-ubyte.gz", 1)):
+        with gzip.open(tmp_path / name, "wb") as file:
+            file.write(struct.pack(f">{dims + 1}i", 2051 if dims == 3 else 2049, *[2**23] * dims))
+    error = refused(tmp_path, "--source", tmp_path / "train-images-idx3-ubyte.gz", "--dest", tmp_path / "out")
+    assert "which no MNIST has" in error
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("a.png", bytes(2**28 + 1))
+    assert "are more than the" in refused(tmp_path, "--source", tmp_path / "x.zip", "--dest", tmp_path / "out")
+
+
 def test_cifar_with_a_batch_missing(tmp_path):
     source = cifar_tar(tmp_path / "cifar-10-python.tar.gz", {"data_batch_1": batch(noise(32, 32)[None], [0])})
     assert "data_batch_2" in refused(tmp_path, "--source", source, "--dest", tmp_path / "out")

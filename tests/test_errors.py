@@ -2,6 +2,9 @@
 
 import io
 import json
+import struct
+import zipfile
+import zlib
 
 import click.testing
 import PIL.Image
@@ -27,6 +30,14 @@ def labels_file(labels):
     return {"dataset.json": json.dumps({"labels": labels}).encode()}
 
 
+def bomb(width, height):
+    """A PNG of a few hundred bytes that claims so many pixels"""
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + chunk(b"IDAT", zlib.compress(bytes(100_000))) + chunk(b"IEND", b"")
+
+
 BROKEN_DATA = {
     "missing": (None, "does not exist"),
     "empty zip": (dict(count=0), "holds no images"),
@@ -35,6 +46,10 @@ BROKEN_DATA = {
     "sizes differ": (dict(extra={"00000/zz.png": picture(32, 16)}), "images of 2 sizes (16×16, 32×16)"),
     "not square": (dict(count=0, extra={"a.png": picture(32, 16)}), "not square"),
     "no power of two": (dict(size=24), "24×24, which is not a power of two"),
+    "too small for D": (dict(size=4), "4×4, which is not a power of two from 8 on"),
+    "decompression bomb": (dict(extra={"00000/zz.png": bomb(60000, 60000)}), "zz.png is damaged (Image size"),
+    "very large": (dict(extra={"00000/zz.png": bomb(9000, 9000)}), "zz.png is damaged (its 9000×9000 pixels"),
+    "nested labels": (dict(extra={"dataset.json": b'{"labels":' + b"[" * 10**5}), "dataset.json cannot be read"),
     "alpha": (dict(count=0, extra={"a.png": picture(16, 16, "RGBA")}), "RGBA"),
     "grey among RGB": (dict(extra={"00000/zz.png": png(mode="L")}), "modes L, RGB"),
     "no labels file": (dict(extra={"dataset.json": b"[1, 2]"}), "dataset.json is not of the form"),
@@ -56,6 +71,12 @@ BROKEN_LABELS = {
     "one is missing": (dict(labels="classes", extra={"00000/zz.png": png()}), "no label for 00000/zz.png"),
     "negative": (dict(count=1, extra=labels_file([["00000/img00000000.png", -1]])), "classes from 0 on"),
     "fractions": (dict(count=1, extra=labels_file([["00000/img00000000.png", 0.5]])), "classes from 0 on"),
+    "NaN": (
+        dict(count=1, extra={"dataset.json": b'{"labels": [["00000/img00000000.png", [NaN]]]}'}),
+        "classes from 0 on",
+    ),
+    "huge class": (dict(count=1, extra=labels_file([["00000/img00000000.png", 10**30]])), "classes from 0 on"),
+    "no memory": (dict(count=1, extra=labels_file([["00000/img00000000.png", 10**9]])), "classes from 0 on"),
     "all null": (dict(count=1, extra=labels_file([["00000/img00000000.png", None]])), "has no labels"),
 }
 
@@ -74,6 +95,31 @@ def test_a_damaged_zip(tmp_path):
     start = content.rindex(b"PK\x01\x02")
     data.write_bytes(content[:start] + b"XX" + content[start + 2 :])
     assert_refused(["--data", data], "--data: ", "damaged", tmp_path)
+
+
+def test_a_damaged_deflated_zip(tmp_path):
+    data, content = tmp_path / "x.zip", png(64, 64)
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.bmp", b"BM" + content * 20)  # text-like enough to be compressed
+        info = archive.getinfo("a.bmp")
+    damaged = bytearray(data.read_bytes())
+    damaged[35:38] = b"\xff\xff\xff"  # where its data begin
+    data.write_bytes(damaged)
+    assert info.compress_size < info.file_size
+    assert_refused(["--data", data], "--data: ", "a.bmp cannot be read (Error -3 while decompressing", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["00000/img00000000.png", "00000/img00000005.png", "dataset.json"])
+def test_an_encrypted_zip(name, tmp_path):
+    data = make_dataset(tmp_path / "x.zip", count=10, labels="classes")
+    with zipfile.ZipFile(data) as archive:
+        at = archive.getinfo(name).header_offset
+    content = bytearray(data.read_bytes())
+    content[at + 6] |= 1
+    entry = content.index(name.encode(), content.rindex(b"00000/img00000000.png") - 60)
+    content[entry - 38] |= 1
+    data.write_bytes(content)
+    assert_refused(["--data", data], "--data: ", "is encrypted, password required", tmp_path)
 
 
 def test_a_file_that_is_no_zip(tmp_path):

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import dnnlib
+from generate import seed_latents
 from golden_data import FOLDER
-from helpers import make_dataset, png
+from helpers import make_dataset
 from torch_utils import custom_ops, misc, persistence, training_stats
-from training import health
+from training import health, loss, networks
 from training.dataset import Dataset, ImageFolderDataset
 from training.training_loop import save_image_grid, setup_snapshot_image_grid
 
@@ -129,7 +130,8 @@ def test_the_first_rows_of_a_smaller_grid_show_what_a_large_one_does(case):
 
 @cases("latents")
 def test_seed_latents_golden(case):
-    assert sha256(np.random.RandomState(case["seed"]).randn(1, 512)) == case["sha256"]
+    G = networks.Generator(512, 0, 4, 8, 3, synthesis_kwargs=dict(channel_base=32))
+    assert sha256(seed_latents(G, [case["seed"]], "cpu").numpy()) == case["sha256"]
 
 
 # Data sets
@@ -191,11 +193,59 @@ def test_collector_state_continues_where_it_was():
         assert (collector.num("State/a"), collector["State/a"]) == (2, 6)
 
 
+def test_what_is_not_finite_is_left_out_and_counted():
+    collector = training_stats.Collector(regex="Bad/.*")
+    training_stats.report("Bad/a", [1.0, float("nan"), 3.0, float("inf")])
+    training_stats.report("Bad/b", float("nan"))
+    collector.update()
+    assert (collector.num("Bad/a"), collector["Bad/a"], collector.nonfinite("Bad/a")) == (2, 2, 2)
+    assert collector.num("Bad/b") == 0 and np.isnan(collector["Bad/b"]) and collector.nonfinite("Bad/b") == 1
+    training_stats.report("Bad/a", [7.0, 9.0])
+    training_stats.report("Bad/b", 1e30)  # its square is not finite in float32
+    collector.update()
+    assert collector.nonfinite("Bad/a") == collector.nonfinite("Bad/b") == 0
+    assert (collector["Bad/a"], collector.std("Bad/a")) == (8, 1)
+    assert collector["Bad/b"] == np.float32(1e30) and np.isfinite(collector.std("Bad/b"))
+
+
+def test_a_state_that_a_nan_has_spoilt_recovers():
+    sums = lambda *values: {"Spoilt/a": torch.tensor(values, dtype=torch.float64)}
+    collector = training_stats.Collector(regex="Spoilt/.*")
+    collector.load_state_dict(dict(totals=sums(3, float("nan"), 5), seen=sums(2, 1, 5), moments=sums(1, 1, 5)))
+    training_stats.report("Spoilt/a", [2.0, 4.0])
+    collector.update()
+    assert (collector.num("Spoilt/a"), collector["Spoilt/a"]) == (2, 3)
+
+
+def test_one_bad_batch_does_not_end_the_path_length_nor_the_mean_of_w():
+    G = networks.Generator(4, 0, 4, 8, 3, synthesis_kwargs=dict(channel_base=32)).train()
+    w_avg = G.mapping.w_avg.clone()
+    G.mapping(torch.full([2, 4], float("nan")), None)
+    assert torch.equal(G.mapping.w_avg, w_avg)
+    G.mapping(torch.randn(2, 4), None)
+    assert G.mapping.w_avg.isfinite().all() and not torch.equal(G.mapping.w_avg, w_avg)
+    D = networks.Discriminator(0, 8, 3, channel_base=32)
+    training_loss = loss.StyleGAN2Loss("cpu", G.mapping, G.synthesis, D)
+    labels = torch.zeros(4, 0)
+    for z in (torch.full([4, 4], float("nan")), torch.randn(4, 4)):
+        training_loss.accumulate_gradients("Greg", None, None, z, labels, sync=True, gain=1)
+    assert training_loss.pl_mean.isfinite() and training_loss.pl_mean != 0
+
+
+def test_constants_do_not_pile_up():
+    before = len(misc._constants)
+    for i in range(3000):
+        misc.constant(float(i))
+    assert len(misc._constants) <= max(before, 1000)
+    assert misc.constant(2999.0) is misc.constant(2999.0)
+
+
 def test_health_speaks_up_when_something_is_wrong():
     well = dict(signs_real=0.5, signs_fake=-0.5, augment_p=0.3, adaptive=True, nonfinite=0, relative_diversity=0.9)
     assert health.assess(**well) == []
     for change, word in [
         (dict(nonfinite=0.2), "non-finite"),
+        (dict(left_out={"Loss/G/loss": 3}), "3 of Loss/G/loss"),
         (dict(augment_p=0.9), "augment p is 0.90"),
         (dict(signs_real=0.97, signs_fake=-0.97, adaptive=False), "memorises"),
         (dict(relative_diversity=0.1), "collapses"),
@@ -368,10 +418,6 @@ def test_misc_helpers(capsys):
     assert out.shape == (4, 3) and "[4, 3]" in table and "Total" in table and "15" in table.split("Total")[1]
     doubled = misc.profiled_function(lambda x: 2 * x)
     assert doubled(3) == 6
-
-
-def test_picture_helper_makes_what_it_says():
-    assert PIL.Image.open(__import__("io").BytesIO(png(8, 4, "L"))).size == (8, 4)
 
 
 @pytest.mark.slow

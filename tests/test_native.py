@@ -1,9 +1,11 @@
 """The native kernels: same values as the plain path in any layout, and builds that never stop anybody."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -248,6 +250,76 @@ def test_kernels_that_compute_something_else_are_not_used(file, right, wrong, tm
     monkeypatch.setattr(dnnlib.util, "_cache_dir", str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match=f"{Path(file).stem} gives wrong results"):
         assert native._library.__wrapped__("cpu") is None
+
+
+def test_a_build_without_ninja_or_killed_for_memory_is_tried_again(tmp_path):
+    beside = str(Path(sys.executable).parent / "ninja")
+    hidden = f"from pathlib import Path; real = Path.exists; Path.exists = lambda p: str(p) != {beside!r} and real(p)\n"
+    compiler = dict(PATH="/nowhere", CXX=shutil.which("g++"))
+    env = os.environ | dict(DNNLIB_CACHE_DIR=str(tmp_path), SEGAN_NATIVE="1") | compiler
+    command = [sys.executable, "-c", hidden + SCRIPT, str(ROOT / "stylegan2_ada")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.stdout == "0.0 False\n" and "ninja is not installed" in done.stderr, done.stderr
+    killed = tmp_path / "c++"
+    killed.write_text(
+        f"#!{shutil.which('sh')}\n[ $1 = --version ] && exec g++ --version\n"
+        f"if [ -e {tmp_path}/recovered ]; then exec g++ $*; fi\n"
+        "echo 'g++: fatal error: Killed signal terminated program cc1plus' >&2; exit 1\n"
+    )
+    killed.chmod(0o755)
+    out, errors = start(tmp_path, CXX=str(killed)).communicate()
+    assert out == "0.0 False\n" and "Killed signal" in errors, errors
+    (tmp_path / "recovered").touch()
+    out, errors = start(tmp_path, CXX=str(killed)).communicate()
+    assert out == "0.0 True\n", errors
+
+
+def test_a_failure_is_forgotten_after_a_day(tmp_path, monkeypatch):
+    monkeypatch.setattr(dnnlib.util, "_cache_dir", str(tmp_path))
+    (tmp_path / "bad.cpp").write_text("this is no C++")
+    with pytest.raises(RuntimeError, match="error"):
+        custom_ops.get_library("cpu", [tmp_path / "bad.cpp"], [])
+    with pytest.raises(RuntimeError, match="remembered in"):
+        custom_ops.get_library("cpu", [tmp_path / "bad.cpp"], [])
+    (failure,) = tmp_path.glob("kernels/*/failure.txt")
+    os.utime(failure, (0, 0))
+    with pytest.raises(RuntimeError, match="error") as raised:
+        custom_ops.get_library("cpu", [tmp_path / "bad.cpp"], [])
+    assert "remembered" not in str(raised.value)
+
+
+def test_nvcc_is_found_where_cuda_is(tmp_path, monkeypatch):
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert custom_ops._compiler("cuda") == str(nvcc)
+    monkeypatch.delenv("CUDA_HOME")
+    monkeypatch.setenv("CUDA_PATH", str(tmp_path))
+    assert custom_ops._compiler("cuda") == str(nvcc)
+
+
+def test_cuda_kernels_run_on_the_device_of_their_tensors(monkeypatch):
+    """What PyTorch would be asked on a machine with two GPUs; the kernel is called inside the guard only."""
+    current = [0]
+
+    @contextlib.contextmanager
+    def device(index):
+        before, current[0] = current[0], torch.device(index).index
+        yield
+        current[0] = before
+
+    seen = []
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=7))
+    native.launch("bias_act", lambda *args: seen.append((current[0], args[:-1], args[-1].value)), "cuda:1", 1, 2)
+    assert seen == [(1, (1, 2), 7)] and current == [0]
+    with pytest.raises(RuntimeError, match="upfirdn2d could not be launched"):
+        native.launch("upfirdn2d", lambda *args: 98, "cuda:1")
+    for path in (ROOT / "stylegan2_ada").rglob("*.py"):  # there is no other way to a CUDA stream
+        assert path.name == "native.py" or "cuda_stream" not in path.read_text(), path
 
 
 def test_they_can_be_turned_off(tmp_path):

@@ -1,17 +1,23 @@
 """The training commands from end to end: real data, real loop, real files."""
 
+import contextlib
 import json
 import math
 import os
+import subprocess
+import time
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
+import launch
 import legacy
-from helpers import TINY, make_dataset, newest, only_run, read_stats, run, slowly
+from helpers import TINY, command, make_dataset, newest, only_run, read_stats, run, slowly
 from metrics import metric_main
+from training import networks
+from training.augment import AugmentPipe
 from training.training_loop import training_loop
 
 FORMS = {
@@ -197,9 +203,7 @@ def test_metrics_are_kept_beside_snapshots_and_leave_no_trace_in_a_run(trained, 
         images = opts.G(torch.randn(4, opts.G.z_dim), None)
         return dict(mean_brightness=float(images.mean()))
 
-    args = json.loads((trained / "training_options.json").read_text())
-    del args["options"]
-    training_loop(**dict(args, run_dir=str(tmp_path), metrics=["mean_brightness"]))
+    training_loop(**dict(args_of(trained), run_dir=str(tmp_path), metrics=["mean_brightness"]))
     lines = [json.loads(line) for line in (tmp_path / "metric-mean_brightness.jsonl").read_text().splitlines()]
     assert [line["snapshot_pkl"] for line in lines] == ["network-snapshot-000000.pkl", "network-snapshot-000001.pkl"]
     assert all(math.isfinite(line["results"]["mean_brightness"]) for line in lines)
@@ -216,3 +220,100 @@ def test_dry_run_writes_nothing(tmp_path):
 def test_unused_labels_are_mentioned(tmp_path):
     data = make_dataset(tmp_path / "discs.zip", labels="classes")
     assert "labels that are not used" in run("train_segan.py", "-n", f"--data={data}").stdout
+
+
+def args_of(run_dir):
+    """The arguments of the training loop that a run was made with"""
+    args = json.loads((run_dir / "training_options.json").read_text())
+    del args["options"]
+    return args
+
+
+def test_a_metric_that_does_not_fit_into_memory_ends_no_run(trained, tmp_path, capsys):
+    @metric_main.register_metric
+    def too_large(opts):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 90.00 GiB")
+
+    @metric_main.register_metric
+    def wrong(opts):
+        raise RuntimeError("a fault in the code")
+
+    training_loop(**dict(args_of(trained), run_dir=str(tmp_path), metrics=["too_large"]))
+    assert "too_large could not be computed: out of memory" in capsys.readouterr().out
+    assert (tmp_path / "network-snapshot-000001.pkl").exists()
+    with pytest.raises(RuntimeError, match="a fault in the code"):
+        training_loop(**dict(args_of(trained), run_dir=str(tmp_path), metrics=["wrong"]))
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), "out of memory; a smaller --batch-gpu needs less"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out of memory; a smaller"),
+        (MemoryError(), "out of memory; a smaller"),
+    ],
+    ids=["cuda", "cpu", "numpy"],
+)
+def test_a_run_that_does_not_fit_into_memory_says_what_helps(error, said, trained, tmp_path, monkeypatch, capsys):
+    def greedy(self, *_args):
+        raise error
+
+    monkeypatch.setattr(AugmentPipe, "forward", greedy)  # the machine's failure, where it may well happen
+    with pytest.raises(SystemExit) as stopped:
+        launch.run(dict(args_of(trained), run_dir=str(tmp_path)))
+    assert stopped.value.code == 1 and said in capsys.readouterr().err
+
+
+def test_nan_does_not_turn_augmentation_off(trained, tmp_path, monkeypatch):
+    """A D that gives NaN for one batch, and again and again."""
+    forward, calls = networks.Discriminator.forward, []
+
+    def sometimes_nan(self, img, c, **kwargs):
+        calls.append(img)
+        return forward(self, img, c, **kwargs) * (float("nan") if len(calls) % 7 == 0 else 1)
+
+    monkeypatch.setattr(networks.Discriminator, "forward", sometimes_nan)
+    training_loop(**dict(args_of(trained), run_dir=str(tmp_path), total_kimg=1, ada_kimg=1, ada_target=-0.9))
+    last = read_stats(tmp_path)[-1]
+    assert last["Progress/augment"]["mean"] > 0
+    assert all(math.isfinite(entry["mean"]) for name, entry in last.items() if name != "timestamp")
+    assert "were left out of the statistics" in (tmp_path / "health.txt").read_text()
+    snapshot = load(tmp_path)
+    assert snapshot["augment_pipe"].p.isfinite() and snapshot["G_ema"].mapping.w_avg.isfinite().all()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 12 MB"""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(mount)], capture_output=True)
+    if done.returncode != 0:
+        pytest.skip("mounting needs root")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_disk_that_fills_up_gets_a_sentence(trained, small_disk):
+    outdir = small_disk / "out"
+    data = args_of(trained)["training_set_kwargs"]["path"]
+    args = ["train_segan.py", *TINY, f"--data={data}", "--kimg=1000", "--tick=0.1", f"--outdir={outdir}"]
+    process = subprocess.Popen(
+        command(*args),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    while process.poll() is None and not list(outdir.glob("*/training-state-*.pt")):
+        time.sleep(0.05)
+    before = {path: path.read_bytes() for path in outdir.glob("*/network-snapshot-*.pkl")}
+    with open(small_disk / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(bytes(4096))  # until there is no room for another page
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, (process.returncode, errors)
+    (line,) = [line for line in errors.splitlines() if line.startswith("Error: ")]
+    assert "No space left on device" in line and "--resume starts from there" in line
+    assert "Traceback" not in out + errors and "Exception" not in out + errors
+    assert before and all(path.read_bytes() == content for path, content in before.items())
