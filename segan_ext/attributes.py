@@ -24,6 +24,7 @@ import dnnlib  # noqa: E402 (the host has to be on the path)
 from atomic import write_atomically  # noqa: E402
 from metrics import detectors, metric_utils  # noqa: E402
 from training import dataset, networks  # noqa: E402
+from training.files import parse_json  # noqa: E402
 
 _KIMG = 40  # images shown, in thousands, over again where there are fewer
 _HELD_OUT = 1000  # images at most that the skill is measured on, and a tenth of all at most
@@ -160,7 +161,7 @@ def train(data, attributes, rows, kimg=None, batch=32, device="cpu", progress=Tr
         torch.manual_seed(0)
         network = _Network(data.resolution, data.num_channels, sum(a.width for a in attributes)).to(device)
         order = torch.randperm(len(data))
-        held_out, shown = order.tensor_split([min(_HELD_OUT, len(data) // 10)])
+        held_out, shown = order.tensor_split([max(min(_HELD_OUT, len(data) // 10), 1)])
         steps = max((kimg or _KIMG) * 1000 // batch, 1)
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
@@ -221,7 +222,7 @@ def _open_classifier(path, device):
 
     width = network(torch.zeros([1, 3, 64, 64], device=device)).shape[1]
     names = Path(path).with_suffix(".json")
-    names = json.loads(names.read_text("utf-8")) if names.is_file() else [f"attribute {i}" for i in range(width)]
-    if not isinstance(names, list) or len(names) != width:
+    names = parse_json(names.read_bytes(), list) if names.is_file() else [f"attribute {i}" for i in range(width)]
+    if len(names) != width:
         raise ValueError(f"{path} has {width} outputs; the list in its JSON names {len(names)}")
     return Predictor([Attribute(str(name)) for name in names], network, name=Path(path).stem)

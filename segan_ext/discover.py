@@ -37,16 +37,24 @@ def sefa(G, layers=None):
     found = {}
     for group in [[address] for address in affines] if layers is None else layers:
         A = torch.cat([affines[address].weight.double().cpu() for address in group])
+        check_finite(A)
         A = A / A.norm(dim=1, keepdim=True).clamp(min=1e-12)
         values, vectors = torch.linalg.eigh(A.t() @ A)
         found |= dict.fromkeys(group, (vectors.flip(1), values.flip(0)))
     return found
 
 
+def check_finite(*tensors):
+    """ValueError for tensors from which no directions can be computed"""
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise ValueError("its weights are not all finite numbers")
+
+
 @torch.no_grad()
 def pca_of_w(G, samples=10000, seed=0):
     """(directions [w_dim, w_dim], deviations [w_dim]) of w over random latents, the widest first."""
     w = random_w(G, samples, seed).double().cpu()
+    check_finite(w)
     _, deviations, directions = torch.linalg.svd(w - w.mean(dim=0), full_matrices=False)
     return directions.t(), deviations / (samples - 1) ** 0.5
 
@@ -86,6 +94,7 @@ def pca_of_features(G, dims, samples=512, seed=0, batch=16):
 
 def _regressed(gram, w, dims):
     """(directions [w_dim, dims], deviations [dims]) from a Gram matrix of centred features and the w behind them"""
+    check_finite(gram, w)
     values, vectors = torch.linalg.eigh(gram)
     coordinates = vectors.flip(1)[:, :dims] * (len(w) - 1) ** 0.5  # of unit variance
     directions = torch.linalg.lstsq(coordinates, w - w.mean(dim=0)).solution.t()  # [w_dim, dims]

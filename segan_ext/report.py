@@ -29,6 +29,7 @@ from recipe import metric_kwargs, metric_names, metric_options  # noqa: E402
 from segan_ext.attributes import source_digest  # noqa: E402
 from segan_ext.explore import draw_traversal  # noqa: E402
 from torch_utils import inference, misc  # noqa: E402
+from training.files import parse_json  # noqa: E402
 
 _HIGHER_IS_BETTER = ("is50k_mean", "pr50k3", "purity")
 _NEITHER_IS_BETTER = ("is50k_std", "subspaces")
@@ -91,7 +92,16 @@ def _parse_run(path, snapshots):
 
 
 def _json_lines(path):
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    """The objects in a file of ours, a line each; the last may be half-written. ValueError for another file."""
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    found = []
+    for i, line in enumerate(lines):
+        try:
+            found.append(parse_json(line, dict))
+        except ValueError as error:
+            if i < len(lines) - 1:
+                raise ValueError(f"line {i + 1} of {path.name}: {error}") from error
+    return found
 
 
 def _series(stats, name):
@@ -107,7 +117,10 @@ def _kimg(snapshot):
 
 def _results(file):
     for line in _json_lines(file):
-        protocol = json.dumps(line.get("protocol", {}), sort_keys=True)
+        protocol = line.get("protocol", {})
+        if not isinstance(protocol, dict) or not all(isinstance(x, (int, float)) for x in line["results"].values()):
+            raise ValueError(f"{file.name} holds no results of a metric")
+        protocol = json.dumps(protocol, sort_keys=True)
         for name, value in line["results"].items():
             yield Result(name, value, _kimg(line.get("snapshot_pkl")), protocol)
 
@@ -366,7 +379,7 @@ def report(run_dirs, outdir, metrics, seeds, truncation_psi, device, **options):
 def _compute_missing(run, names, kwargs):
     """Computes the metrics that the newest snapshot does not have yet with these options."""
     lines = [line for file in run.path.glob("metric-*.jsonl") for line in _json_lines(file)]
-    protocols = [line["protocol"] for line in lines if line["snapshot_pkl"] == run.snapshot.name and "protocol" in line]
+    protocols = [line.get("protocol", {}) for line in lines if line.get("snapshot_pkl") == run.snapshot.name]
     for name in names:
         if name in ("purity", "subspaces") and run.mode == "0":
             continue  # there are no subspaces
@@ -380,7 +393,7 @@ def _answers(protocol, name, kwargs):
     detectors = [get_feature_detector_name(each) for each in kwargs["detectors"]]
     source = kwargs["attributes"]
     return (
-        (protocol.get("metric"), protocol["seed"]) == (name, kwargs["seed"])
+        (protocol.get("metric"), protocol.get("seed")) == (name, kwargs["seed"])
         and kwargs["num_gen"] == protocol.get("asked_for", kwargs["num_gen"])
         and (protocol.get("detector", detectors[0]) in detectors if detectors else protocol.get("usual_detector", True))
         and (source is None or protocol.get("attributes_digest") in (None, source_digest(source)))

@@ -1,6 +1,5 @@
 """Goes on with a training run exactly where its newest state left off."""
 
-import json
 import os
 
 import click
@@ -8,6 +7,8 @@ import torch
 
 import launch
 import recipe
+from torch_utils import persistence
+from training import files
 from training.state import read, saved_states
 
 # Options that may change when a run is continued. None has a part in the arithmetic, but for the device, which is for
@@ -86,8 +87,43 @@ def _read_options(run_dir):
     """The arguments of the training loop that a run was started with, and the options of its command line."""
     path = os.path.join(run_dir, "training_options.json")
     try:
-        with open(path, encoding="utf-8") as file:
-            args = json.load(file)
+        with open(path, "rb") as file:
+            args = files.parse_json(file.read(), dict)
+        options = args.pop("options", {})
+        _check_arguments(args, options)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--resume: {path} cannot be read ({error})") from error
-    return args, args.pop("options", {})
+    return args, options
+
+
+_CLASSES = {  # arguments that name a class → modules that it may be in, what it must be
+    "training_set_kwargs": (["training.dataset"], torch.utils.data.Dataset),
+    "G_kwargs": (persistence.known_modules, torch.nn.Module),
+    "D_kwargs": (persistence.known_modules, torch.nn.Module),
+    "G_opt_kwargs": (["torch.optim"], torch.optim.Optimizer),
+    "D_opt_kwargs": (["torch.optim"], torch.optim.Optimizer),
+    "loss_kwargs": (["training.loss", "segan_ext.loss"], object),
+    "augment_kwargs": (["training.augment"], torch.nn.Module),
+}
+
+
+def _check_arguments(args, options):
+    """ValueError for arguments that no run of ours was started with"""
+    if not isinstance(options, dict) or not isinstance(args.get("device"), str):
+        raise ValueError("it lacks options or the device")
+    if not all(isinstance(args.get(name), int) for name in ("total_kimg", "batch_size")):
+        raise ValueError("it lacks total_kimg or batch_size")
+    for name, expected in _CLASSES.items():
+        kwargs = args.get(name)
+        if kwargs is None and name == "augment_kwargs":
+            continue
+        if not isinstance(kwargs, dict):
+            raise ValueError(f"it lacks {name}")
+        files.check_class_name(kwargs.get("class_name"), *expected)
+    parts = dict(args, synthesis_kwargs=args["G_kwargs"].get("synthesis_kwargs"))
+    for name in ("synthesis_kwargs", "data_loader_kwargs"):
+        if not isinstance(parts.get(name), dict):
+            raise ValueError(f"it lacks {name}")
+    missing = {"path", "use_labels", "max_size", "resolution", "xflip"} - set(args["training_set_kwargs"])
+    if missing:
+        raise ValueError(f"training_set_kwargs lacks {min(missing)}")

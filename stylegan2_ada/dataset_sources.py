@@ -60,6 +60,8 @@ def lmdb_source(path):
     except ImportError:
         raise UsageError("--source: an LSUN folder needs the lmdb package; pip install lmdb") from None
     with lmdb.open(str(path), readonly=True, lock=False) as database:
+        if os.path.getsize(path / "data.mdb") < (database.info()["last_pgno"] + 1) * database.stat()["psize"]:
+            raise ValueError("data.mdb is cut short")  # reading behind its end would be a SIGBUS
         with database.begin() as view, view.cursor() as cursor:
             names = [key.decode("latin1") for key in cursor.iternext(keys=True, values=False)]
 

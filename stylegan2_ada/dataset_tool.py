@@ -327,7 +327,7 @@ def convert_dataset(
 
     Raises click.UsageError with a sentence for the user; `dest` is then as it was.
     """
-    source, dest = Path(source).resolve(), Path(dest).resolve()
+    source, dest = Path(os.path.realpath(source)), Path(os.path.realpath(dest))  # minds no loops of links
     policy = Policy(width, height, transform, resize_filter, alpha, mode)
     check_options(policy)
     check_dest(source, dest, overwrite)
@@ -348,7 +348,13 @@ main = click.Command(
         click.Option(["--source"], required=True, metavar="PATH", help="; ".join(kind for kind, *_ in SOURCES)),
         click.Option(["--dest"], required=True, metavar="PATH", help="new folder or .zip"),
         click.Option(["--max-images"], type=click.IntRange(min=1), help="use only the first ones"),
-        click.Option(["--resize-filter"], type=click.Choice(sorted(FILTERS)), default="lanczos", show_default=True),
+        click.Option(
+            ["--resize-filter"],
+            type=click.Choice(sorted(FILTERS)),
+            default="lanczos",
+            show_default=True,
+            help="of what is larger or smaller",
+        ),
         click.Option(
             ["--transform"], type=click.Choice(["center-crop", "center-crop-wide"]), help="cut before resizing"
         ),

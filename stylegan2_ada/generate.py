@@ -12,6 +12,7 @@ import legacy
 from launch import choose_device
 from recipe import with_options
 from torch_utils import inference
+from training.files import read_npz
 
 
 def parse_numbers(text, most=10**6):
@@ -139,10 +140,10 @@ def main(network, trust_pickle, noise_mode, outdir, device, seeds, truncation_ps
 def load_ws(G, path, device):
     """[N, num_ws, w_dim]"""
     try:
-        ws = torch.from_numpy(np.load(path)["w"]).to(device, torch.float32)
-    except (OSError, ValueError, KeyError, IndexError) as error:
+        ws = torch.from_numpy(read_npz(path, "w")).to(device, torch.float32)
+    except (OSError, ValueError) as error:
         raise click.UsageError(f"--projected-w: {path} is no .npz with an array w ({error})") from error
-    if list(ws.shape[1:]) != [G.num_ws, G.w_dim]:
+    if list(ws.shape[1:]) != [G.num_ws, G.w_dim] or not len(ws):
         raise click.UsageError(f"--projected-w: w is {list(ws.shape)}, this network takes [N, {G.num_ws}, {G.w_dim}]")
     return ws
 

@@ -34,7 +34,7 @@ def choose_device(name):
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros([], device=torch.device(name))
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise click.UsageError(f"--device: {name} cannot be used here ({reason}); try cpu") from error
     return name
@@ -53,7 +53,7 @@ def open_training_set(kwargs):
             )
         if not kwargs["use_labels"] and hasattr(data, "has_stored_labels") and data.has_stored_labels():
             print(f"{kwargs['path']} has labels that are not used; --cond=1 trains a conditional model with them.")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # TypeError: arguments from a file that are none of the class's
         raise click.UsageError(f"--data: {error}") from error
     return data
 
@@ -201,8 +201,10 @@ def run(args):
         reason += "; a smaller --batch-gpu needs less" if reason == "out of memory" else ""
         saved = [name for name in listdir(run_dir) if name.startswith("network-snapshot-")]
         kept = f"{saved[-1]} is its newest snapshot" if saved else "it had saved nothing yet"
-        # Not through the log, whose disk may be what is full.
-        print(f"Error: the run in {run_dir} stopped ({reason}); {kept}; --resume starts from there.", file=sys.stderr)
+        sentence = f"Error: the run in {run_dir} stopped ({reason}); {kept}; --resume starts from there."
+        print(sentence, file=sys.stderr)
+        with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as file:  # its disk may be what is full
+            print(sentence, file=file)
         sys.exit(1)
 
 

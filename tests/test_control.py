@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import shutil
 import subprocess
 
@@ -13,7 +14,9 @@ import torch
 from click.testing import CliRunner
 from test_calc_metrics import run_dir  # noqa: F401 (a fixture)
 
+import exported
 import legacy
+from generate import class_label
 from helpers import run
 from segan_ext import atlas, discover, explore, moves
 from segan_ext.cli import main
@@ -379,3 +382,52 @@ def test_ranges_of_layers():
     for text in ("x", "0-9", "2-1"):
         with pytest.raises(ValueError, match="layers"):
             discover.parse_layers(text, addresses)
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """Snapshots of a generator with three classes, and of one with label vectors of three numbers"""
+    folder = tmp_path_factory.mktemp("conditional")
+    torch.manual_seed(0)
+    G = randomise(build(mode=2, c_dim=3))
+    D = networks.Discriminator(3, G.img_resolution, G.img_channels, channel_base=128, channel_max=8)
+    snapshot = dict(G=G, D=D, G_ema=G, augment_pipe=None, training_set_kwargs=None)
+    vectors = torch.tensor([[0.25, 0.5, 0.25], [0.9, 0.1, 0.0]])
+    (folder / "classes.pkl").write_bytes(pickle.dumps(snapshot))
+    (folder / "vectors.pkl").write_bytes(pickle.dumps(snapshot | dict(label_examples=vectors)))
+    return folder, vectors
+
+
+def test_class_of_a_conditional_generator_can_be_chosen_and_is_said(conditional, tmp_path):
+    folder, _ = conditional
+    explore_ = lambda *args: CliRunner().invoke(
+        main, ["explore", f"--network={folder / 'classes.pkl'}", "--rows=2", "--steps=3", *args]
+    )
+    for name, args in dict(none=[], zero=["--class=0"], two=["--class=2"]).items():
+        done = explore_(f"--dest={tmp_path / name}.png", *args)
+        assert done.exit_code == 0, done.output
+        assert ("class 0 is shown, --class=N shows another" in done.output) == (name == "none")
+    content = {name: (tmp_path / f"{name}.png").read_bytes() for name in ("none", "zero", "two")}
+    assert content["none"] == content["zero"] != content["two"]
+    assert "give a class from 0 to 2" in explore_("--class=3").output
+    for number in (0, 1):
+        done = explore_(f"--atlas={tmp_path / 'atlas.html'}", "--seeds=0", f"--class={number}")
+        assert done.exit_code == 0 and f"classes.pkl, class {number}" in (tmp_path / "atlas.html").read_text()
+
+
+def test_label_vectors_come_with_the_network(conditional, tmp_path):
+    folder, vectors = conditional
+    G = legacy.load_generator(str(folder / "vectors.pkl"))
+    assert torch.equal(class_label(G, 1, 2, "cpu"), vectors[[1, 1]])
+    w = moves.random_w(G, 2000)
+    z = torch.from_numpy(np.random.RandomState(0).randn(2000, G.z_dim))
+    found = (w[:, None] - torch.stack([G.mapping(z, v.expand(2000, -1))[:, 0] for v in vectors], 1)).norm(dim=2)
+    assert (found.min(dim=1).values < 1e-5).all() and 0.4 < (found[:, 0] < 1e-5).float().mean() < 0.6
+    path, _ = exported.save_generator(G, str(tmp_path / "G.safetensors"))
+    assert torch.equal(legacy.load_generator(path).label_examples, vectors)
+    done = CliRunner().invoke(main, ["explore", f"--network={path}", "--class=2", f"--dest={tmp_path / 'x.png'}"])
+    assert "conditional on label vectors; give a class from 0 to 1" in done.output
+    wrong = pickle.loads(pickle.dumps(legacy.load_snapshot(str(folder / "vectors.pkl"))))
+    (tmp_path / "wrong.pkl").write_bytes(pickle.dumps(wrong | dict(label_examples=torch.zeros(2, 5))))
+    with pytest.raises(ValueError, match="labels that do not fit"):
+        legacy.load_generator(str(tmp_path / "wrong.pkl"))

@@ -8,12 +8,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from PIL import ExifTags
 
 import exported
 from generate import to_pictures
 from helpers import png, run
 from metrics.detectors import PixelPyramid
-from projector import project
+from projector import open_target, project
 from training import networks
 
 
@@ -109,3 +110,13 @@ def test_what_cannot_be_projected_is_explained(network, tmp_path):
         done = run("stylegan2_ada/projector.py", f"--network={path}", *args, f"--outdir={out}", check=False)
         assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
         assert not out.exists()
+
+
+def test_a_picture_that_was_taken_sideways_is_turned_upright(network, tmp_path):
+    G, _, _ = network
+    upright = PIL.Image.fromarray(np.arange(64 * 48 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 48, 3))
+    exif = upright.getexif()
+    exif[ExifTags.Base.Orientation] = 6  # the camera was held on its side
+    upright.transpose(PIL.Image.Transpose.ROTATE_90).save(tmp_path / "sideways.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    assert torch.equal(open_target(tmp_path / "sideways.png", G), open_target(tmp_path / "upright.png", G))

@@ -140,8 +140,9 @@ def test_a_full_disk_leaves_the_newest_snapshot_whole(data, tmp_path):
         ["bash", "-c", limited], capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS="1")
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "File too large" in done.stdout and "saved nothing yet" in done.stdout and "Traceback" not in done.stderr
+    assert "File too large" in done.stderr and "saved nothing yet" in done.stderr and "Traceback" not in done.stderr
     run_dir = only_run(tmp_path)
+    assert "File too large" in (run_dir / "log.txt").read_text()
     assert not list(run_dir.glob("network-snapshot*")) and not list(run_dir.glob("*.tmp"))
 
 

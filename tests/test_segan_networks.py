@@ -27,7 +27,7 @@ all_forms = pytest.mark.parametrize("kwargs", FORMS.values(), ids=FORMS)
 
 
 def build(**kwargs):
-    return SEGANGenerator(**SHAPE, **HOST, **kwargs).eval().requires_grad_(False)
+    return SEGANGenerator(**(SHAPE | HOST | kwargs)).eval().requires_grad_(False)
 
 
 def images(G, n=3):

@@ -276,7 +276,8 @@ def test_nan_does_not_turn_augmentation_off(trained, tmp_path, monkeypatch):
     training_loop(**dict(args_of(trained), run_dir=str(tmp_path), total_kimg=1, ada_kimg=1, ada_target=-0.9))
     last = read_stats(tmp_path)[-1]
     assert last["Progress/augment"]["mean"] > 0
-    assert all(math.isfinite(entry["mean"]) for name, entry in last.items() if name != "timestamp")
+    bad = [name for name in last if name.startswith(("Loss", "Progress")) and not math.isfinite(last[name]["mean"])]
+    assert not bad
     assert "were left out of the statistics" in (tmp_path / "health.txt").read_text()
     snapshot = load(tmp_path)
     assert snapshot["augment_pipe"].p.isfinite() and snapshot["G_ema"].mapping.w_avg.isfinite().all()

@@ -179,6 +179,8 @@ def open_extractor(path, G=None):
         if content["format"] != _FORMAT:
             raise KeyError("format")
         parts = (content["layers"], content["channels"], content["classes"])
+        if not all(isinstance(name, str) for name in (*parts[0], *parts[2])) or len(parts[0]) != len(parts[1]):
+            raise TypeError("names")
         with torch.device("meta"):  # shapes alone: the file could claim any
             extractor = KINDS[content["kind"]](*parts, **content["options"])
         extractor.load_state_dict(safetensors.torch.load_file(path), assign=True)

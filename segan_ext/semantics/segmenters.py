@@ -1,6 +1,7 @@
 """Networks that label images: opened from files, or trained on a data set with masks."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from segan_ext.avatars import mask_path  # noqa: E402
 from segan_ext.semantics.extractors import resize  # noqa: E402
 from segan_ext.semantics.scores import Scores  # noqa: E402
 from training.dataset import ImageFolderDataset  # noqa: E402
+from training.files import parse_json  # noqa: E402
 
 _KIMG = 30  # images shown, in thousands
 _HELD_OUT = 500  # images at most, and a tenth of all at most, that the skill is measured on
@@ -87,18 +89,18 @@ def open_segmenter(path, device="cpu", progress=True):
 def _open_file(path, device):
     listed = Path(path).with_suffix(".json")
     try:
-        classes = json.loads(listed.read_text("utf-8"))
+        classes = parse_json(listed.read_bytes(), list)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} needs the list of its classes, background first, in {listed.name}") from error
-    if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
+    if len(classes) < 2 or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"{listed} is no list of two or more names of classes")
     detector = detectors.open_detector(str(path), str(path), device)
 
     def network(images):
         y = detector(images)
-        if y.ndim == 2 and y.shape[1] % len(classes) == 0:  # ONNX detectors flatten what they put out
-            side = round((y.shape[1] // len(classes)) ** 0.5)
-            y = y.reshape(len(y), len(classes), side, -1)
+        side = math.isqrt(y.shape[1] // len(classes))
+        if y.ndim == 2 and y.shape[1] == len(classes) * side**2:  # ONNX detectors flatten what they put out
+            y = y.reshape(len(y), len(classes), side, side)
         return y
 
     return Segmenter(network, classes, Path(path).stem)
@@ -147,7 +149,7 @@ def train(data, masks, classes, kimg=None, batch=32, device="cpu", progress=True
     with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
         torch.manual_seed(0)
         network = UNet(classes).to(device)
-        held_out, shown = torch.randperm(len(data)).tensor_split([min(_HELD_OUT, len(data) // 10)])
+        held_out, shown = torch.randperm(len(data)).tensor_split([max(min(_HELD_OUT, len(data) // 10), 1)])
         steps = max((_KIMG if kimg is None else kimg) * 1000 // batch, 1)
         optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)

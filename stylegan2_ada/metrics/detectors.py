@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from torch_utils.ops import conv2d_gradfix
+from training.files import check_torch_zip
 
 FEATURES, PROBABILITIES, PERCEPTUAL = "features", "probabilities", "perceptual"
 
@@ -33,9 +34,11 @@ def open_detector(name, path, device="cpu"):
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
         try:
+            check_torch_zip(path)
             module = torch.jit.load(file, map_location="cpu").eval()
-        except RuntimeError as error:
-            raise ValueError(f"{name} is no TorchScript file ({str(error).splitlines()[0]})") from error
+        except Exception as error:  # a broken file leads to errors of many kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{name} is no TorchScript file ({reason})") from error
     return ScriptDetector(module).to(device)
 
 

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import os
+import sys
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ import dnnlib
 from atomic import write_atomically
 from metrics import detectors
 from torch_utils import inference
+from training import files
 
 _detectors = {}  # (name, path or URL, device) → module
 _digests = {}  # (path, its time) → digest of a data set
@@ -343,8 +345,13 @@ def features_of_both(opts, detector, max_real, num_gen, **stats_kwargs):
 
 def open_dataset(opts):
     """The data set that opts.dataset_kwargs describes. ValueError if they are empty."""
-    if not opts.dataset_kwargs.get("class_name"):
+    name = opts.dataset_kwargs.get("class_name")
+    if not name:
         raise ValueError("real images are needed, and the network does not say which; give --data=PATH")
+    try:  # it may come from somebody's pickle, which must not have anything imported
+        files.check_class_name(name, ["training.dataset", *sys.modules], torch.utils.data.Dataset)
+    except ValueError as error:
+        raise ValueError(f"the network's own data set cannot be opened ({error}); give --data=PATH") from error
     return dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
 
 

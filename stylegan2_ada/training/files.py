@@ -4,12 +4,16 @@ Decoders raise what they like on broken files, from zlib.error to struct.error, 
 """
 
 import contextlib
+import importlib
 import io
 import json
+import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 Image.init()
@@ -57,10 +61,50 @@ def read_entry(archive: zipfile.ZipFile, name: str, most: int = MOST_BYTES) -> b
         return archive.read(name)
 
 
-def parse_json(data: bytes | str) -> Any:
-    """What a JSON file holds. ValueError with a short reason."""
+def parse_json(data: bytes | str, kind: type | tuple[type, ...] = object) -> Any:
+    """What a JSON file holds. ValueError with a short reason, also if that is not a `kind`."""
     with _reasons():
-        return json.loads(data)
+        content = json.loads(data)
+        if not isinstance(content, kind):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        return content
+
+
+def read_npz(path: str | Path, name: str) -> np.ndarray:
+    """The array of that name in an .npz, float64. ValueError with a short reason unless it is one of finite numbers."""
+    with _reasons(), zipfile.ZipFile(path) as archive:
+        file = io.BytesIO(read_entry(archive, f"{name}.npy"))
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran_order, dtype = read_header[version](file)
+        if dtype.kind not in "fiu" or dtype.itemsize > 8:
+            raise ValueError(f"{name} is of the type {dtype}")
+        array = np.frombuffer(file.read(), dtype).reshape(shape, order="F" if fortran_order else "C")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+        return array.astype(np.float64)
+
+
+def check_torch_zip(path: str | Path) -> None:
+    """ValueError if a file of PyTorch would unpack to many times its size: those hold numbers as they are."""
+    if zipfile.is_zipfile(path):
+        with _reasons(), zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > 4 * os.path.getsize(path) + 2**26:
+            raise ValueError(f"it unpacks to {unpacked} bytes")
+
+
+def check_class_name(name: Any, modules: Container[str], kind: type = object) -> None:
+    """ValueError unless `name` is MODULE.CLASS, one of these modules and a class in it that is a `kind`.
+
+    Names in files of others must not lead to any function there is.
+    """
+    module_name, _, class_name = str(name).rpartition(".")
+    if module_name in modules:
+        found = vars(importlib.import_module(module_name)).get(class_name)
+        if isinstance(found, type) and issubclass(found, kind):
+            return
+    raise ValueError(f"it names {str(name)[:100]!r}, which is no class that is known here")
 
 
 def _opened(data):

@@ -12,6 +12,8 @@ import re
 import numpy as np
 import torch
 
+from training import files
+
 _FILE_NAME = re.compile(r"training-state-(\d{6,})\.pt")
 
 
@@ -78,11 +80,16 @@ class TrainingState:
 def read(path):
     """The saved result of `TrainingState.capture`. ValueError for a file that is not one."""
     try:
+        files.check_torch_zip(path)
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} is damaged; delete it to continue from an older one ({error})") from error
     if not isinstance(saved, dict) or saved.get("format") != 1:
         raise ValueError(f"{path} is not a training state that this version can read")
+    counters = saved.get("counters")
+    names = TrainingState._COUNTERS
+    if not isinstance(counters, dict) or not all(isinstance(counters.get(name), (int, float)) for name in names):
+        raise ValueError(f"{path} is damaged; delete it to continue from an older one (it lacks counters)")
     return saved
 
 
