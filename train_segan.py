@@ -5,24 +5,26 @@ import os
 import click
 
 from segan_ext import host
-from segan_ext.cli import host_option
+from segan_ext.cli.options import host_option
 from segan_ext.presets import PRESETS, for_device, recipe
-from segan_ext.start import add_subspaces, check_options_for_foreign_host, default_data
+
+from runs.options import OneOf, command, train_options  # isort: skip (on the path since presets was imported)
+from segan_ext.training import add_subspaces, check_options_for_foreign_host, default_data
 
 
-@click.command()
+@command()
 @click.option(
     "--cfg",
-    type=recipe.OneOf([*PRESETS, "auto", *recipe.BASE_CONFIGS]),
+    type=OneOf([*PRESETS, "auto", *recipe.BASE_CONFIGS]),
     help="Method and recipe; the host's own are mode 0 unless --mode says otherwise  [default: segan-mode2]",
 )
 @click.option("--mode", type=click.IntRange(0, 3), help="Subspaces: 0 none, 1 feature, 2 style, 3 importance")
 @click.option("--subspace-dim", type=int, help="Dimensions of a subspace (modes 1 and 2; mode 2 in residual form)")
-@click.option("--subspace-form", type=recipe.OneOf(["full", "residual", "published"]), help="Form of mode 2")
-@click.option("--train", type=recipe.OneOf(["all", "subspace"]), help="What of G to train  [default: all]")
+@click.option("--subspace-form", type=OneOf(["full", "residual", "published"]), help="Form of mode 2")
+@click.option("--train", type=OneOf(["all", "subspace"]), help="What of G to train  [default: all]")
 @click.option("--ortho", type=float, help="Weight of the orthonormality penalty  [default: 1; published form: 0]")
 @host_option
-@recipe.train_options
+@train_options
 def main(cfg, **options):
     """Train a StyleGAN2 generator with linear subspaces in its style layers.
 
@@ -34,12 +36,12 @@ def main(cfg, **options):
     if host.is_foreign():
         check_options_for_foreign_host(options)
     else:
-        import continuing
         import segan_ext.metrics  # noqa: F401 (registers them)
+        from runs import resume
 
-        if continuing.continued(options, outdir, dry_run):
+        if resume.continued(options, outdir, dry_run):
             return
-    import launch  # the modules of a host can be imported now that it is chosen
+    from runs import launch  # the modules of a host can be imported now that it is chosen
 
     cfg = options["cfg"] = cfg or "segan-mode2"
     device = launch.choose_device(options["device"])

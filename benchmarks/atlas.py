@@ -12,7 +12,8 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from segan_ext import atlas, explore  # noqa: E402
+from segan_ext import latents  # noqa: E402
+from segan_ext.atlas import atlas  # noqa: E402
 from segan_ext.networks import SEGANGenerator  # noqa: E402
 
 
@@ -21,7 +22,7 @@ def main():
     widths = dict(channel_base=32768, channel_max=128)  # of the presets
     G = SEGANGenerator(64, 0, 64, 64, 3, dict(num_layers=8), widths, mode=2).eval().requires_grad_(False)
     dims = sum(subspace.dims for subspace in G.subspaces().values())
-    ws = explore.ws_of_seeds(G, range(4)).repeat(16, 1, 1)
+    ws = latents.ws_of_seeds(G, range(4)).repeat(16, 1, 1)
     with torch.no_grad():
         G.synthesis(ws, noise_mode="const")  # kernels are built
         begin = time.perf_counter()

@@ -13,9 +13,10 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from segan_ext import attributes, discover, purity  # noqa: E402
-from segan_ext.atlas import make_atlas  # noqa: E402
-from segan_ext.edit import load_editable  # noqa: E402
+from segan_ext.atlas.atlas import make_atlas  # noqa: E402
+from segan_ext.cli.edit import load_editable  # noqa: E402
+from segan_ext.directions import pca, sefa, subspaces  # noqa: E402
+from segan_ext.metrics import attributes, purity  # noqa: E402
 from segan_ext.networks import style_layers  # noqa: E402
 from torch_utils import misc  # noqa: E402
 from training import networks  # noqa: E402
@@ -24,7 +25,7 @@ from training import networks  # noqa: E402
 @torch.no_grad()
 def without_subspaces(G):
     """The host's generator that makes G's images: w' = M w + m of a subspace becomes part of the affine behind it."""
-    plain = networks.Generator(*G.init_args, **discover.host_kwargs(G)).eval().requires_grad_(False)
+    plain = networks.Generator(*G.init_args, **subspaces.host_kwargs(G)).eval().requires_grad_(False)
     misc.copy_params_and_buffers(G, plain)
     targets = {address: getattr(block, name).affine for address, block, name in style_layers(plain.synthesis)}
     for address, subspace in G.subspaces().items():
@@ -47,9 +48,9 @@ def main(network, source, top):
     difference = (plain(z, None, noise_mode="const") - G(z, None, noise_mode="const")).abs().max().item()
     chance = torch.linalg.qr(torch.randn(G.w_dim, G.w_dim, generator=torch.Generator().manual_seed(0)))[0]
     given = {
-        "SeFa, each layer": {a: d for a, (d, _) in discover.sefa(plain).items()},
-        "PCA of w": dict.fromkeys(addresses, discover.pca_of_w(plain)[0]),
-        "PCA of features": {a: d for a, (d, _) in discover.pca_of_features(plain, G.w_dim).items()},
+        "SeFa, each layer": {a: d for a, (d, _) in sefa.sefa(plain).items()},
+        "PCA of w": dict.fromkeys(addresses, pca.pca_of_w(plain)[0]),
+        "PCA of features": {a: d for a, (d, _) in pca.pca_of_features(plain, G.w_dim).items()},
         "chance": dict.fromkeys(addresses, chance),
     }
     print(f"The plain generator differs by {difference:.1e}. Attributes: {', '.join(predictor.reliable())}.\n")
@@ -57,7 +58,7 @@ def main(network, source, top):
     print(f"| directions | {' | '.join(columns)} |")
     print("| --- | --- | --- | --- | --- |")
     for name in ("own subspaces", *given):
-        of = G if name not in given else discover.with_directions(plain, given[name], G.w_dim)
+        of = G if name not in given else subspaces.with_directions(plain, given[name], G.w_dim)
         entries = make_atlas(of, seeds=range(8), predictor=predictor)
         strongest = entries[:top]
         effect = 127.5 * sum(e.effect for e in strongest) / len(strongest)

@@ -9,7 +9,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from segan_ext.avatar_drawing import CLASSES, render_avatar, render_mask  # noqa: E402
+from segan_ext.data.drawing import CLASSES, render_avatar, render_mask  # noqa: E402
 
 # One colour a class, in the order of CLASSES.
 PALETTE = ["f0f0f0", "f2c79b", "6b3e26", "2b6cb0", "111111", "d53f8c", "ecc94b", "8a5a2b", "38b2ac", "6b46c1", "a0aec0"]

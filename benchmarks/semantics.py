@@ -18,16 +18,18 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from segan_ext.avatars import make_avatars  # noqa: E402
-from segan_ext.semantics import closed_form, editing, evaluation, sampling, training  # noqa: E402
+from runs.options import open_generator  # noqa: E402
+from segan_ext.data.avatars import make_avatars  # noqa: E402
+from segan_ext.latents import draw_ws, ws_from_z  # noqa: E402
+from segan_ext.layers import FeatureHooks  # noqa: E402
+from segan_ext.semantics import closed_form, evaluation, painting, sampling, training  # noqa: E402
 from segan_ext.semantics.annotations import annotate  # noqa: E402
 from segan_ext.semantics.extractors import KINDS, open_extractor, save_extractor  # noqa: E402
 from segan_ext.semantics.few_shot import train_few_shot  # noqa: E402
-from segan_ext.semantics.scores import Scores  # noqa: E402
+from segan_ext.semantics.iou import Scores  # noqa: E402
 from segan_ext.semantics.segmenters import open_segmenter  # noqa: E402
-from segan_ext.semantics.taps import Taps, draw_ws, ws_from_z  # noqa: E402
+from training.latents import seed_latents  # noqa: E402
 
-from generate import load_generator, seed_latents  # noqa: E402 # isort: skip (on the path since segan_ext was imported)
 from metrics.perceptual import perceptual_features  # noqa: E402 # isort: skip
 
 # The demo's data and generator, trained for longer.
@@ -51,7 +53,7 @@ def main():
     data = args.outdir / "avatars.zip"
     if not data.exists():
         make_avatars(data, masks=True, only=ONLY, **DATA)
-    G = load_generator(args.network or trained_generator(args, data), "cpu")
+    G = open_generator(args.network or trained_generator(args, data), "cpu")
     segmenter = open_segmenter(str(data))
     print(f"segmenter: mean IoU {100 * segmenter.skill:.1f} on drawn avatars that it has not seen")
     parts = {"extractors": extractors, "few-shot": few_shot, "sampling": sample, "editing": edit}
@@ -171,14 +173,14 @@ def edit(G, segmenter, args, count=50):
     z = seed_latents(G, seeds, "cpu").float()
     with torch.no_grad():
         ws = ws_from_z(G, z)
-        labels = segmenter(Taps(G)(ws, noise_mode="const")[0])
-    strokes = editing.scripted_strokes(labels, len(segmenter.classes), count)
+        labels = segmenter(FeatureHooks(G)(ws, noise_mode="const")[0])
+    strokes = painting.scripted_strokes(labels, len(segmenter.classes), count)
     ways = {
-        "published, rate 0.01": lambda part: editing.published(G, extractor, z[part], editing.Strokes(strokes[part])),
-        "published, rate 0.002": lambda part: editing.published(
-            G, extractor, z[part], editing.Strokes(strokes[part]), lr=0.002
+        "published, rate 0.01": lambda part: painting.published(G, extractor, z[part], painting.Strokes(strokes[part])),
+        "published, rate 0.002": lambda part: painting.published(
+            G, extractor, z[part], painting.Strokes(strokes[part]), lr=0.002
         ),
-        "improved": lambda part: editing.edit(G, extractor, ws[part], editing.Strokes(strokes[part])),
+        "improved": lambda part: painting.edit(G, extractor, ws[part], painting.Strokes(strokes[part])),
     }
     rows = [
         "| editor | in the strokes, by LSE | by the segmenter | change outside, of 255 |",

@@ -53,11 +53,11 @@ class Host:
     def generate(self, batch, folded=False):
         """folded: as our own tools do it, which compute only once what depends on the weights alone."""
         if folded:
-            from torch_utils import inference
+            from torch_utils import cached_weights
 
             self.known = getattr(self, "known", {})
         self.G.eval()
-        with inference.folded(self.known) if folded else torch.no_grad():
+        with cached_weights.enabled(self.known) if folded else torch.no_grad():
             self.G(torch.randn(batch, 64), torch.zeros(batch, 0))
         self.G.train()
 

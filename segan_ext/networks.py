@@ -25,9 +25,9 @@ from torch_utils import persistence
 from training import networks
 
 try:
-    from torch_utils import inference
+    from torch_utils import cached_weights
 except ImportError:  # another host
-    inference = None
+    cached_weights = None
 
 MODES = (0, 1, 2, 3)
 FORMS = ("full", "residual", "published")  # of mode 2
@@ -195,9 +195,9 @@ class SubspaceAffine(networks.FullyConnectedLayer):
     """A style layer's affine that sends w through its `subspace` first (modes 2 and 3)."""
 
     def forward(self, x):
-        if inference is None or not inference.active() or self.subspace.is_edited():
+        if cached_weights is None or not cached_weights.active() or self.subspace.is_edited():
             return super().forward(self.subspace(x))
-        weight, bias = inference.once("folded subspace", self.subspace.L, self._folded)
+        weight, bias = cached_weights.once("folded subspace", self.subspace.L, self._folded)
         return torch.nn.functional.linear(x, weight, bias)
 
     def _folded(self, _importances):

@@ -6,7 +6,7 @@ from segan_ext import host
 
 host.add_tools()
 
-import recipe  # noqa: E402 (it has to be on the path)
+from runs import recipe  # noqa: E402 (it has to be on the path)
 
 
 @dataclasses.dataclass(frozen=True)

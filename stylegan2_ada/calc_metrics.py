@@ -10,15 +10,15 @@ import torch
 
 import dnnlib
 import legacy
-from failures import MACHINE_ERRORS, machine_failure
-from generate import generator_options
-from launch import choose_device
 from metrics import metric_main, metric_utils
-from recipe import metric_kwargs, metric_names, metric_options
+from runs.failures import MACHINE_ERRORS, machine_failure
+from runs.launch import choose_device
+from runs.options import command, generator_options, metric_options
+from runs.recipe import metric_kwargs, metric_names
 from torch_utils import misc
 
 
-@click.command()
+@command()
 @generator_options
 @click.option("--metrics", default="fid50k_full", show_default=True, metavar="LIST", help="Comma-separated, or none")
 @click.option("--data", metavar="PATH", help="Images to compare with  [default: those of the training]")

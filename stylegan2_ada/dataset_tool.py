@@ -22,7 +22,8 @@ from click import UsageError
 from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
-from dataset_sources import SOURCES, choose_labels, open_source
+from runs.options import Command
+from training.dataset_sources import SOURCES, choose_labels, open_source
 from training.files import decode
 
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
@@ -340,7 +341,7 @@ def convert_dataset(
     return len(usable)
 
 
-main = click.Command(
+main = Command(
     "dataset_tool",
     callback=convert_dataset,
     help=__doc__,

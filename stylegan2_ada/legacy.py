@@ -1,120 +1,21 @@
-"""Opens network pickles without running code from them, and converts those of the TensorFlow era.
+"""Opens network pickles of every age, without running code from them, and converts those of the TensorFlow era.
 
 `python legacy.py --source=OLD.pkl --dest=NEW.pkl` writes any pickle that opens as a snapshot of today's format.
 """
 
-import inspect
-import pickle
-
 import click
-import torch
 
 import dnnlib
-import exported
-import tf_networks
-from atomic import write_atomically
-from torch_utils import misc, persistence, safe_pickle
-
-_NETWORKS = ("G", "D", "G_ema")
-
-
-def load_network_pkl(f, force_fp16=False, trust=False):
-    """The dict of G, D, G_ema (modules), augment_pipe (module or None) and training_set_kwargs in a snapshot.
-
-    Of a network trained on label vectors also label_examples [N, c_dim], which its generators get as an attribute.
-
-    f: binary file: a snapshot of ours or of the reference, or a (G, D, Gs) of the TensorFlow era. force_fp16: rebuilds
-    the networks with half precision in their four highest resolutions. trust: runs the code that the pickle carries,
-    for networks that are none of ours. ValueError with one sentence for anything else; without `trust` no code of the
-    pickle runs.
-    """
-    name = getattr(f, "name", "the file")
-    try:
-        if trust:
-            data = persistence.TrustingUnpickler(f).load()
-        else:
-            data = _rebuilt(safe_pickle.load(f))
-    except Exception as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0][:400]
-        said = "".join(letter if letter.isprintable() else "?" for letter in said)
-        raise ValueError(f"{name} is not a network pickle that can be opened: {said}") from error
-    if not isinstance(data, dict) or not all(isinstance(data.get(key), torch.nn.Module) for key in _NETWORKS):
-        raise ValueError(f"{name} holds no networks under the names G, D and G_ema")
-    data.setdefault("training_set_kwargs", None)
-    data.setdefault("augment_pipe", None)
-    if data.get("label_examples") is not None:
-        misc.keep_label_examples([data["G"], data["G_ema"]], data["label_examples"], name)
-    if force_fp16:
-        for key in _NETWORKS:
-            data[key] = _with_fp16(data[key])
-    return data
-
-
-def is_generator(net):
-    """True for a module with what every tool here needs of a generator."""
-    needed = ("z_dim", "c_dim", "w_dim", "num_ws", "img_resolution", "img_channels", "mapping", "synthesis")
-    return all(hasattr(net, name) for name in needed)
-
-
-def load_snapshot(network, trust=False):
-    """What a snapshot or an export holds, as `load_network_pkl` gives it; G_ema is sure to be a generator.
-
-    network: path or URL of a pickle, or path of a `.safetensors` with its `.json` beside it. G_ema is on the CPU, in
-    eval mode and without gradients. trust: as above. OSError or ValueError with one sentence.
-    """
-    if network.endswith(".safetensors"):
-        data = dict(G_ema=exported.load_generator(network), training_set_kwargs=None)
-    else:
-        with dnnlib.util.open_url(network) as file:
-            data = load_network_pkl(file, trust=trust)
-    if not is_generator(data["G_ema"]):
-        raise ValueError(f"{network} holds a {type(data['G_ema']).__name__}, which is no generator")
-    data["G_ema"].eval().requires_grad_(False)
-    return data
-
-
-def load_generator(network, trust=False):
-    """The averaged generator of `load_snapshot`."""
-    return load_snapshot(network, trust)["G_ema"]
-
-
-def _rebuilt(data):
-    """Networks in place of the records that the safe reader found."""
-    if isinstance(data, tuple) and len(data) == 3 and all(isinstance(net, safe_pickle.TFNetwork) for net in data):
-        G, D, Gs = data
-        return dict(G=convert_tf_generator(G), D=convert_tf_discriminator(D), G_ema=convert_tf_generator(Gs))
-    if not isinstance(data, dict):
-        return data
-    found = {}
-    for key in (*_NETWORKS, "augment_pipe"):
-        value = data.get(key)
-        found[key] = safe_pickle.rebuild(value) if isinstance(value, safe_pickle.PickledModule) else None
-    found["training_set_kwargs"] = safe_pickle.plain(data.get("training_set_kwargs"))
-    return found | {key: data[key] for key in ("label_examples",) if key in data}
-
-
-def _with_fp16(net):
-    bound = inspect.signature(type(net)).bind(*net.init_args, **net.init_kwargs)
-    precision = dict(num_fp16_res=4, conv_clamp=256)
-    if is_generator(net):
-        bound.arguments["synthesis_kwargs"] = dict(bound.arguments.get("synthesis_kwargs", {}), **precision)
-    elif "num_fp16_res" in bound.signature.parameters:
-        bound.arguments |= precision
-    else:
-        raise ValueError(f"a {type(net).__name__} has no half precision to turn on")
-    rebuilt = type(net)(*bound.args, **bound.kwargs).eval().requires_grad_(False)
-    misc.copy_params_and_buffers(net, rebuilt, require_all=True)
-    return rebuilt
-
-
-def convert_tf_generator(tf_G):
-    """Our Generator with the weights of a TensorFlow one from `safe_pickle.load`. ValueError with the reason."""
-    return tf_networks.convert_generator(tf_G)
-
-
-def convert_tf_discriminator(tf_D):
-    """Our Discriminator with the weights of a TensorFlow one. ValueError with the reason."""
-    return tf_networks.convert_discriminator(tf_D)
+from runs.options import command
+from snapshots.load import (  # noqa: F401 (names of the reference's module)
+    convert_tf_discriminator,
+    convert_tf_generator,
+    is_generator,
+    load_generator,
+    load_network_pkl,
+    load_snapshot,
+)
+from snapshots.save import save_snapshot
 
 
 def convert_network_pickle(source, dest, force_fp16=False, trust=False):
@@ -124,10 +25,10 @@ def convert_network_pickle(source, dest, force_fp16=False, trust=False):
     """
     with dnnlib.util.open_url(source) as file:
         data = load_network_pkl(file, force_fp16=force_fp16, trust=trust)
-    write_atomically(dest, lambda file: pickle.dump(data, file))
+    save_snapshot(dest, data)
 
 
-@click.command()
+@command()
 @click.option("--source", required=True, metavar="PKL", help="Pickle to open, a path or a URL")
 @click.option("--dest", required=True, metavar="PKL", help="Snapshot to write")
 @click.option("--force-fp16", type=bool, default=False, help="Half precision in the four highest resolutions")

@@ -6,23 +6,25 @@ import click
 import numpy as np
 import PIL.Image
 
-from generate import Numbers, class_label, load_generator, network_options, seed_latents, to_pictures
-from launch import choose_device
-from torch_utils import inference
+from runs.launch import choose_device
+from runs.options import Numbers, command, network_options, open_generator
+from torch_utils import cached_weights
+from training.images import to_pictures
+from training.latents import class_label, seed_latents
 
 
-@click.command()
+@command()
 @network_options
 @click.option("--rows", "row_seeds", type=Numbers(), required=True, help="Seeds of the rows' images")
 @click.option("--cols", "col_seeds", type=Numbers(), required=True, help="Seeds of the columns' images")
 @click.option("--styles", type=Numbers(), default="0-6", show_default=True, help="Layers that take the column's w")
 @click.option("--trunc", "truncation_psi", type=float, default=1, show_default=True, help="Truncation psi")
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
-@inference.folded()
+@cached_weights.enabled()
 def main(network, trust_pickle, noise_mode, outdir, device, row_seeds, col_seeds, styles, truncation_psi, class_idx):
     """Generate a grid of style mixes: each image has its row's w but for --styles, which have its column's."""
     device = choose_device(device)
-    G = load_generator(network, device, trust_pickle)
+    G = open_generator(network, device, trust_pickle)
     given = click.get_current_context().get_parameter_source("styles") is not click.core.ParameterSource.DEFAULT
     if given and max(styles) >= G.num_ws:
         raise click.UsageError(f"--styles: this network has the layers 0 to {G.num_ws - 1}")

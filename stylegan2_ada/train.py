@@ -4,14 +4,13 @@ import os
 
 import click
 
-import continuing
-import launch
-import recipe
+from runs import launch, recipe, resume
+from runs.options import OneOf, command, train_options
 
 
-@click.command()
-@click.option("--cfg", type=recipe.OneOf(["auto", *recipe.BASE_CONFIGS]), help="Base configuration  [default: auto]")
-@recipe.train_options
+@command()
+@click.option("--cfg", type=OneOf(["auto", *recipe.BASE_CONFIGS]), help="Base configuration  [default: auto]")
+@train_options
 def main(cfg, **options):
     """Train a GAN with StyleGAN2 and adaptive discriminator augmentation (ADA).
 
@@ -19,7 +18,7 @@ def main(cfg, **options):
     """
     options = dict(options, cfg=cfg)
     outdir, dry_run = options["outdir"] or "training-runs", options.pop("dry_run")
-    if continuing.continued(options, outdir, dry_run):
+    if resume.continued(options, outdir, dry_run):
         return
     cfg = options["cfg"] = cfg or "auto"
     if options["data"] is None:

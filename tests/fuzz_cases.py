@@ -16,9 +16,9 @@ from typing import NamedTuple
 import click
 import numpy as np
 import torch
-from fuzz_mutations import Dice, mutate
 from PIL import Image
 
+from fuzz_mutations import Dice, mutate
 from helpers import TINY, make_dataset, newest, only_run, png
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -195,7 +195,7 @@ def prepare():
     import matplotlib.pyplot  # noqa: F401
     import onnxruntime  # noqa: F401
 
-    for name in ("segan_ext.attributes", "segan_ext.semantics.segmenters"):
+    for name in ("segan_ext.metrics.attributes", "segan_ext.semantics.segmenters"):
         sys.modules[name]._KIMG = 1
 
 
@@ -229,7 +229,7 @@ def _page(network, call):
 @main.command()
 @click.argument("network")
 def edit(network):
-    from segan_ext.web.explore import ExploreTab
+    from segan_ext.web.tabs.explore import ExploreTab
 
     _page(network, lambda tab, session: ExploreTab.read(tab, session, "in/edit.json"))
 
@@ -237,7 +237,7 @@ def edit(network):
 @main.command()
 @click.argument("network")
 def annotations(network):
-    from segan_ext.web.train import TrainTab
+    from segan_ext.web.tabs.train import TrainTab
 
     _page(network, lambda tab, session: TrainTab.read_work(tab, session, "in/work.zip"))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segan_ext import attributes
-from segan_ext.avatar_drawing import POSE, render
-from segan_ext.avatars import make_avatars
+from segan_ext.data.avatars import make_avatars
+from segan_ext.data.drawing import POSE, render
+from segan_ext.metrics import attributes
 from segan_ext.networks import ImportanceSubspace, SEGANGenerator
 from training.dataset import ImageFolderDataset
 

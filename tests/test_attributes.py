@@ -10,7 +10,7 @@ import torch
 from test_calc_metrics import calc, lines, run_dir  # noqa: F401 (a fixture)
 
 from helpers import make_dataset, run
-from segan_ext import attributes, purity, separability
+from segan_ext.metrics import attributes, purity, separability, subspaces
 from segan_ext.networks import SEGANGenerator
 from training.dataset import ImageFolderDataset
 
@@ -60,15 +60,15 @@ def test_separability_of_known_latents():
 
 def test_state_of_subspaces():
     G = SEGANGenerator(8, 0, 8, 16, 3, **NARROW, mode=2).eval().requires_grad_(False)
-    states = purity.subspace_states(G)
+    states = subspaces.subspace_states(G)
     assert len(states) == 8 and all(s.dims == 8 and s.orthogonality < 1e-5 for s in states.values())
     assert all(s.effective_rank == pytest.approx(8) for s in states.values())
     G.subspaces()[2, 1].U.mul_(2)
     G.subspaces()[2, 1].L[2:] = 0
-    state = purity.subspace_states(G)[2, 1]
+    state = subspaces.subspace_states(G)[2, 1]
     assert state.orthogonality == pytest.approx(3, rel=1e-4) and state.effective_rank == pytest.approx(2)
     G = SEGANGenerator(8, 0, 8, 16, 3, **NARROW, mode=3)
-    assert purity.subspace_states(G)[0, 0].orthogonality is None
+    assert subspaces.subspace_states(G)[0, 0].orthogonality is None
 
 
 def test_what_is_known_of_a_data_set(tmp_path):

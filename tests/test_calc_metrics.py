@@ -12,11 +12,11 @@ import torch
 from click.testing import CliRunner
 
 import calc_metrics
-import launch
 from calc_metrics import main
 from helpers import make_dataset, newest, png, run
 from metrics import detectors, metric_main, metric_utils
 from metrics.perceptual import perceptual_features
+from runs import launch
 from segan_ext.networks import SEGANGenerator
 from training import networks
 
@@ -188,7 +188,7 @@ def blurred(x):
 
 @pytest.fixture(scope="module")
 def avatars(tmp_path_factory):
-    from segan_ext.avatars import make_avatars
+    from segan_ext.data.avatars import make_avatars
 
     path = make_avatars(tmp_path_factory.mktemp("avatars") / "a.zip", count=160, resolution=64, progress=False)
     from training.dataset import ImageFolderDataset

@@ -14,17 +14,21 @@ import torch
 from click.testing import CliRunner
 from test_calc_metrics import run_dir  # noqa: F401 (a fixture)
 
-import exported
 import legacy
-from generate import class_label
 from helpers import run
-from segan_ext import atlas, discover, explore, moves
+from segan_ext import latents, layers
+from segan_ext.atlas import atlas
 from segan_ext.cli import main
-from segan_ext.edit import keep_outside, mixed_offsets, parse_edits, read_edit, render, truncation
-from segan_ext.moves import Address
+from segan_ext.control import traversal
+from segan_ext.control.address import Address
+from segan_ext.control.edit_file import read_edit
+from segan_ext.control.render import keep_outside, mixed_offsets, offsets_of, parse_edits, render, truncation
+from segan_ext.directions import pca, sefa, subspaces
 from segan_ext.networks import style_layers
+from snapshots.safetensors import save_safetensors
 from test_segan_networks import FORMS, build, randomise
-from training import networks
+from training import images, networks
+from training.latents import class_label
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def G():
 
 
 def ws_of(G, count=3):
-    return explore.ws_of_seeds(G, range(count))
+    return latents.ws_of_seeds(G, range(count))
 
 
 def test_addresses(G):
@@ -52,9 +56,9 @@ def test_a_synthesis_goes_on_from_any_block(kwargs):
     ws = ws_of(G)
     whole = G.synthesis(ws, noise_mode="const")
     for L in range(len(G.synthesis.block_resolutions)):
-        begun = moves.start(G, ws, L, noise_mode="const")
-        assert torch.equal(moves.finish(G, begun, torch.arange(3), noise_mode="const"), whole)
-        some = moves.finish(G, begun, torch.tensor([2, 0, 2]), noise_mode="const")
+        begun = layers.run_until(G, ws, L, noise_mode="const")
+        assert torch.equal(layers.resume(G, begun, torch.arange(3), noise_mode="const"), whole)
+        some = layers.resume(G, begun, torch.tensor([2, 0, 2]), noise_mode="const")
         assert torch.allclose(some, whole[[2, 0, 2]], atol=1e-5)
 
 
@@ -63,7 +67,7 @@ def test_edits_are_exact(G):
     plain = G.synthesis(ws, noise_mode="const")
     assert torch.equal(render(G, ws, {}, noise_mode="const"), plain)
     assert torch.equal(render(G, ws, [("L1.N0.D2", 1.5), ("L1.N0.D2", -1.5)], noise_mode="const"), plain)
-    sigma = moves.coordinate_sigmas(G)[1, 0][2]
+    sigma = latents.coordinate_sigmas(G)[1, 0][2]
     offset = torch.zeros(12)
     offset[2] = 1.5 * sigma
     with G.edited(offsets={(1, 0): offset}):
@@ -138,7 +142,7 @@ def test_edit_and_replay(run_dir, tmp_path):  # noqa: F811
     G = legacy.load_generator(str(run_dir / "network-snapshot-000000.pkl"))
     plain = G.synthesis(read_edit(first / "edit.json", G)["ws"][:1], noise_mode="const")
     edited = np.asarray(PIL.Image.open(first / "seed0000.png"), int)
-    plain = np.asarray(explore.to_pictures(plain)[0], int)
+    plain = np.asarray(images.to_pictures(plain)[0], int)
     assert np.array_equal(edited[:8], plain[:8]) and not np.array_equal(edited[8:], plain[8:])
 
     run(
@@ -171,10 +175,10 @@ def test_pictures_of_traversals_and_walks(run_dir, tmp_path):  # noqa: F811
     assert PIL.Image.open(tmp_path / "t.gif").n_frames == 6  # to and fro
     assert b"ftyp" in (tmp_path / "t.mp4").read_bytes()[:16]
     G = legacy.load_generator(str(run_dir / "network-snapshot-000000.pkl"))
-    walk = explore.interpolation(G, [4, 5], steps=3)
+    walk = traversal.interpolation(G, [4, 5], steps=3)
     for end, seed in ((0, 4), (-1, 5)):
         assert torch.allclose(
-            walk[0, end], G.synthesis(explore.ws_of_seeds(G, [seed]), noise_mode="const")[0], atol=1e-4
+            walk[0, end], G.synthesis(latents.ws_of_seeds(G, [seed]), noise_mode="const")[0], atol=1e-4
         )
 
 
@@ -224,7 +228,7 @@ def test_the_atlas_ranks_measures_and_finds_copies():
     assert any(e.like[0] in ((2, 1, 4), (2, 1, 5)) and e.like[1] < -0.95 for e in copies)
     assert entries[0].like is None and sum(e.is_copy for e in entries) < len(entries) / 2
     entry = found[2, 1, 4]
-    low, high = (render(G, explore.ws_of_seeds(G, [0, 1]), {(2, 1, 4): a}, noise_mode="const") for a in (-2, 2))
+    low, high = (render(G, latents.ws_of_seeds(G, [0, 1]), {(2, 1, 4): a}, noise_mode="const") for a in (-2, 2))
     assert entry.effect == pytest.approx((high - low).abs().mean().item(), rel=1e-4)
     assert entry.heat.shape == (32, 32) and entry.heat.max() == 1 and entry.sigma > 0
     assert PIL.Image.open(io.BytesIO(entry.strip)).size == (3 * 32, 2 * 32)
@@ -292,8 +296,8 @@ def same_up_to_sign(a, b, atol=1e-4):
 
 
 def test_sefa_is_what_numpy_finds(source):
-    found = discover.sefa(source)
-    grouped = discover.sefa(source, [[(0, 0), (1, 0)], [(3, 2)]])
+    found = sefa.sefa(source)
+    grouped = sefa.sefa(source, [[(0, 0), (1, 0)], [(3, 2)]])
     assert list(found) == [address for address, _, _ in style_layers(source.synthesis)] and set(grouped) == {
         (0, 0),
         (1, 0),
@@ -309,7 +313,7 @@ def test_sefa_is_what_numpy_finds(source):
 
 
 def test_pca_is_what_numpy_finds(source):
-    directions, deviations = discover.pca_of_w(source, samples=500, seed=3)
+    directions, deviations = pca.pca_of_w(source, samples=500, seed=3)
     z = torch.from_numpy(np.random.RandomState(3).randn(500, 16))
     w = source.mapping(z, None)[:, 0].double().numpy()
     values, vectors = np.linalg.eigh(np.cov(w.T))
@@ -318,7 +322,7 @@ def test_pca_is_what_numpy_finds(source):
 
 
 def test_pca_of_features_is_what_numpy_finds(source):
-    found = discover.pca_of_features(source, dims=4, samples=60, seed=1)
+    found = pca.pca_of_features(source, dims=4, samples=60, seed=1)
     w = source.mapping(torch.from_numpy(np.random.RandomState(1).randn(60, 16)), None)
     features = []
     hook = source.synthesis.b8.conv1.register_forward_hook(lambda _layer, _args, y: features.append(y.flatten(1)))
@@ -338,28 +342,28 @@ def test_pca_of_features_is_what_numpy_finds(source):
 
 def test_directions_leave_images_as_they_are(source, tmp_path):
     torch.manual_seed(1)
-    found = discover.with_directions(source, {a: d for a, (d, _) in discover.sefa(source).items()}, dims=5)
+    found = subspaces.with_directions(source, {a: d for a, (d, _) in sefa.sefa(source).items()}, dims=5)
     z = torch.randn(3, 16)
     for kwargs in (dict(), dict(truncation_psi=0.5)):
         assert torch.equal(found(z, None, noise_mode="const", **kwargs), source(z, None, noise_mode="const", **kwargs))
     subspace = found.subspaces()[2, 1]
-    directions = discover.sefa(source)[2, 1][0][:, :5].float()
+    directions = sefa.sefa(source)[2, 1][0][:, :5].float()
     assert torch.allclose(subspace.basis(), directions, atol=1e-6)
     ws = found.mapping(z, None)
-    sigma = moves.coordinate_sigmas(found)[0, 0][0]
-    moved = source.synthesis.b4.conv1.affine(ws[:, 0] + 2 * sigma * discover.sefa(source)[0, 0][0][:, 0].float())
-    with found.edited(offsets=moves.offsets_of(found, {Address(0, 0, 0): 2})):
+    sigma = latents.coordinate_sigmas(found)[0, 0][0]
+    moved = source.synthesis.b4.conv1.affine(ws[:, 0] + 2 * sigma * sefa.sefa(source)[0, 0][0][:, 0].float())
+    with found.edited(offsets=offsets_of(found, {Address(0, 0, 0): 2})):
         assert torch.allclose(found.synthesis.b4.conv1.affine(ws[:, 0]), moved, atol=1e-5)
     for dims in (0, 13):
         with pytest.raises(ValueError, match="between 1 and w_dim = 12"):
-            discover.with_directions(source, {}, dims)
+            subspaces.with_directions(source, {}, dims)
 
 
 @pytest.mark.parametrize("method", ["sefa", "pca", "pca-features"])
 def test_discover_command(source, method, tmp_path):
-    import exported
+    from snapshots.safetensors import save_safetensors
 
-    path, _ = exported.save_generator(source, str(tmp_path / "G.safetensors"))
+    path, _ = save_safetensors(source, str(tmp_path / "G.safetensors"))
     dest = tmp_path / "found.safetensors"
     args = ["discover", f"--network={path}", f"--method={method}", "--dims=3", "--samples=40", f"--dest={dest}"]
     done = CliRunner().invoke(main, args, catch_exceptions=False)
@@ -376,12 +380,12 @@ def test_discover_command(source, method, tmp_path):
 
 def test_ranges_of_layers():
     addresses = [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert discover.parse_layers("each", addresses) == [[a] for a in addresses]
-    assert discover.parse_layers("all", addresses) == [addresses]
-    assert discover.parse_layers("0-1,3", addresses) == [addresses[:2], addresses[3:]]
+    assert subspaces.parse_layers("each", addresses) == [[a] for a in addresses]
+    assert subspaces.parse_layers("all", addresses) == [addresses]
+    assert subspaces.parse_layers("0-1,3", addresses) == [addresses[:2], addresses[3:]]
     for text in ("x", "0-9", "2-1"):
         with pytest.raises(ValueError, match="layers"):
-            discover.parse_layers(text, addresses)
+            subspaces.parse_layers(text, addresses)
 
 
 @pytest.fixture(scope="module")
@@ -419,11 +423,11 @@ def test_label_vectors_come_with_the_network(conditional, tmp_path):
     folder, vectors = conditional
     G = legacy.load_generator(str(folder / "vectors.pkl"))
     assert torch.equal(class_label(G, 1, 2, "cpu"), vectors[[1, 1]])
-    w = moves.random_w(G, 2000)
+    w = latents.random_w(G, 2000)
     z = torch.from_numpy(np.random.RandomState(0).randn(2000, G.z_dim))
     found = (w[:, None] - torch.stack([G.mapping(z, v.expand(2000, -1))[:, 0] for v in vectors], 1)).norm(dim=2)
     assert (found.min(dim=1).values < 1e-5).all() and 0.4 < (found[:, 0] < 1e-5).float().mean() < 0.6
-    path, _ = exported.save_generator(G, str(tmp_path / "G.safetensors"))
+    path, _ = save_safetensors(G, str(tmp_path / "G.safetensors"))
     assert torch.equal(legacy.load_generator(path).label_examples, vectors)
     done = CliRunner().invoke(main, ["explore", f"--network={path}", "--class=2", f"--dest={tmp_path / 'x.png'}"])
     assert "conditional on label vectors; give a class from 0 to 1" in done.output

@@ -7,11 +7,11 @@ import onnxruntime
 import pytest
 import torch
 
-import exported
 import legacy
 from helpers import run
-from segan_ext.export import export_onnx
 from segan_ext.networks import SEGANGenerator
+from segan_ext.onnx_export import export_onnx
+from snapshots.safetensors import save_safetensors
 from test_segan_networks import FORMS, HOST, SHAPE, build, images, randomise
 from training import networks
 
@@ -19,7 +19,7 @@ from training import networks
 @pytest.mark.parametrize("kwargs", [*FORMS.values(), dict(mode=2, subspace_init="identity")])
 def test_safetensors_open_as_the_same_generator(kwargs, tmp_path):
     G = randomise(build(**kwargs))
-    path, config = exported.save_generator(G, str(tmp_path / "G.safetensors"))
+    path, config = save_safetensors(G, str(tmp_path / "G.safetensors"))
     again = legacy.load_generator(path)
     assert type(again) is SEGANGenerator and again.init_kwargs == G.init_kwargs and not again.training
     assert torch.equal(images(again), images(G))
@@ -28,7 +28,7 @@ def test_safetensors_open_as_the_same_generator(kwargs, tmp_path):
 
 def test_generators_of_the_host_export_too(tmp_path):
     G = networks.Generator(16, 3, 12, 16, 1, **HOST).eval().requires_grad_(False)
-    again = legacy.load_generator(exported.save_generator(G, str(tmp_path / "G.safetensors"))[0])
+    again = legacy.load_generator(save_safetensors(G, str(tmp_path / "G.safetensors"))[0])
     z, c = torch.randn(2, 16), torch.eye(3)[:2]
     assert type(again) is networks.Generator
     assert torch.equal(again(z, c, noise_mode="const"), G(z, c, noise_mode="const"))
@@ -53,7 +53,7 @@ def test_onnx_makes_our_images(kwargs, tmp_path):
 
 def test_commands_write_and_read_exports(tmp_path):
     G = build(mode=2)
-    source, _ = exported.save_generator(G, str(tmp_path / "source.safetensors"))
+    source, _ = save_safetensors(G, str(tmp_path / "source.safetensors"))
     run("-m segan_ext", "export", f"--network={source}", f"--dest={tmp_path / 'sub' / 'G.safetensors'}")
     run(
         "stylegan2_ada/generate.py",
@@ -67,7 +67,7 @@ def test_commands_write_and_read_exports(tmp_path):
 
 
 def test_broken_exports_are_explained(tmp_path):
-    path, config = exported.save_generator(build(mode=2), str(tmp_path / "G.safetensors"))
+    path, config = save_safetensors(build(mode=2), str(tmp_path / "G.safetensors"))
     good, weights = (tmp_path / "G.json").read_text(), (tmp_path / "G.safetensors").read_bytes()
     changed = lambda **changes: json.dumps(json.loads(good) | changes)
     for text, data, message in [

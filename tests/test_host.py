@@ -14,12 +14,12 @@ import pytest
 import torch
 
 import dnnlib
-from generate import seed_latents
 from golden_data import FOLDER
 from helpers import make_dataset
 from torch_utils import custom_ops, misc, persistence, training_stats
 from training import health, loss, networks
 from training.dataset import Dataset, ImageFolderDataset
+from training.latents import seed_latents
 from training.training_loop import save_image_grid, setup_snapshot_image_grid
 
 PARITY = json.loads((FOLDER / "rng_parity.json").read_text())

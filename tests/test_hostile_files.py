@@ -12,15 +12,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import continuing
-import generate
 import train_segan
 from helpers import TINY, make_dataset, only_run, png, run
 from metrics import metric_main
-from segan_ext.edit import read_edit
+from runs import resume
+from runs.numbers import parse_numbers
+from segan_ext.control.edit_file import read_edit
 from segan_ext.semantics.extractors import LSE, open_extractor, save_extractor
 from test_segan_networks import build
-from training import files, networks
+from training import files, latents, networks
 from training.state import read
 
 
@@ -49,9 +49,9 @@ def test_the_name_of_a_class_leads_to_no_function(name, run_dir):
         metric_main.calc_metric("fid50k_full", G=build(mode=0), **opts)
     args = json.loads((run_dir / "training_options.json").read_text())
     del args["options"]
-    for part in continuing._CLASSES:
+    for part in resume._CLASSES:
         with pytest.raises(ValueError, match="no class that is known here"):
-            continuing._check_arguments(args | {part: dict(args[part] or {}, class_name=name)}, {})
+            resume._check_arguments(args | {part: dict(args[part] or {}, class_name=name)}, {})
 
 
 def test_a_run_without_its_arguments(run_dir, tmp_path):
@@ -105,8 +105,8 @@ ARRAYS = {
 def test_arrays_that_are_no_latents(case, tmp_path):
     array, reason = ARRAYS[case]
     np.savez(tmp_path / "w.npz", w=array)
-    with pytest.raises(generate.click.UsageError, match=reason):
-        generate.load_ws(build(mode=2), tmp_path / "w.npz", "cpu")
+    with pytest.raises(ValueError, match=reason):
+        latents.load_ws(build(mode=2), tmp_path / "w.npz", "cpu")
 
 
 def test_an_array_that_claims_more_than_there_is(tmp_path):
@@ -114,8 +114,8 @@ def test_an_array_that_claims_more_than_there_is(tmp_path):
     np.lib.format.write_array_header_1_0(header, dict(descr="<f4", fortran_order=False, shape=(2**40, 6, 12)))
     with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
         archive.writestr("w.npy", header.getvalue())
-    with pytest.raises(generate.click.UsageError, match="is no .npz with an array w"):
-        generate.load_ws(build(mode=2), tmp_path / "w.npz", "cpu")
+    with pytest.raises(ValueError, match="is no .npz with an array w"):
+        latents.load_ws(build(mode=2), tmp_path / "w.npz", "cpu")
 
 
 def test_extractors_that_claim_more_than_there_is(tmp_path):
@@ -167,10 +167,10 @@ def test_edits_that_do_not_fit(case, tmp_path):
 
 def test_a_list_of_seeds_is_bounded_before_it_is_made():
     with pytest.raises(ValueError, match="more than 32 numbers"):
-        generate.parse_numbers("0-999999," * 400 + "1", most=32)
+        parse_numbers("0-999999," * 400 + "1", most=32)
     with pytest.raises(ValueError, match="too large"):
-        generate.parse_numbers("4294967296")
-    assert generate.parse_numbers("3, 5-7", most=4) == [3, 5, 6, 7]
+        parse_numbers("4294967296")
+    assert parse_numbers("3, 5-7", most=4) == [3, 5, 6, 7]
 
 
 def test_the_page_keeps_an_image_that_others_push_out(tmp_path):

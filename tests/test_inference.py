@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from segan_ext.networks import SEGANGenerator
-from torch_utils import inference, native
+from torch_utils import cached_weights, kernels
 
 FORMS = [
     dict(mode=0),
@@ -30,8 +30,8 @@ def image(G, z):
 
 
 @pytest.fixture(params=[True, False], ids=["native", "plain"], autouse=True)
-def kernels(request, monkeypatch):
-    monkeypatch.setattr(native, "enabled", request.param)
+def with_and_without_kernels(request, monkeypatch):
+    monkeypatch.setattr(kernels, "enabled", request.param)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -42,7 +42,7 @@ def test_images_and_edited_images_are_those_of_the_layers(form, batch):
     plain = image(G, z)
     with G.edited(offsets=offsets):
         plain_edited = image(G, z)
-    with inference.folded():
+    with cached_weights.enabled():
         folded, again = image(G, z), image(G, z)
         with G.edited(offsets=offsets):
             edited = image(G, z)
@@ -60,17 +60,17 @@ def test_the_identity_stays_exact(form):
     G = generator(randomised=False, subspace_init="identity", **form)
     G.load_state_dict(G.state_dict() | plain.state_dict())
     z = torch.randn(2, 8)
-    with inference.folded():
+    with cached_weights.enabled():
         assert torch.equal(image(G, z), image(plain, z))
 
 
 def test_nothing_is_kept_after_the_end():
     G, z = generator(mode=2), torch.randn(2, 8)
-    with inference.folded():
+    with cached_weights.enabled():
         before = image(G, z)
     for parameter in G.parameters():
         parameter.data *= 1.1
-    with inference.folded():
+    with cached_weights.enabled():
         after = image(G, z)
     assert not torch.allclose(after, before)
     torch.testing.assert_close(after, image(G, z), rtol=1e-4, atol=1e-4)
@@ -78,19 +78,19 @@ def test_nothing_is_kept_after_the_end():
 
 def test_a_dictionary_keeps_what_was_computed_and_does_not_grow():
     G, z, known = generator(mode=2), torch.randn(2, 8), {}
-    with inference.folded(known):
+    with cached_weights.enabled(known):
         first = image(G, z)
     size = len(known)
-    with inference.folded(known):
+    with cached_weights.enabled(known):
         assert torch.equal(image(G, z), first)
-        with inference.folded():  # a nested one has the same
+        with cached_weights.enabled():  # a nested one has the same
             image(G, z)
     assert 0 < size == len(known)
 
 
 def test_gradients_are_as_before_outside():
     G, z = generator(mode=2).requires_grad_(True), torch.randn(1, 8)
-    with inference.folded():
+    with cached_weights.enabled():
         assert not image(G, z).requires_grad
     image(G, z).sum().backward()
     assert all(p.grad is not None for name, p in G.named_parameters() if "noise_strength" not in name)
@@ -98,7 +98,7 @@ def test_gradients_are_as_before_outside():
 
 def test_of_temporary_tensors_nothing_is_kept():
     known, calls = {}, []
-    with inference.folded(known):
+    with cached_weights.enabled(known):
         for _ in range(3):
-            inference.once("sum", torch.ones(3), lambda t: calls.append(t) or t.sum())
+            cached_weights.once("sum", torch.ones(3), lambda t: calls.append(t) or t.sum())
     assert len(calls) == 3 and not known

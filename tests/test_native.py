@@ -13,8 +13,8 @@ import torch
 
 import dnnlib
 from helpers import ROOT
-from torch_utils import custom_ops, native
-from torch_utils.ops import bias_act, conv2d_gradfix, fused, upfirdn2d
+from torch_utils import custom_ops, kernels
+from torch_utils.ops import bias_act, conv2d_gradfix, modulate, upfirdn2d
 from training import loss, networks
 
 SIZES = [(1, 1, 1, 1), (1, 3, 5, 7), (2, 5, 16, 9), (1, 16, 33, 31), (3, 64, 2, 40)]
@@ -23,7 +23,7 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 @pytest.fixture(autouse=True)
 def on(monkeypatch):
-    monkeypatch.setattr(native, "enabled", True)
+    monkeypatch.setattr(kernels, "enabled", True)
 
 
 def both(function, *tensors):
@@ -101,7 +101,7 @@ def test_convolutions(case, transposed, layout, monkeypatch):
     function = conv2d_gradfix.conv_transpose2d if transposed else conv2d_gradfix.conv2d
 
     def call(x, w, impl):
-        monkeypatch.setattr(native, "enabled", impl == "cuda")
+        monkeypatch.setattr(kernels, "enabled", impl == "cuda")
         return function(x, w, stride=stride, padding=padding, **extra)
 
     for plain, own in both(call, x, w):
@@ -116,9 +116,9 @@ def test_modulation(given, act, clamp, monkeypatch):
     names = dict(s="scale", n="noise", b="b")
 
     def call(x, *tensors, impl):
-        monkeypatch.setattr(native, "enabled", impl == "cuda")
+        monkeypatch.setattr(kernels, "enabled", impl == "cuda")
         kwargs = {names[key]: tensor for key, tensor in zip(given, tensors)}
-        assert (fused.modulate(x, **kwargs, act=act, clamp=clamp) is not None) == native.enabled
+        assert (modulate.modulate(x, **kwargs, act=act, clamp=clamp) is not None) == kernels.enabled
         return networks._modulate(x, **kwargs, act=act, clamp=clamp)
 
     for plain, own in both(call, x, *(parts[key].double() for key in given)):
@@ -134,7 +134,7 @@ def test_results_do_not_depend_on_threads():
         inputs = [t.clone().requires_grad_(True) for t in (x, b, w, s)]
         y = upfirdn2d.filter2d(bias_act.bias_act(*inputs[:2], act="lrelu"), f)
         y = conv2d_gradfix.conv2d(conv2d_gradfix.conv2d(y, inputs[2][0], padding=1), inputs[2][1], stride=2)
-        y = fused.modulate(y, inputs[3], act="lrelu")
+        y = modulate.modulate(y, inputs[3], act="lrelu")
         dy = torch.sin(torch.arange(y.numel())).reshape(y.shape)
         found.append([y, *torch.autograd.grad(y, inputs, dy)])
     torch.set_num_threads(1)
@@ -168,10 +168,10 @@ def test_gradients_of_a_training_run_are_those_of_the_plain_path(monkeypatch):
     for step in range(5):
         for phase in ("Gmain", "Greg", "Dmain", "Dreg"):
             pl_mean = training_loss.pl_mean.clone()
-            monkeypatch.setattr(native, "enabled", False)
+            monkeypatch.setattr(kernels, "enabled", False)
             plain = accumulate(phase, G, D, training_loss, step)
             training_loss.pl_mean.copy_(pl_mean)
-            monkeypatch.setattr(native, "enabled", True)
+            monkeypatch.setattr(kernels, "enabled", True)
             own = accumulate(phase, G, D, training_loss, step)
             assert (own - plain).norm() <= 1e-5 * plain.norm(), (step, phase)
             opts[phase[0]].step()
@@ -180,7 +180,7 @@ def test_gradients_of_a_training_run_are_those_of_the_plain_path(monkeypatch):
 def test_short_runs_have_the_same_curves(monkeypatch):
     curves = []
     for enabled in (False, True):
-        monkeypatch.setattr(native, "enabled", enabled)
+        monkeypatch.setattr(kernels, "enabled", enabled)
         G, D, training_loss, opts = tiny_training()
         curves.append([])
         for step in range(12):
@@ -198,8 +198,8 @@ import torch; torch.set_num_threads(1)
 from torch_utils.ops import bias_act
 for _ in range(2):
     y = bias_act.bias_act(torch.full([1, 2, 3, 3], -1.0), torch.zeros(2), act="relu")
-from torch_utils import custom_ops, native
-print(y.sum().item(), native.kernels("cpu") is not None)
+from torch_utils import custom_ops, kernels
+print(y.sum().item(), kernels.available("cpu") is not None)
 """
 
 
@@ -242,14 +242,14 @@ def test_no_compiler_and_a_failing_one_are_said_once_and_do_not_stop_anybody(tmp
     ],
 )
 def test_kernels_that_compute_something_else_are_not_used(file, right, wrong, tmp_path, monkeypatch):
-    sources = Path(shutil.copytree(native._SOURCES, tmp_path / "csrc"))
+    sources = Path(shutil.copytree(kernels._SOURCES, tmp_path / "csrc"))
     text = (sources / file).read_text()
     assert right in text
     (sources / file).write_text(text.replace(right, wrong))
-    monkeypatch.setattr(native, "_SOURCES", sources)
+    monkeypatch.setattr(kernels, "_SOURCES", sources)
     monkeypatch.setattr(dnnlib.util, "_cache_dir", str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match=f"{Path(file).stem} gives wrong results"):
-        assert native._library.__wrapped__("cpu") is None
+        assert kernels._library.__wrapped__("cpu") is None
 
 
 def test_a_build_without_ninja_or_killed_for_memory_is_tried_again(tmp_path):
@@ -314,12 +314,12 @@ def test_cuda_kernels_run_on_the_device_of_their_tensors(monkeypatch):
     seen = []
     monkeypatch.setattr(torch.cuda, "device", device)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=7))
-    native.launch("bias_act", lambda *args: seen.append((current[0], args[:-1], args[-1].value)), "cuda:1", 1, 2)
+    kernels.launch("bias_act", lambda *args: seen.append((current[0], args[:-1], args[-1].value)), "cuda:1", 1, 2)
     assert seen == [(1, (1, 2), 7)] and current == [0]
     with pytest.raises(RuntimeError, match="upfirdn2d could not be launched"):
-        native.launch("upfirdn2d", lambda *args: 98, "cuda:1")
+        kernels.launch("upfirdn2d", lambda *args: 98, "cuda:1")
     for path in (ROOT / "stylegan2_ada").rglob("*.py"):  # there is no other way to a CUDA stream
-        assert path.name == "native.py" or "cuda_stream" not in path.read_text(), path
+        assert path.name == "kernels.py" or "cuda_stream" not in path.read_text(), path
 
 
 def test_they_can_be_turned_off(tmp_path):
@@ -331,4 +331,4 @@ def test_they_can_be_turned_off(tmp_path):
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 def test_cuda_sources_compile(tmp_path, monkeypatch):
     monkeypatch.setattr(dnnlib.util, "_cache_dir", str(tmp_path))
-    assert custom_ops.get_library("cuda", sorted(native._SOURCES.glob("*.cu")), []).exists()
+    assert custom_ops.get_library("cuda", sorted(kernels._SOURCES.glob("*.cu")), []).exists()

@@ -8,7 +8,7 @@ import torch
 import legacy
 from golden_data import FOLDER, GoldenFile, case_ids
 from helpers import run
-from torch_utils import safe_pickle
+from snapshots import safe_pickle
 
 GOLDEN = [GoldenFile("nvidia_pickle_expected.npz"), GoldenFile("tf_legacy_expected.npz")]
 CASES = [case for file in GOLDEN for case in file.cases]

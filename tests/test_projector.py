@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import ExifTags
 
-import exported
-from generate import to_pictures
 from helpers import png, run
 from metrics.detectors import PixelPyramid
-from projector import open_target, project
+from snapshots.safetensors import save_safetensors
 from training import networks
+from training.images import to_pictures
+from training.projection import open_target, project
 
 
 class Detector(torch.nn.Module):
@@ -34,7 +34,7 @@ def network(request, tmp_path_factory):
     synthesis = dict(channel_base=512, channel_max=16)
     G = networks.Generator(8, c_dim, 8, 16, channels, dict(num_layers=2), synthesis).eval().requires_grad_(False)
     folder = tmp_path_factory.mktemp("projector")
-    path, _ = exported.save_generator(G, str(folder / "G.safetensors"))
+    path, _ = save_safetensors(G, str(folder / "G.safetensors"))
     label = torch.eye(2)[[1]] if c_dim else None
     image = G(torch.randn(1, 8), label, noise_mode="none")
     to_pictures(image)[0].resize((48, 32)).save(folder / "target.png")

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from helpers import TINY, make_dataset, run
-from segan_ext.report import Result, Run, columns_of, read_run, short_names
+from segan_ext.report.runs import Result, Run, columns_of, read_run, short_names
 
 
 def some_run(name, *results):

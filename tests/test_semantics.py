@@ -11,22 +11,23 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 
-from generate import seed_latents
 from helpers import run
-from segan_ext.avatars import make_avatars
 from segan_ext.cli import main
-from segan_ext.explore import ws_of_seeds
-from segan_ext.moves import Address, coordinate_sigmas, sweep
+from segan_ext.control.address import Address
+from segan_ext.control.sweep import sweep
+from segan_ext.data.avatars import make_avatars
+from segan_ext.latents import coordinate_sigmas, draw_ws, ws_from_z, ws_of_seeds
+from segan_ext.layers import FeatureHooks
 from segan_ext.networks import SEGANGenerator
-from segan_ext.semantics import annotations, closed_form, editing, evaluation, regions, sampling, segmenters, training
-from segan_ext.semantics.bridge import ClassEffects, most_moved
+from segan_ext.semantics import annotations, closed_form, evaluation, painting, regions, sampling, segmenters, training
+from segan_ext.semantics.class_effects import ClassEffects, most_moved
 from segan_ext.semantics.extractors import IGNORED, KINDS, LSE, NSE2, open_extractor, resize, save_extractor
 from segan_ext.semantics.few_shot import train_few_shot
-from segan_ext.semantics.scores import Scores
-from segan_ext.semantics.taps import Taps, draw_ws, ws_from_z
+from segan_ext.semantics.iou import Scores
 from segan_ext.web import engine
 from test_segan_networks import build, randomise
 from training import networks
+from training.latents import seed_latents
 
 CLASSES = ("background", "bright", "dark")
 
@@ -59,18 +60,18 @@ def linear(G, segmenter):
 
 def test_taps_are_the_outputs_of_the_convolutions(G):
     ws = draw_ws(G, 2)
-    images, features = Taps(G)(ws, noise_mode="const")
+    images, features = FeatureHooks(G)(ws, noise_mode="const")
     assert torch.equal(images, G.synthesis(ws, noise_mode="const"))
     names = [f"b{r}.{name}" for r in G.synthesis.block_resolutions for name in ("conv0", "conv1")][1:]
-    assert list(Taps(G).names) == names and [x.shape[1] for x in features] == list(Taps(G).channels)
-    assert [x.shape[-1] for x in features] == list(Taps(G).resolutions)
+    assert list(FeatureHooks(G).names) == names and [x.shape[1] for x in features] == list(FeatureHooks(G).channels)
+    assert [x.shape[-1] for x in features] == list(FeatureHooks(G).resolutions)
     seen = []
     handle = G.synthesis.b8.conv0.register_forward_hook(lambda _layer, _args, y: seen.append(y))
-    one = Taps(G, ["b8.conv0"])(ws, noise_mode="const")[1]
+    one = FeatureHooks(G, ["b8.conv0"])(ws, noise_mode="const")[1]
     handle.remove()
     assert torch.equal(one[0], seen[0]) and not G.synthesis.b8.conv0._forward_hooks
     with pytest.raises(ValueError, match="no layer b7"):
-        Taps(G, ["b7"])
+        FeatureHooks(G, ["b7"])
 
 
 def test_latents(G):
@@ -85,7 +86,7 @@ def test_latents(G):
 
 def test_lse_is_one_matrix_on_the_concatenated_features(G):
     extractor = LSE.of(G, CLASSES)
-    features = Taps(G)(draw_ws(G, 2), noise_mode="const")[1]
+    features = FeatureHooks(G)(draw_ws(G, 2), noise_mode="const")[1]
     size = features[-1].shape[-1]
     assert extractor.weights().tolist() == pytest.approx([1 / len(features)] * len(features))
     matrix = torch.cat([a * layer.weight[:, :, 0, 0] for a, layer in zip(extractor.weights(), extractor.maps)], dim=1)
@@ -109,7 +110,7 @@ def test_published_sizes():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_extractors_are_saved_and_opened(kind, G, tmp_path):
-    features = Taps(G)(draw_ws(G, 2), noise_mode="const")[1]
+    features = FeatureHooks(G)(draw_ws(G, 2), noise_mode="const")[1]
     options = dict(layer_weights="sigmoid") if kind != "NSE-2" else {}
     extractor = KINDS[kind].of(G, CLASSES, **options)
     path = tmp_path / "sub" / "e.safetensors"
@@ -196,7 +197,7 @@ def test_closed_form_equals_the_textbook():
 
 
 def test_places_of_closed_form_are_pixels_of_the_extractor(G, segmenter):
-    features = Taps(G)(draw_ws(G, 2), noise_mode="const")[1]
+    features = FeatureHooks(G)(draw_ws(G, 2), noise_mode="const")[1]
     size = G.img_resolution
     labels = torch.arange(2 * size * size).reshape(2, size, size)
     x, chosen = closed_form.at_random_places(features, labels, 50, torch.Generator().manual_seed(0))
@@ -235,7 +236,7 @@ def minus_log_of_the_right_class(logits, labels):
 def test_losses_are_means_over_the_labelled_pixels(loss, G, segmenter):
     torch.manual_seed(0)
     extractor = LSE.of(G, CLASSES)
-    images, features = Taps(G)(draw_ws(G, 2), noise_mode="const")
+    images, features = FeatureHooks(G)(draw_ws(G, 2), noise_mode="const")
     labels = segmenter(images)
     labels[:, ::2] = IGNORED
     size = labels.shape[-1]
@@ -332,7 +333,7 @@ def test_improved_sampling_agrees_better(G, segmenter, linear):
     ours = sampling.sample(G, linear, target, 3, pool, steps=20)
     theirs = sampling.published(G, linear, target, 3, n_init=50, steps=20)
     start = pool.best(target, 3, 3)
-    first = linear.labels(Taps(G)(start, noise_mode="const")[1], target.shape[-1])
+    first = linear.labels(FeatureHooks(G)(start, noise_mode="const")[1], target.shape[-1])
     assert (ours.agreement > sampling.agreement(first, target, 3)).all()
     assert ours.agreement.mean() > theirs.agreement.mean()
     torch.testing.assert_close(G.synthesis(ours.ws, noise_mode="const"), ours.images, rtol=1e-3, atol=1e-3)
@@ -351,12 +352,14 @@ def test_diversity_is_the_mean_distance_of_two():
 def test_edits_follow_label_strokes_and_stay_in_their_place(G, segmenter, linear):
     ws = draw_ws(G, 3, 50, truncation_psi=1)
     labels = segmenter(G.synthesis(ws, noise_mode="const"))
-    strokes = editing.Strokes(editing.scripted_strokes(labels, 3, 3))
-    done = editing.edit(G, linear, ws, strokes, steps=30)
+    strokes = painting.Strokes(painting.scripted_strokes(labels, 3, 3))
+    done = painting.edit(G, linear, ws, strokes, steps=30)
     z = seed_latents(G, range(50, 53), "cpu").float()
-    theirs = editing.published(G, linear, z, strokes, steps=30)
+    theirs = painting.published(G, linear, z, strokes, steps=30)
     torch.testing.assert_close(theirs.before, done.before, rtol=1e-3, atol=1e-3)
-    before = editing._in_strokes(linear.labels(Taps(G)(ws, noise_mode="const")[1], G.img_resolution), strokes.labels)
+    before = painting._in_strokes(
+        linear.labels(FeatureHooks(G)(ws, noise_mode="const")[1], G.img_resolution), strokes.labels
+    )
     assert (done.agreement >= before).all() and done.agreement.mean() > before.mean()
     assert done.agreement.mean() >= theirs.agreement.mean() and done.off_region.mean() < theirs.off_region.mean() / 2
     far = done.region.mask == 0
@@ -369,11 +372,11 @@ def test_colour_strokes_count(G, linear):
     painted[:, :, 4:10, 4:10] = 1
     before = G.synthesis(ws, noise_mode="const")
     colours = -before.mean(dim=[2, 3], keepdim=True).sign().expand_as(before) * 0.5
-    strokes = editing.Strokes(torch.full([1, size, size], IGNORED), colours, painted)
-    done = editing.edit(G, linear, ws, strokes, steps=30)
+    strokes = painting.Strokes(torch.full([1, size, size], IGNORED), colours, painted)
+    done = painting.edit(G, linear, ws, strokes, steps=30)
     distance = lambda images: ((images - colours).square() * painted).mean()
     assert distance(done.after) < 0.7 * distance(before) and done.agreement.isnan().all()
-    theirs = editing.published(G, linear, seed_latents(G, [3], "cpu").float(), strokes, steps=5)
+    theirs = painting.published(G, linear, seed_latents(G, [3], "cpu").float(), strokes, steps=5)
     assert distance(theirs.after) < distance(before)
 
 
@@ -400,7 +403,7 @@ def test_which_classes_a_dimension_moves(G, linear):
     found = effects.of(moved)[0]
     assert set(found) == set(CLASSES) and sum(e.share for e in found.values()) >= 1 - 1e-5
     with G.edited(offsets={moved.layer: -2 * torch.eye(len(sigmas[moved.layer]))[0] * sigmas[moved.layer][0]}):
-        low = linear.labels(Taps(G)(ws, noise_mode="const")[1], G.img_resolution)
+        low = linear.labels(FeatureHooks(G)(ws, noise_mode="const")[1], G.img_resolution)
     torch.testing.assert_close(effects._labels(moved, -1)[0], low)
     still = moved._replace(low=moved.low * 0, high=moved.high * 0)
     assert most_moved(effects.of(still)[0]) == []

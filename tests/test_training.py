@@ -12,10 +12,10 @@ import PIL.Image
 import pytest
 import torch
 
-import launch
 import legacy
 from helpers import TINY, command, make_dataset, newest, only_run, read_stats, run, slowly
 from metrics import metric_main
+from runs import launch
 from training import networks
 from training.augment import AugmentPipe
 from training.training_loop import training_loop

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import dnnlib
-import launch
 import legacy
-import recipe
 from golden_data import FOLDER
 from helpers import make_dataset, newest, only_run, run
-from segan_ext.start import add_subspaces
+from runs import launch, recipe
+from runs.options import OPTIONS
+from segan_ext.training import add_subspaces
 from test_segan_networks import FORMS
 from torch_utils import misc
 
@@ -21,7 +21,7 @@ SOURCES = ["nvidia_pickle_uncond.pkl", "nvidia_pickle_cond.pkl", "nvidia_pickle_
 
 def options(**given):
     """The values of a command line that gives only these"""
-    names = [option for declare in recipe.OPTIONS for option in _names(declare)]
+    names = [option for declare in OPTIONS for option in _names(declare)]
     others = ["cfg", "mode", "subspace_dim", "subspace_form", "ortho", "train"]
     return dict.fromkeys([*names, *others]) | given
 

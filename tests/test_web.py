@@ -17,14 +17,15 @@ import torch
 from click.testing import CliRunner
 from test_semantics import CLASSES, brightness, write_network
 
-from generate import seed_latents
 from helpers import ROOT, command, run
 from segan_ext.cli import main
-from segan_ext.edit import render
+from segan_ext.control.render import render
+from segan_ext.latents import draw_ws
+from segan_ext.layers import FeatureHooks
 from segan_ext.semantics import annotations, closed_form, segmenters
 from segan_ext.semantics.extractors import IGNORED, open_extractor, save_extractor
-from segan_ext.semantics.taps import Taps, draw_ws
 from test_segan_networks import build, randomise
+from training.latents import seed_latents
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -245,7 +246,7 @@ def class_in_the_image(G, folder):
     """The class nearest to half of the image of seed 0, and where it is [32, 32]"""
     extractor = open_extractor(folder / "linear.safetensors", G)
     ws = draw_ws(G, 1, truncation_psi=0.7)
-    labels = extractor.labels(Taps(G)(ws, noise_mode="const")[1], 32)[0]
+    labels = extractor.labels(FeatureHooks(G)(ws, noise_mode="const")[1], 32)[0]
     index = min(range(3), key=lambda k: abs((labels == k).float().mean() - 0.5))
     return CLASSES[index], (labels == index).numpy()
 

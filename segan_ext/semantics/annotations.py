@@ -16,14 +16,10 @@ import numpy as np
 import PIL.Image
 import torch
 
-from segan_ext import host
-
-host.activate()
-
-from generate import label_table  # noqa: E402 (the host has to be on the path)
-from segan_ext.semantics.extractors import IGNORED  # noqa: E402
-from segan_ext.semantics.taps import draw_ws  # noqa: E402
-from training.files import decode, parse_json, read_entry  # noqa: E402
+from segan_ext.latents import draw_ws
+from segan_ext.semantics.extractors import IGNORED
+from training.files import decode, parse_json, read_entry
+from training.latents import label_table
 
 
 class Annotations(NamedTuple):

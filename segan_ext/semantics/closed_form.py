@@ -7,13 +7,10 @@ up image by image (Hastie, Tibshirani and Friedman, "The Elements of Statistical
 import torch
 import tqdm
 
-from segan_ext import host
-
-host.activate()
-
-from segan_ext.semantics.extractors import IGNORED, LSE  # noqa: E402 (the host has to be on the path)
-from segan_ext.semantics.taps import Taps, draw_ws  # noqa: E402
-from torch_utils import inference  # noqa: E402
+from segan_ext.latents import draw_ws
+from segan_ext.layers import FeatureHooks
+from segan_ext.semantics.extractors import IGNORED, LSE
+from torch_utils import cached_weights
 
 METHODS = ("lda", "ridge")
 _MOST_PIXELS = 4096  # of an annotated image, of which many may be labelled
@@ -94,9 +91,9 @@ def fit(
     latents as in `training.train` with trunc-wp; method, strength: of `Moments.solve`.
     """
     extractor = LSE.of(G, segmenter.classes, layers, layer_weights="none", bias=True)
-    taps, moments = Taps(G, extractor.layers), Moments(len(segmenter.classes))
+    taps, moments = FeatureHooks(G, extractor.layers), Moments(len(segmenter.classes))
     rng = torch.Generator().manual_seed(seed)
-    with inference.folded():
+    with cached_weights.enabled():
         parts = torch.arange(samples).split(taps.batch)
         for part in tqdm.tqdm(parts, desc="Adding up", disable=None if progress else True):
             ws = draw_ws(G, len(part), seed + int(part[0]), truncation_psi=truncation_psi)
@@ -111,9 +108,9 @@ def fit_annotations(G, annotations, layers=None, renders=8, method="lda", streng
     Of an image's labelled pixels 4096 at most count in each render, random ones.
     """
     extractor = LSE.of(G, annotations.classes, layers, layer_weights="none", bias=True)
-    taps, moments = Taps(G, extractor.layers), Moments(len(annotations.classes))
+    taps, moments = FeatureHooks(G, extractor.layers), Moments(len(annotations.classes))
     rng = torch.Generator().manual_seed(seed)
-    with inference.folded(), torch.random.fork_rng(devices=[]):
+    with cached_weights.enabled(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in range(renders):
             for ws, labels in zip(annotations.ws.split(1), annotations.labels.split(1)):
@@ -125,7 +122,7 @@ def fit_annotations(G, annotations, layers=None, renders=8, method="lda", streng
 def at_random_places(features, labels, pixels, rng):
     """(x [N · pixels, Σ channels], labels [N · pixels]): features as an `LSE` sees them, at random pixels of the labels
 
-    features: of `Taps`. labels [N, H, W]; pixels that are IGNORED are taken only where there are too few others.
+    features: of `FeatureHooks`. labels [N, H, W]; IGNORED pixels are taken only where there are too few others.
     """
     N, H, W = labels.shape
     order = torch.rand(N, H * W, generator=rng) + (labels.flatten(1).cpu() == IGNORED)

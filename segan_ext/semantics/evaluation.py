@@ -8,14 +8,11 @@ import torch
 import tqdm
 from PIL import Image, ImageDraw
 
-from segan_ext import host
-
-host.activate()
-
-from generate import to_pictures  # noqa: E402 (the host has to be on the path)
-from segan_ext.semantics.scores import Scores  # noqa: E402
-from segan_ext.semantics.taps import Taps, draw_ws  # noqa: E402
-from torch_utils import inference  # noqa: E402
+from segan_ext.latents import draw_ws
+from segan_ext.layers import FeatureHooks
+from segan_ext.semantics.iou import Scores
+from torch_utils import cached_weights
+from training.images import to_pictures
 
 SAMPLES = 10000  # as published
 _FIRST_SEED = 1_000_000  # far from the seeds that trainings start with
@@ -28,7 +25,7 @@ COLOURS = [
 # fmt: on
 
 
-@inference.folded()
+@cached_weights.enabled()
 def evaluate(G, extractors, segmenter, samples=SAMPLES, truncation_psi=0.5, seed=_FIRST_SEED, progress=True):
     """[`scores.Table`] of each extractor: the published protocol, labels by the segmenter as the reference.
 
@@ -41,7 +38,7 @@ def evaluate(G, extractors, segmenter, samples=SAMPLES, truncation_psi=0.5, seed
                 f"({', '.join(segmenter.classes)})"
             )
     scores = [Scores(len(segmenter.classes)) for _ in extractors]
-    taps = Taps(G)
+    taps = FeatureHooks(G)
     parts = torch.arange(samples).split(taps.batch)
     for part in tqdm.tqdm(parts, desc="Evaluating", unit="batch", disable=None if progress else True):
         ws = draw_ws(G, len(part), seed + int(part[0]), truncation_psi=truncation_psi)
@@ -95,12 +92,12 @@ def draw_labels(labels, scale=1):
     return picture.convert("RGB").resize([side * scale for side in picture.size], Image.Resampling.NEAREST)
 
 
-@inference.folded()
+@cached_weights.enabled()
 def draw_examples(
     G, extractors, segmenter=None, seeds=range(_FIRST_SEED, _FIRST_SEED + 6), truncation_psi=0.5, class_idx=0
 ):
     """A picture with a row for the images, one for the segmenter's labels, one for each of {name: extractor}."""
-    taps = Taps(G)
+    taps = FeatureHooks(G)
     ws = torch.cat([draw_ws(G, 1, seed, truncation_psi=truncation_psi, class_idx=class_idx) for seed in seeds])
     images, features = taps(ws, noise_mode="const")
     size = images.shape[-1]

@@ -8,13 +8,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from segan_ext import host
-
-host.activate()
-
-from atomic import write_atomically  # noqa: E402 (the host has to be on the path)
-from segan_ext.semantics.taps import Taps  # noqa: E402
-from torch_utils.ops import conv2d_gradfix  # noqa: E402
+from segan_ext.layers import FeatureHooks
+from snapshots.atomic import write_atomically
+from torch_utils.ops import conv2d_gradfix
 
 _FORMAT = "segan-semantics"
 IGNORED = 255  # the label of pixels that nobody labelled
@@ -43,7 +39,7 @@ class Extractor(torch.nn.Module):
     @classmethod
     def of(cls, G, classes, layers=None, **options):
         """A new one for the features of G (layers: None for all)."""
-        taps = Taps(G, layers)
+        taps = FeatureHooks(G, layers)
         return cls(taps.names, taps.channels, classes, **options)
 
     def forward(self, features, size=None):
@@ -191,7 +187,7 @@ def open_extractor(path, G=None):
         raise ValueError(f"{path} holds weights that are not finite")
     if G is None:
         return extractor
-    taps = Taps(G, extractor.layers)
+    taps = FeatureHooks(G, extractor.layers)
     if taps.channels != extractor.channels:
         raise ValueError(f"{path} was made for a generator of other widths: {extractor.channels}, not {taps.channels}")
     return extractor.to(next(G.parameters()).device)

@@ -3,14 +3,10 @@
 import torch
 import tqdm
 
-from segan_ext import host
-
-host.activate()
-
-from segan_ext.semantics.extractors import LSE  # noqa: E402 (the host has to be on the path)
-from segan_ext.semantics.taps import Taps  # noqa: E402
-from segan_ext.semantics.training import EPOCHS, loss_of  # noqa: E402
-from torch_utils import inference  # noqa: E402
+from segan_ext.layers import FeatureHooks
+from segan_ext.semantics.extractors import LSE
+from segan_ext.semantics.training import EPOCHS, loss_of
+from torch_utils import cached_weights
 
 SAMPLES_AN_EPOCH = 128
 
@@ -28,13 +24,13 @@ class FewShot:
             extractor = LSE.of(G, annotations.classes, layers, layer_weights="none")
         self.annotations, self.loss = annotations, loss
         self.extractor = extractor.to(annotations.ws.device)
-        self.taps = Taps(G, extractor.layers)
+        self.taps = FeatureHooks(G, extractor.layers)
         self.optimizer = torch.optim.Adam(extractor.parameters(), lr=1e-3)
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, [20])
 
     def epoch(self, on_step=None):
         """Trains for an epoch; the last loss. on_step: called after each step, without arguments."""
-        with inference.folded():
+        with cached_weights.enabled():
             features = [self.taps(ws, noise_mode="random")[1] for ws in self.annotations.ws.split(self.taps.batch)]
             features = [torch.cat(parts) for parts in zip(*features)]
         for _ in range(max(SAMPLES_AN_EPOCH // len(self.annotations.ws), 1)):

@@ -6,12 +6,8 @@ Blending features, layer by layer, gives a seamless border, which pasting pixels
 
 import torch
 
-from segan_ext import host
-
-host.activate()
-
-from segan_ext.semantics.extractors import class_index  # noqa: E402 (the host has to be on the path)
-from segan_ext.semantics.taps import Taps, hooked  # noqa: E402
+from segan_ext.layers import FeatureHooks, hooked
+from segan_ext.semantics.extractors import class_index
 
 _FEATHER = 1 / 64  # of the image's side: how far the border of a region is soft
 
@@ -22,7 +18,7 @@ def class_mask(G, extractor, ws, names, **synthesis_kwargs):
     synthesis_kwargs: such as noise_mode. ValueError for a name that is no class.
     """
     chosen = [class_index(extractor, name) for name in names]
-    images, features = Taps(G, extractor.layers)(ws, **synthesis_kwargs)
+    images, features = FeatureHooks(G, extractor.layers)(ws, **synthesis_kwargs)
     labels = extractor.labels(features, images.shape[-1])
     return torch.isin(labels, labels.new_tensor(chosen))[:, None].float()
 
@@ -71,7 +67,7 @@ class Region:
     def render(self, ws, taps=None):
         """Images [N, C, H, W] of ws, or of the edits in force, inside the region; outside they are as before.
 
-        taps: `Taps` of G; then also their features of the blended image.
+        taps: `FeatureHooks` of G; then also their features of the blended image.
         """
         with hooked(self.layers, self._blend):
             made = (taps or self.G.synthesis)(ws, noise_mode=self.noise_mode)

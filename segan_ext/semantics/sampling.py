@@ -9,14 +9,11 @@ from typing import NamedTuple
 
 import torch
 
-from segan_ext import host
-
-host.activate()
-
-from segan_ext.semantics.extractors import IGNORED  # noqa: E402 (the host has to be on the path)
-from segan_ext.semantics.scores import image_ious  # noqa: E402
-from segan_ext.semantics.taps import Taps, draw_ws, ws_from_z  # noqa: E402
-from torch_utils import inference  # noqa: E402
+from segan_ext.latents import draw_ws, ws_from_z
+from segan_ext.layers import FeatureHooks
+from segan_ext.semantics.extractors import IGNORED
+from segan_ext.semantics.iou import image_ious
+from torch_utils import cached_weights
 
 
 class Sampled(NamedTuple):
@@ -42,9 +39,9 @@ class Pool:
     Drawn once: `size` ws truncated to `truncation_psi`; labels uint8 [size, H, W].
     """
 
-    @inference.folded()
+    @cached_weights.enabled()
     def __init__(self, G, extractor, size=1000, seed=0, truncation_psi=0.7):
-        taps = Taps(G, extractor.layers)
+        taps = FeatureHooks(G, extractor.layers)
         self.ws = draw_ws(G, size, seed, truncation_psi=truncation_psi)
         found = []
         for part in self.ws.split(taps.batch):
@@ -74,7 +71,7 @@ def sample(G, extractor, target, count=10, pool=None, steps=50, lr=0.05, pull=2e
     """
     target = _checked(G, target, extractor)
     pool = pool or Pool(G, extractor, truncation_psi=truncation_psi)
-    taps, classes = Taps(G, extractor.layers), len(extractor.classes)
+    taps, classes = FeatureHooks(G, extractor.layers), len(extractor.classes)
     start, sigma = pool.best(target.cpu(), count, classes), w_deviation(G)
     move = torch.zeros_like(start, requires_grad=True)
     optimizer = torch.optim.Adam([move], lr=lr, betas=(0.9, 0.9))
@@ -102,7 +99,7 @@ def published(G, extractor, target, count=10, n_init=100, steps=50, lr=0.01, lat
     target = _checked(G, target, extractor)
     if latents not in ("z", "mixwp"):
         raise ValueError(f"latents must be z or mixwp, not {latents!r}")
-    taps, device = Taps(G, extractor.layers), target.device
+    taps, device = FeatureHooks(G, extractor.layers), target.device
     rng = torch.Generator().manual_seed(seed)
     z0 = torch.stack([_best_z(G, taps, extractor, target, n_init, rng) for _ in range(count)])
     if latents == "mixwp":
@@ -125,7 +122,7 @@ def published(G, extractor, target, count=10, n_init=100, steps=50, lr=0.01, lat
     return Sampled(ws.detach(), images.detach(), labels, agreement(labels, target, len(extractor.classes)))
 
 
-@inference.folded()
+@cached_weights.enabled()
 def _best_z(G, taps, extractor, target, n_init, rng):
     """Of n_init random z the one with most pixels right [z_dim]"""
     z = torch.randn(n_init, G.z_dim, generator=rng).to(target.device)

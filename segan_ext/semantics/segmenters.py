@@ -10,18 +10,14 @@ import safetensors.torch
 import torch
 import tqdm
 
-from segan_ext import host
-
-host.activate()
-
-import dnnlib  # noqa: E402 (the host has to be on the path)
-from atomic import write_atomically  # noqa: E402
-from metrics import detectors  # noqa: E402
-from segan_ext.avatars import mask_path  # noqa: E402
-from segan_ext.semantics.extractors import resize  # noqa: E402
-from segan_ext.semantics.scores import Scores  # noqa: E402
-from training.dataset import ImageFolderDataset  # noqa: E402
-from training.files import parse_json  # noqa: E402
+import dnnlib
+from metrics import detectors
+from segan_ext.data.avatars import mask_path
+from segan_ext.semantics.extractors import resize
+from segan_ext.semantics.iou import Scores
+from snapshots.atomic import write_atomically
+from training.dataset import ImageFolderDataset
+from training.files import parse_json
 
 _KIMG = 30  # images shown, in thousands
 _HELD_OUT = 500  # images at most, and a tenth of all at most, that the skill is measured on

@@ -5,14 +5,11 @@ import os
 import torch
 import tqdm
 
-from segan_ext import host
-
-host.activate()
-
-from atomic import write_atomically  # noqa: E402 (the host has to be on the path)
-from segan_ext.semantics.extractors import IGNORED, resize  # noqa: E402
-from segan_ext.semantics.taps import Taps, draw_ws  # noqa: E402
-from torch_utils import inference  # noqa: E402
+from segan_ext.latents import draw_ws
+from segan_ext.layers import FeatureHooks
+from segan_ext.semantics.extractors import IGNORED, resize
+from snapshots.atomic import write_atomically
+from torch_utils import cached_weights
 
 EPOCHS = 50
 SAMPLES = 51200  # images in all
@@ -44,7 +41,7 @@ def train(
     on; it is removed at the end. ValueError if the extractors read different layers.
     """
     _check(extractors, loss)
-    taps, known = Taps(G, extractors[0].layers), {}
+    taps, known = FeatureHooks(G, extractors[0].layers), {}
     optimizers = [torch.optim.Adam(_groups(extractor)) for extractor in extractors]
     schedules = [torch.optim.lr_scheduler.MultiStepLR(optimizer, [20]) for optimizer in optimizers]
     trained = [*extractors, *optimizers, *schedules]
@@ -58,7 +55,7 @@ def train(
         for step in order.split(images_a_step(epoch)):
             losses = [0.0] * len(extractors)
             for part in step.split(taps.batch):
-                with inference.folded(known):
+                with cached_weights.enabled(known):
                     ws = draw_ws(G, len(part), seed + int(part[0]), latents, truncation_psi)
                     images, features = taps(ws, noise_mode="const")
                     labels = segmenter(images)

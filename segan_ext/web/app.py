@@ -2,20 +2,12 @@
 
 from pathlib import Path
 
-import click
 import gradio as gr
 
-from segan_ext import host
-
-host.activate()
-
-from launch import choose_device  # noqa: E402 (the host has to be on the path)
-from segan_ext.semantics.extractors import open_extractor  # noqa: E402
-from segan_ext.web.edit import EditTab  # noqa: E402
-from segan_ext.web.engine import Engine  # noqa: E402
-from segan_ext.web.explore import ExploreTab  # noqa: E402
-from segan_ext.web.session import Session  # noqa: E402
-from segan_ext.web.train import TrainTab  # noqa: E402
+from segan_ext.web.session import Session
+from segan_ext.web.tabs.edit import EditTab
+from segan_ext.web.tabs.explore import ExploreTab
+from segan_ext.web.tabs.train import TrainTab
 
 _LARGEST_UPLOAD = "20mb"
 _UPLOADS = (600, 3600)  # seconds between looks at what was uploaded, and after which it is deleted
@@ -49,39 +41,9 @@ def _explore_from_edit(explore):
     return take
 
 
-@click.command()
-@click.option("--network", "networks", required=True, multiple=True, metavar="PKL", help="Network; repeat it for more")
-@click.option("--trust-pickle", is_flag=True, help="Run the code in the pickles; only for files you trust")
-@click.option("--extractor", "extractors", multiple=True, metavar="FILE", help="Extractor, from `semantics train`")
-@click.option("--atlas", metavar="HTML", help="Page of `explore --atlas`, which names the first network's dimensions")
-@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for everybody")
-@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 for any that is free")
-@click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]")
-def web(networks, trust_pickle, extractors, atlas, address, port, device):
-    """Open a page to explore a generator, edit images by painting, and train extractors."""
-    for path in extractors:
-        try:
-            open_extractor(path)
-        except (OSError, ValueError) as error:
-            raise click.UsageError(f"--extractor: {error}") from error
-    engine = Engine(networks, choose_device(device), trust_pickle, extractors)
-    try:
-        first = engine.network(next(iter(engine.paths)))
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--network: {error}") from error
-    if extractors and first.extractor is None:
-        print(f"No extractor fits {first.path}.", flush=True)
-    try:
-        if atlas:
-            first.read_atlas(atlas)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--atlas: {error}") from error
-    serve(engine, address, port)
-
-
 def serve(engine, address="127.0.0.1", port=7860):
-    """Runs the page until it is interrupted. click.UsageError if the port is taken."""
-    shown = dict(quiet=True, footer_links=[], css_paths=Path(__file__).parent / "page.css", show_error=True)
+    """Runs the page until it is interrupted. ValueError if the port is taken."""
+    shown = dict(quiet=True, footer_links=[], css_paths=Path(__file__).parent / "static" / "page.css", show_error=True)
     page = build(engine).queue(default_concurrency_limit=4, max_size=64)
     try:
         _, url, _ = page.launch(
@@ -94,6 +56,6 @@ def serve(engine, address="127.0.0.1", port=7860):
             **shown,
         )
     except OSError as error:
-        raise click.UsageError(f"--port: {port} cannot be used ({error})") from error
+        raise ValueError(f"--port: {port} cannot be used ({error})") from error
     print(f"The page is at {url} (Ctrl+C ends it)", flush=True)
     page.block_thread()

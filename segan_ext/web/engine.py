@@ -14,17 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segan_ext import host
-
-host.activate()
-
-import legacy  # noqa: E402 (the host has to be on the path)
-from generate import label_table, seed_latents  # noqa: E402
-from segan_ext.moves import Address, coordinate_sigmas, offsets_of  # noqa: E402
-from segan_ext.semantics.extractors import open_extractor  # noqa: E402
-from segan_ext.semantics.regions import Region, class_mask  # noqa: E402
-from segan_ext.semantics.taps import Taps  # noqa: E402
-from torch_utils import inference  # noqa: E402
+import legacy
+from segan_ext.control.address import Address
+from segan_ext.control.render import offsets_of
+from segan_ext.latents import coordinate_sigmas
+from segan_ext.layers import FeatureHooks
+from segan_ext.semantics.extractors import open_extractor
+from segan_ext.semantics.regions import Region, class_mask
+from torch_utils import cached_weights
+from training.latents import label_table, seed_latents
 
 _KEPT = 16  # images
 
@@ -62,7 +60,7 @@ class Opened:
         self.path, self.G = path, legacy.load_generator(str(path), trust).to(device)
         self.subspaces = getattr(self.G, "subspaces", dict)()
         self.known, self.names, self.extractor = {}, {}, None
-        with inference.folded(self.known):
+        with cached_weights.enabled(self.known):
             self.sigmas = coordinate_sigmas(self.G) if self.subspaces else {}
         self.ranking = self._by_style_change()
 
@@ -139,7 +137,7 @@ class Engine:
     def work(self, name):
         """The opened network, to be used inside by this thread only, without autograd and with folded weights."""
         opened = self.network(name)
-        with self.lock, inference.folded(opened.known):
+        with self.lock, cached_weights.enabled(opened.known):
             yield opened
 
     @contextlib.contextmanager
@@ -231,7 +229,7 @@ class Engine:
     def labels(self, view, extractor):
         """(image [C, H, W], label map [H, W]) of a view without its edits"""
         with self.work(view.network) as opened:
-            images, features = Taps(opened.G, extractor.layers)(self.ws(view), noise_mode="const")
+            images, features = FeatureHooks(opened.G, extractor.layers)(self.ws(view), noise_mode="const")
             return images[0], extractor.labels(features, images.shape[-1])[0]
 
 

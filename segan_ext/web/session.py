@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from segan_ext.edit import describe, read_edit
-from segan_ext.moves import Address
+from segan_ext.control.address import Address
+from segan_ext.control.edit_file import describe, read_edit
 from segan_ext.web.engine import View
 
 SLOTS = 12

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 import dnnlib
-from atomic import write_atomically
 from metrics import metric_utils
 from metrics.frechet_inception_distance import compute_fid
 from metrics.inception_score import compute_is
 from metrics.kernel_inception_distance import compute_kid
 from metrics.perceptual_path_length import compute_ppl
 from metrics.precision_recall import compute_pr
+from snapshots.atomic import write_atomically
 from torch_utils import misc
 
 _metrics = {}  # name → function(opts) returning {result: number}

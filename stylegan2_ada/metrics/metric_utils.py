@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 import dnnlib
-from atomic import write_atomically
 from metrics import detectors
-from torch_utils import inference
+from snapshots.atomic import write_atomically
+from torch_utils import cached_weights
 from training import files
 
 _detectors = {}  # (name, path or URL, device) → module
@@ -329,7 +329,7 @@ def compute_feature_stats_for_generator(
         images_of = torch.jit.trace(images_of, example, check_trace=False)
     stats = FeatureStats(**stats_kwargs)
     add_features = _feature_adder("generator features", stats, opts, detector_url, detector_kwargs, rel_lo, rel_hi)
-    with inference.folded():
+    with cached_weights.enabled():
         while not stats.is_full():
             latents = (torch.randn([batch_gen, G.z_dim], device=opts.device) for _ in range(batch_size // batch_gen))
             add_features(torch.cat([images_of(z, draw_labels(batch_gen)) for z in latents]))

@@ -7,7 +7,7 @@ import torch
 
 from metrics import detectors, metric_utils
 from metrics.perceptual import VGG16
-from torch_utils import inference
+from torch_utils import cached_weights
 
 
 def slerp(a, b, t):
@@ -88,7 +88,7 @@ def compute_ppl(
     draw_labels = metric_utils.label_sampler(opts, opts.G)
     progress = opts.progress.sub("ppl sampling", num_samples)
     stats = metric_utils.FeatureStats(capture_all=True, max_items=num_samples)
-    with inference.folded():
+    with cached_weights.enabled():
         while not stats.is_full():
             stats.append_torch(sampler(draw_labels(batch_size))[:, None], opts.num_gpus, opts.rank)
             progress.update(stats.num_items)

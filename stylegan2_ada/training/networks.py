@@ -13,10 +13,10 @@ from torch_utils import misc, persistence
 from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
 
 try:
-    from torch_utils import inference
-    from torch_utils.ops import fused
+    from torch_utils import cached_weights
+    from torch_utils.ops import modulate
 except ImportError:  # inside a pickle, this source has travelled to another host
-    fused = inference = None
+    cached_weights = modulate = None
 
 _BRANCH_GAIN = math.sqrt(0.5)  # keeps the variance of a sum of two branches
 _MAX_SIZE = 2**16  # of a resolution or a number of features
@@ -29,8 +29,8 @@ def normalize_2nd_moment(x, dim=1, eps=1e-8):
 
 
 def _once(name, tensor, compute):
-    """compute(tensor), which inside `inference.folded` happens once for every parameter"""
-    return inference.once(name, tensor, compute) if inference else compute(tensor)
+    """compute(tensor), which inside `cached_weights.folded` happens once for every parameter"""
+    return cached_weights.once(name, tensor, compute) if cached_weights else compute(tensor)
 
 
 def modulated_conv2d(
@@ -71,7 +71,7 @@ def _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample):
         weight = weight / (weight.abs().amax(dim=[1, 2, 3], keepdim=True) * math.sqrt(in_channels * kh * kw))
         styles = styles / styles.abs().amax(dim=1, keepdim=True)
 
-    if fused_modconv and not (fused and fused.prefers_shared_weights(x)):
+    if fused_modconv and not (modulate and modulate.prefers_shared_weights(x)):
         kernels = weight[None] * styles[:, None, :, None, None]  # [N, O, I, kh, kw]
         if demodulate:
             lengths = (kernels.square().sum(dim=[2, 3, 4]) + 1e-8).rsqrt()  # [N, O]
@@ -91,7 +91,7 @@ def _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample):
 
 def _modulate(x, scale=None, noise=None, b=None, act="linear", gain=None, clamp=None):
     """`clamp(gain · act(x · scale + noise + b))`; scale [N, C], noise broadcast to [N, 1, H, W], b [C], or None"""
-    y = fused.modulate(x, scale, noise, b, act, gain, clamp) if fused else None
+    y = modulate.modulate(x, scale, noise, b, act, gain, clamp) if modulate else None
     if y is not None:
         return y
     if scale is not None:
@@ -449,7 +449,7 @@ def _precision(block, force_fp32, device):
     """(dtype, memory format) in which a block computes."""
     if block.use_fp16 and not force_fp32 and device.type in _HALF_PRECISION_DEVICES:
         return torch.float16, torch.channels_last if block.channels_last else torch.contiguous_format
-    return torch.float32, fused.memory_format(device) if fused else torch.contiguous_format
+    return torch.float32, modulate.memory_format(device) if modulate else torch.contiguous_format
 
 
 def _check_resolution(img_resolution):

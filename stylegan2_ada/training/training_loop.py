@@ -4,7 +4,6 @@ import contextlib
 import copy
 import json
 import os
-import pickle
 import random
 import signal
 import time
@@ -16,9 +15,10 @@ import torch
 
 import dnnlib
 import legacy
-from atomic import write_atomically
-from failures import MACHINE_ERRORS, machine_failure
 from metrics import metric_main
+from runs.failures import MACHINE_ERRORS, machine_failure
+from snapshots.atomic import write_atomically
+from snapshots.save import save_snapshot
 from torch_utils import misc, training_stats
 from training import health
 from training.state import TrainingState, random_state, saved_states, set_random_state, state_path
@@ -556,7 +556,7 @@ class Trainer:
             for name in ("G", "D", "G_ema", "augment_pipe"):
                 if networks[name] is not None:
                     networks[name] = copy.deepcopy(networks[name]).eval().requires_grad_(False).cpu()
-            write_atomically(path, lambda file: pickle.dump(networks, file))
+            save_snapshot(path, networks)
             self._write_state(state, state_path(self.o.run_dir, kimg))
         self._evaluate_metrics(path)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import dnnlib
-from torch_utils import native
+from torch_utils import kernels
 
 
 class Activation(NamedTuple):
@@ -55,7 +55,7 @@ def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, 
     if b is not None and (b.ndim != 1 or not 0 <= dim < x.ndim or b.shape[0] != x.shape[dim]):
         raise ValueError(f"a bias of shape {list(b.shape)} does not fit dimension {dim} of {list(x.shape)}")
     clamp = -1.0 if clamp is None or clamp < 0 else float(clamp)
-    kernel = native.kernel("bias_act", x) if impl == "cuda" and x.ndim else None
+    kernel = kernels.kernel("bias_act", x) if impl == "cuda" and x.ndim else None
     if kernel is not None:
         b = None if b is None else b.to(x.dtype).contiguous()
         return _BiasAct.apply(x, b, _Job(kernel, spec, min(dim, x.ndim - 1), alpha, gain, clamp))
@@ -103,25 +103,25 @@ class _Job(NamedTuple):
 
     def run(self, order, x, b=None, h=None, saved=None, with_sums=False):
         """The kernel (csrc/bias_act.cpp) on tensors of one shape and layout; (result, sum over all but dim or None)."""
-        x, memory_format = native.dense(x)
+        x, memory_format = kernels.dense(x)
         h, saved = (None if t is None else t.contiguous(memory_format=memory_format) for t in (h, saved))
         out = torch.empty_like(x)
-        pointers = [native.pointer(t) for t in (x, b, h, saved, out)]
+        pointers = [kernels.pointer(t) for t in (x, b, h, saved, out)]
         numbers = [ctypes.c_double(value) for value in (self.alpha, self.gain, self.clamp)]
         channels = x.shape[self.dim]
         step = 1 if memory_format == torch.channels_last else math.prod(x.shape[self.dim + 1 :])
         if x.device.type == "cuda":
             sizes = [ctypes.c_int64(value) for value in (x.numel(), step, channels)]
             arguments = (self.spec.cuda_idx, order, *pointers, *sizes, *numbers)
-            native.launch("bias_act", self.kernel, x.device, *arguments)
+            kernels.launch("bias_act", self.kernel, x.device, *arguments)
             return out, self._sum(out) if with_sums else None
         in_row = step == 1
         width = channels if in_row else step
         rows = x.numel() // width
         sums = torch.empty([rows], dtype=torch.float64) if with_sums and not in_row else None
         sizes = [ctypes.c_int64(value) for value in (rows, width, channels)]
-        tail = [ctypes.c_int(in_row), *numbers, ctypes.c_int(native.threads_for(x.numel()))]
-        self.kernel(self.spec.cuda_idx, order, *pointers, native.pointer(sums), *sizes, *tail)
+        tail = [ctypes.c_int(in_row), *numbers, ctypes.c_int(kernels.threads_for(x.numel()))]
+        self.kernel(self.spec.cuda_idx, order, *pointers, kernels.pointer(sums), *sizes, *tail)
         if sums is not None:
             return out, sums.view(-1, channels).sum(dim=0).to(x.dtype)
         return out, self._sum(out) if with_sums else None
@@ -137,7 +137,7 @@ class _Job(NamedTuple):
 
 def times_derivative(t, y, spec, alpha, gain, clamp):
     """t · φ' at y = φ(…), for activations that keep the sign; differentiable in t. Native kernels only."""
-    job = _Job(native.kernel("bias_act", t), spec, 1, alpha, gain, clamp)
+    job = _Job(kernels.kernel("bias_act", t), spec, 1, alpha, gain, clamp)
     return _BiasActGrad.apply(t, None, None, y, job, False)[0]
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from torch_utils import inference, native
+from torch_utils import cached_weights, kernels
 
 enabled = True  # False: PyTorch's own operators
 weight_gradients_disabled = False  # True: no gradient is computed with respect to weights
@@ -61,7 +61,7 @@ class _Spec(NamedTuple):
         """The native kernel of an operation of this kind, or None where there is none (grouped, dilated, mixed)."""
         simple = self.groups == 1 and self.dilation == (1, 1) and self.stride[0] == self.stride[1]
         alike = len({t.dtype for t in tensors}) == 1 and all(t.ndim == 4 for t in tensors)
-        return native.kernel(op, *tensors) if simple and alike and min(self.padding) >= 0 else None
+        return kernels.kernel(op, *tensors) if simple and alike and min(self.padding) >= 0 else None
 
     def adjoint(self, in_size, out_size, kernel_size):
         """The convolution with the same weight that maps gradients of the output to gradients of the input."""
@@ -149,8 +149,8 @@ def _native(kernel, spec, x, w):
     y = torch.empty([x.shape[0], w.shape[out_dim], *size], dtype=x.dtype, memory_format=torch.channels_last)
     if y.numel():
         parameters = _parameters(spec, x, y, w.shape, *_dense_steps(w.shape, out_dim))
-        prepared = inference.once(f"{spec} for {x.dtype}", w, lambda w: _prepare(w.contiguous(), x, parameters))
-        kernel(*map(native.pointer, (x, prepared, y)), parameters)
+        prepared = cached_weights.once(f"{spec} for {x.dtype}", w, lambda w: _prepare(w.contiguous(), x, parameters))
+        kernel(*map(kernels.pointer, (x, prepared, y)), parameters)
     return y
 
 
@@ -162,10 +162,10 @@ def _dense_steps(shape, out_dim):
 
 def _prepare(w, x, parameters):
     """The weights as the kernel reads them."""
-    size = native.kernel("conv2d_prepared_size", x)
+    size = kernels.kernel("conv2d_prepared_size", x)
     size.restype = ctypes.c_int64
     prepared = torch.empty(size(parameters), dtype=w.dtype)
-    native.kernel("conv2d_prepare", x)(native.pointer(w), native.pointer(prepared), parameters)
+    kernels.kernel("conv2d_prepare", x)(kernels.pointer(w), kernels.pointer(prepared), parameters)
     return prepared
 
 
@@ -174,7 +174,7 @@ def _native_weight_gradient(kernel, spec, dy, x, weight_shape):
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in ((dy, x) if spec.transposed else (x, dy)))
     dw = torch.empty(weight_shape, dtype=x.dtype)
     ordinary = spec._replace(transposed=False)
-    kernel(*map(native.pointer, (x, dy, dw)), _parameters(ordinary, x, dy, dw.shape, *dw.stride()[:2]))
+    kernel(*map(kernels.pointer, (x, dy, dw)), _parameters(ordinary, x, dy, dw.shape, *dw.stride()[:2]))
     return dw
 
 
@@ -183,5 +183,5 @@ def _parameters(spec, x, y, weight_shape, step_out, step_in):
     kernel_size, (stride, _) = weight_shape[2:], spec.stride
     sizes = (x.shape[0], *x.shape[2:], x.shape[1], *y.shape[2:], y.shape[1], *kernel_size, stride, *spec.padding)
     work = max(x.numel() * y.shape[1], y.numel() * x.shape[1]) * kernel_size.numel()
-    threads = native.threads_for(work // 16)
+    threads = kernels.threads_for(work // 16)
     return (ctypes.c_int64 * 16)(*sizes, spec.transposed, step_out, step_in, threads)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from torch_utils import native
+from torch_utils import kernels
 
 
 def setup_filter(f, device=torch.device("cpu"), normalize=True, flip_filter=False, gain=1, separable=None):
@@ -54,7 +54,7 @@ def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl="cu
     f = torch.ones([1, 1], device=x.device) if f is None else f
     up, down, (left, right, top, bottom) = _pair(up), _pair(down), parse_padding(padding)
     f = f.detach().to(torch.float32) * gain ** (f.ndim / 2)
-    kernel = native.kernel("upfirdn2d", x) if impl == "cuda" else None
+    kernel = kernels.kernel("upfirdn2d", x) if impl == "cuda" else None
     if f.ndim == 2:
         return _Upfirdn.apply(x, f, _Geometry(up, down, (left, right, top, bottom), bool(flip_filter)), kernel)
     row = _Geometry((up[0], 1), (down[0], 1), (left, right, 0, 0), bool(flip_filter))
@@ -171,19 +171,19 @@ class _Upfirdn(torch.autograd.Function):
 
 def _native(x, f, geometry, out_size, kernel):
     """`geometry` with the kernels in csrc/upfirdn2d.cpp and .cu."""
-    x, memory_format = native.dense(x)
+    x, memory_format = kernels.dense(x)
     batch, channels, in_h, in_w = x.shape
     y = torch.empty([batch, channels, *out_size], dtype=x.dtype, device=x.device, memory_format=memory_format)
     f = (f if geometry.flip else f.flip([0, 1])).contiguous()
     vector = channels if memory_format == torch.channels_last else 1
     planes = batch * channels // vector
     sizes = (planes, in_h, in_w, *out_size, *f.shape, *geometry.up, *geometry.down, *geometry.padding[::2], vector)
-    pointers = [native.pointer(t) for t in (x, f, y)]
+    pointers = [kernels.pointer(t) for t in (x, f, y)]
     parameters = (ctypes.c_int64 * len(sizes))(*sizes)
     if x.device.type == "cuda":
-        native.launch("upfirdn2d", kernel, x.device, *pointers, parameters)
+        kernels.launch("upfirdn2d", kernel, x.device, *pointers, parameters)
     else:
-        kernel(*pointers, parameters, native.threads_for(max(x.numel(), y.numel())))
+        kernel(*pointers, parameters, kernels.threads_for(max(x.numel(), y.numel())))
     return y
 
 

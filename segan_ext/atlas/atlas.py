@@ -1,0 +1,124 @@
+"""The atlas: a page that ranks all dimensions by how much they change the image, and says where and what they move."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from segan_ext.control.address import Address
+from segan_ext.control.sweep import sweep
+from segan_ext.images import encoded
+from segan_ext.latents import coordinate_sigmas, ws_of_seeds
+from segan_ext.metrics.purity import AttributeEffects, Purity
+from segan_ext.semantics.class_effects import ClassEffects
+from torch_utils import cached_weights
+
+_ALIKE = 0.95  # |cosine| of two dimensions' changes from which on one counts as a copy of the other
+_TILE = 64  # pixels of an image in a strip, at most
+_HEAT = 32  # pixels of a heat map, at most
+
+
+class Entry(NamedTuple):
+    """A dimension of the atlas.
+
+    effect: mean absolute change of the image (range 2) from −2σ to +2σ, or a perceptual distance. heat: where, [h, w]
+    in [0, 1]. purity: None without attributes. like: the stronger dimension whose change is most like this one's, with
+    the cosine of the two (negative: the other way round); None for the strongest, and where nothing changes. strip: a
+    WebP picture, a row a latent: at −2σ, 0, +2σ. classes: {class: semantics.bridge.ClassEffect} or None.
+    """
+
+    address: Address
+    sigma: float
+    effect: float
+    heat: np.ndarray
+    strip: bytes
+    purity: Purity | None = None
+    like: tuple[Address, float] | None = None
+    classes: dict | None = None
+
+    @property
+    def is_copy(self):
+        return self.like is not None and abs(self.like[1]) >= _ALIKE
+
+    @property
+    def name(self):
+        """The attribute that it moves, if it moves one clearly: most of its strength, and half a deviation at least"""
+        clear = self.purity is not None and self.purity.purity >= 0.5 and self.purity.strength >= 0.5
+        return self.purity.attribute if clear else ""
+
+
+@cached_weights.enabled()
+def make_atlas(G, seeds=range(4), predictor=None, features=None, batch=64, progress=None, extractor=None, class_idx=0):
+    """`Entry`s of all dimensions of G, the strongest first.
+
+    seeds: latents that every dimension is moved on, of the class class_idx of a conditional G. predictor:
+    `attributes.Predictor`, or None. features: images [N, C, H, W] in [0, 255] → [N, F] whose squared distance is
+    the effect; None: pixels. batch, progress: of `moves.sweep`. extractor: `semantics.extractors`, says which
+    classes each dimension moves.
+    """
+    ws, sigmas = ws_of_seeds(G, seeds, class_idx=class_idx), coordinate_sigmas(G)
+    base = _small(G.synthesis(ws, noise_mode="const"), _TILE)
+    measured = AttributeEffects(G, predictor, predictor.reliable()) if predictor is not None else None
+    classes = ClassEffects(G, extractor, ws, sigmas, batch=batch) if extractor is not None else None
+    entries, signatures = [], []
+    for moved in sweep(G, ws, sigmas, batch=batch, progress=progress):
+        change = moved.high - moved.low  # [dims, S, C, H, W]
+        heat = change.abs().mean(dim=[1, 2])
+        effects = heat.mean(dim=[1, 2]) if features is None else _distances(features, moved)
+        purities = measured.of(moved) if measured is not None else [None] * len(moved.dims)
+        class_effects = classes.of(moved) if classes is not None else [None] * len(moved.dims)
+        signatures.append(_small(change.flatten(0, 1), 8).reshape(len(moved.dims), -1).cpu())
+        low, high = (_small(images.flatten(0, 1), _TILE).unflatten(0, change.shape[:2]) for images in moved[2:])
+        for i, d in enumerate(moved.dims):
+            strip = _strip_picture(torch.stack([low[i], base, high[i]], dim=1).cpu())
+            shown = _small(heat[i][None, None], _HEAT)[0, 0].cpu().numpy()
+            sigma = float(sigmas[moved.layer][d])
+            address = Address(*moved.layer, d)
+            heat_map = shown / max(shown.max(), 1e-12)
+            entry = Entry(address, sigma, float(effects[i]), heat_map, strip, purities[i], None, class_effects[i])
+            entries.append(entry)
+    order = sorted(range(len(entries)), key=lambda i: -entries[i].effect)
+    return _with_likes([entries[i] for i in order], torch.cat(signatures)[order])
+
+
+def _small(images, side):
+    """[N, C, H, W], averaged down until no side is longer than `side`"""
+    factor = -(-images.shape[-1] // side)
+    return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
+
+
+def _distances(features, moved):
+    """Perceptual distances of pictures of 256 pixels at most, which is what such features are made for"""
+    low, high = (
+        torch.cat(
+            [features((_small(each, 256) * 127.5 + 127.5).clamp(0, 255)) for each in images.flatten(0, 1).split(8)]
+        )
+        for images in (moved.low, moved.high)
+    )
+    return (high - low).square().sum(dim=1).unflatten(0, moved.low.shape[:2]).mean(dim=1)
+
+
+def _with_likes(entries, signatures):
+    """The entries, in order, each with the one before it that is most like it."""
+    lengths = signatures.norm(dim=1)
+    signatures = signatures / lengths.clamp(min=1e-12)[:, None]
+    found = entries[:1]
+    for i in range(1, len(entries)):
+        cosines = signatures[:i] @ signatures[i]
+        nearest = int(cosines.abs().argmax())
+        like = (entries[nearest].address, float(cosines[nearest])) if lengths[i] > 1e-6 else None
+        found.append(entries[i]._replace(like=like))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The page
+
+
+def _strip_picture(strip):
+    """WebP of images [S, 3, C, h, w]: a row a latent, a column a step"""
+    S, steps, C, h, w = strip.shape
+    pixels = ((strip + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 3, 1, 4, 2).reshape(S * h, steps * w, C)
+    picture = Image.fromarray(pixels.numpy().squeeze()).convert("RGB")
+    return encoded(picture, "WEBP", quality=80)

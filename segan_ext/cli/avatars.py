@@ -1,0 +1,44 @@
+"""`segan avatars`."""
+
+import time
+
+import click
+
+from runs.options import command
+from segan_ext.data.avatars import make_avatars, mask_path
+from segan_ext.data.drawing import CLASSES, list_styles, style_licence
+
+
+@command("avatars")
+@click.option("--style", default="toon-head", show_default=True, help="DiceBear style.")
+@click.option("--count", type=int, default=20000, show_default=True, help="Number of images.")
+@click.option("--resolution", type=int, default=64, show_default=True, help="Width and height in pixels.")
+@click.option("--dest", default="avatars.zip", show_default=True, help="Archive to write.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Picks the set.")
+@click.option("--label", metavar="FACTOR", help="Factor that becomes the class label, such as hairColor.")
+@click.option("--masks", is_flag=True, help="Also write <dest>-masks.zip, a class index a pixel.")
+@click.option("--zoom", type=float, default=1, show_default=True, help="Enlarge, with the eyes in the middle.")
+@click.option("--jitter", type=float, default=1, show_default=True, help="How much tilt, size and place vary, 0 to 1.")
+@click.option("--only", multiple=True, metavar="FACTOR=VALUE,…", help="Limit a factor to some values; may be repeated.")
+@click.option("--workers", type=int, help="Processes; by default one a core.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing archive.")
+@click.option("--list-styles", "show_styles", is_flag=True, help="Print all styles with licence and author.")
+def avatars(
+    style, count, resolution, dest, seed, label, masks, zoom, jitter, only, workers, overwrite, show_styles
+) -> None:
+    """Draw a data set of avatars with known factors, class labels and masks."""
+    if show_styles:
+        for name in list_styles():
+            terms = style_licence(name)
+            click.echo(f"{name:20} {terms['licence']:38} {terms['creator']}")
+        return
+    start = time.monotonic()
+    only = {name: values.split(",") for name, _, values in (text.partition("=") for text in only)}
+    path = make_avatars(
+        dest, count, resolution, style, seed, label, masks, workers, zoom, jitter, only, overwrite=overwrite
+    )
+    click.echo(f"{path}: {count} images, {resolution}x{resolution}, {count / (time.monotonic() - start):.0f} images/s")
+    if masks:
+        click.echo(f"{mask_path(path)}: one class a pixel: {', '.join(CLASSES)}")
+    terms = style_licence(style)
+    click.echo(f"{terms['title']} by {terms['creator']}, {terms['licence']} ({terms['licence_url']}), with DiceBear")

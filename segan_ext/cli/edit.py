@@ -1,0 +1,161 @@
+"""`segan edit`."""
+
+import json
+from pathlib import Path
+
+import click
+import torch
+
+from metrics.perceptual import perceptual_features
+from runs.launch import choose_device
+from runs.options import Numbers, command, generator_options, open_generator
+from segan_ext.control.address import Address
+from segan_ext.control.edit_file import PARTS, describe, read_edit, read_mask
+from segan_ext.control.render import check_editable, keep_outside, mixed_offsets, offsets_of, parse_edits
+from segan_ext.images import draw_change
+from segan_ext.latents import coordinate_sigmas
+from segan_ext.semantics.extractors import open_extractor
+from segan_ext.semantics.regions import Region, class_mask
+from snapshots.atomic import write_atomically
+from torch_utils import cached_weights
+from training.images import to_pictures
+from training.latents import class_label, load_ws, seed_latents
+from training.projection import open_target, project
+
+
+def _parse_set(texts):
+    for text in texts:
+        address, equals, amount = text.partition("=")
+        try:
+            yield Address.parse(address), float(amount)
+        except ValueError as error:
+            said = str(error) if equals and "address" in str(error) else f"{text!r} is no edit; write L3.N1.D5=+2.5"
+            raise click.UsageError(f"--set: {said}") from error
+
+
+def _parse_mix(G, texts, trunc, class_idx):
+    """[(L, N, seed, w [w_dim] of that seed), …]"""
+    found, device = [], next(G.parameters()).device
+    for text in texts:
+        layer, _, seed = text.partition("=")
+        try:
+            address = Address.parse(f"{layer}.D0").check(G)
+            z = seed_latents(G, [int(seed)], device)
+            w = G.mapping(z, class_label(G, class_idx, 1, device), truncation_psi=trunc)[0, 0]
+            found.append((*address.layer, int(seed), w.cpu()))
+        except ValueError as error:
+            raise click.UsageError(f"--mix: {text!r} is not of the form L3.N1=SEED ({error})") from error
+    return found
+
+
+def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
+    """ws [N, num_ws, w_dim] and a name for each: of seeds, of a file of projector.py, or of a picture"""
+    if sum(given is not None for given in (seeds, projected_w, image)) != 1:
+        raise click.UsageError("--seeds: give --seeds, --projected-w or --image, one of the three")
+    if seeds is not None:
+        label = class_label(G, class_idx, 1, device)
+        z = seed_latents(G, seeds, device)
+        ws = [G.mapping(each[None], label, truncation_psi=trunc) for each in z]
+        return torch.cat(ws), [f"seed{seed:04d}" for seed in seeds]
+    if projected_w is not None:
+        ws = load_ws(G, projected_w, device)
+        return ws, [f"w{i:02d}" for i in range(len(ws))]
+    features = perceptual_features(None, device)
+    target = open_target(image, G)
+    label = class_label(G, class_idx, 1, device) if G.c_dim else None
+    path = project(G, target, features=features, label=label, num_steps=num_steps, verbose=True, device=device)
+    return path[-1:].to(device), [f"{Path(image).stem}-edited"]
+
+
+@command()
+@generator_options
+@click.option(
+    "--set", "sets", multiple=True, metavar="ADDRESS=SIGMA", help="Move a dimension: L3.N1.D5=+2.5; repeat it"
+)
+@click.option(
+    "--mix", multiple=True, metavar="LAYER=SEED", help="Take a style layer's coordinates from a seed: L3.N1=7"
+)
+@click.option("--seeds", type=Numbers(), help="Images to edit: seeds, as 0,5,10-20")
+@click.option("--projected-w", metavar="FILE", help="… or the ws in an .npz of projector.py")
+@click.option("--image", metavar="FILE", help="… or a picture, which is projected first")
+@click.option("--num-steps", type=click.IntRange(1), default=500, show_default=True, help="Steps of that projection")
+@click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi of the seeds")
+@click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
+@click.option("--keep", metavar="PNG", help="Mask of the images' size; what is white stays as it was")
+@click.option("--inside", metavar="CLASS,…", help="Change nothing outside what shows these classes: hair,brows")
+@click.option("--extractor", metavar="FILE", help="Extractor that knows them, from `semantics train`")
+@click.option("--noise-mode", type=click.Choice(["const", "none"]), default="const", show_default=True, help="Noise")
+@click.option("--replay", metavar="JSON", help="Make the images of an edit.json again, instead of all the above")
+@click.option("--outdir", required=True, metavar="DIR", help="Where to save images, changes, and edit.json")
+def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, noise_mode, replay, outdir, **source):
+    """Edit images by moving single dimensions of single layers.
+
+    Writes each image, a picture of what changed, and edit.json, which --replay turns into the same bytes again.
+    """
+    device = choose_device(device)
+    G = load_editable(network, device, trust_pickle)
+    try:
+        content = read_edit(replay, G) if replay else None
+        edits = content["edits"] if replay else parse_edits(G, list(_parse_set(sets)))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--{'replay' if replay else 'set'}: {error}") from error
+    if content is None:
+        mix = _parse_mix(G, mix, source["trunc"], source["class_idx"])
+        kept = None if keep is None else read_mask(keep, G.img_resolution)
+        ws, names = _latents(G, device, **source)
+        region = None if inside is None else _class_masks(G, ws, inside, extractor, noise_mode)
+        content = dict(zip(PARTS, (edits, ws, names, noise_mode, mix, kept, region)))
+    content |= dict(edits=edits, ws=content["ws"].to(device))
+    write_edit(G, content, outdir)
+    text = json.dumps(describe(network, *(content[key] for key in PARTS)), indent=1)
+    write_atomically(str(Path(outdir) / "edit.json"), lambda file: file.write(text.encode()))
+    print(Path(outdir) / "edit.json")
+
+
+def _class_masks(G, ws, names, extractor, noise_mode):
+    """Masks [N, H, W] of the classes in the images of ws"""
+    if extractor is None:
+        raise click.UsageError("--inside: classes are found by an extractor; give one with --extractor")
+    try:
+        names = [name.strip() for name in names.split(",")]
+        with torch.no_grad():
+            opened = open_extractor(extractor, G)
+            mask = torch.cat([class_mask(G, opened, w, names, noise_mode=noise_mode) for w in ws.split(1)])
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--inside: {error}") from error
+    return mask[:, 0]
+
+
+def load_editable(network, device, trust_pickle=False):
+    """A generator with subspaces. click.UsageError for another."""
+    G = open_generator(network, device, trust_pickle)
+    check_editable(G, network)
+    return G
+
+
+@cached_weights.enabled()
+def write_edit(G, content, outdir):
+    """Writes NAME.png and NAME-change.png for every latent of an edit (`read_edit`), and prints the change."""
+    sigmas, ws = coordinate_sigmas(G), content["ws"]
+    outdir = Path(outdir)
+    outdir.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(content["names"]):
+        w = ws[i : i + 1]
+        before = G.synthesis(w, noise_mode=content["noise_mode"])
+        after = _mixed(G, w, content, sigmas, None if content["inside"] is None else content["inside"][i])
+        if content["keep"] is not None:
+            after = keep_outside(before, after, content["keep"].to(before.device))
+        to_pictures(after)[0].save(outdir / f"{name}.png")
+        draw_change(before[0].cpu(), after[0].cpu()).save(outdir / f"{name}-change.png")
+        print(f"{outdir / name}.png: mean change {(after - before).abs().mean().item() * 127.5:.2f} of 255")
+
+
+def _mixed(G, w, content, sigmas, inside=None):
+    """The image of one latent with its mixing and its edits, which change it in the mask `inside` [H, W] only"""
+    offsets = offsets_of(G, content["edits"], sigmas)
+    for L, N, _seed, other in content["mix"]:
+        mixed = mixed_offsets(G, w, other.to(w)[None, None], [(L, N)])[L, N]
+        offsets[L, N] = mixed + offsets.get((L, N), 0)
+    region = None if inside is None else Region(G, w, inside[None, None].to(w.device), content["noise_mode"])
+    with G.edited(offsets=offsets):
+        return region.render(w) if region else G.synthesis(w, noise_mode=content["noise_mode"])

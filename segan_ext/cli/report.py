@@ -1,0 +1,88 @@
+"""`segan report`."""
+
+from pathlib import Path
+
+import click
+
+import calc_metrics
+from metrics.metric_utils import get_feature_detector_name
+from runs.launch import choose_device
+from runs.options import Numbers, command, metric_options, open_generator
+from runs.recipe import metric_kwargs, metric_names
+from segan_ext.metrics.attributes import source_digest
+from segan_ext.report.page import draw_curves, draw_samples, page
+from segan_ext.report.runs import columns_of, json_lines, read_run, short_names
+from segan_ext.report.table import in_words, markdown, table_of
+
+
+@command()
+@click.argument("run_dirs", nargs=-1, required=True, metavar="RUN…")
+@click.option("--outdir", default="report", show_default=True, metavar="DIR", help="Where to write the report")
+@click.option("--metrics", default="none", metavar="LIST", help="Metrics to compute first where they are missing")
+@click.option("--seeds", type=Numbers(), default="0-7", show_default=True, help="Seeds of the samples")
+@click.option(
+    "--trunc", "truncation_psi", type=float, default=1, show_default=True, help="Truncation psi of the samples"
+)
+@click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]")
+@metric_options
+def report(run_dirs, outdir, metrics, seeds, truncation_psi, device, **options):
+    """Compare training runs: metrics, curves, samples at equal seeds."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise click.UsageError("the curves need `pip install matplotlib`") from error
+    device, metrics = choose_device(device), metric_names(metrics)
+    kwargs = dict(metric_kwargs(**options), seed=0, num_gpus=1, device=device) if metrics else {}
+    try:
+        runs = [read_run(path) for path in run_dirs]
+        for run in runs:
+            _compute_missing(run, metrics, kwargs)
+        runs = [read_run(path) for path in run_dirs]
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"RUN: {error}") from error
+    generators = [open_generator(str(run.snapshot), device) for run in runs]
+
+    columns = columns_of(runs)
+    header, rows = table_of(runs, generators, columns)
+    protocols = {}
+    for column in columns:
+        protocols.setdefault(in_words(column.protocol), []).append(column.title)
+    protocols = {", ".join(titles): words for words, titles in protocols.items()}
+    pictures = {"Samples": draw_samples(runs, generators, seeds, truncation_psi)}
+    curves = draw_curves(runs, columns)
+    pictures |= {"Curves": curves} if curves is not None else {}
+
+    outdir = Path(outdir)
+    outdir.mkdir(parents=True, exist_ok=True)
+    for title, png in pictures.items():
+        (outdir / f"{title.lower()}.png").write_bytes(png)
+    names = {name: run.path for name, run in zip(short_names(runs), runs)}
+    (outdir / "report.html").write_text(page(header, rows, names, protocols, pictures), encoding="utf-8")
+    files = {title: f"{title.lower()}.png" for title in pictures}
+    (outdir / "report.md").write_text(markdown(header, rows, names, protocols, files), encoding="utf-8")
+    print(outdir / "report.html")
+    print(outdir / "report.md")
+
+
+def _compute_missing(run, names, kwargs):
+    """Computes the metrics that the newest snapshot does not have yet with these options."""
+    lines = [line for file in run.path.glob("metric-*.jsonl") for line in json_lines(file)]
+    protocols = [line.get("protocol", {}) for line in lines if line.get("snapshot_pkl") == run.snapshot.name]
+    for name in names:
+        if name in ("purity", "subspaces") and run.mode == "0":
+            continue  # there are no subspaces
+        if not any(_answers(protocol, name, kwargs) for protocol in protocols):
+            print(f"{run.name}: {name}")
+            calc_metrics.measure(str(run.snapshot), [name], verbose=False, **kwargs)
+
+
+def _answers(protocol, name, kwargs):
+    """True if a result under this protocol is what a metric would give with these options"""
+    detectors = [get_feature_detector_name(each) for each in kwargs["detectors"]]
+    source = kwargs["attributes"]
+    return (
+        (protocol.get("metric"), protocol.get("seed")) == (name, kwargs["seed"])
+        and kwargs["num_gen"] == protocol.get("asked_for", kwargs["num_gen"])
+        and (protocol.get("detector", detectors[0]) in detectors if detectors else protocol.get("usual_detector", True))
+        and (source is None or protocol.get("attributes_digest") in (None, source_digest(source)))
+    )

@@ -1,0 +1,39 @@
+"""`segan web`."""
+
+import click
+
+from runs.launch import choose_device
+from runs.options import command
+from segan_ext.semantics.extractors import open_extractor
+from segan_ext.web.app import serve
+from segan_ext.web.engine import Engine
+
+
+@command()
+@click.option("--network", "networks", required=True, multiple=True, metavar="PKL", help="Network; repeat it for more")
+@click.option("--trust-pickle", is_flag=True, help="Run the code in the pickles; only for files you trust")
+@click.option("--extractor", "extractors", multiple=True, metavar="FILE", help="Extractor, from `semantics train`")
+@click.option("--atlas", metavar="HTML", help="Page of `explore --atlas`, which names the first network's dimensions")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for everybody")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 for any that is free")
+@click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]")
+def web(networks, trust_pickle, extractors, atlas, address, port, device):
+    """Open a page to explore a generator, edit images by painting, and train extractors."""
+    for path in extractors:
+        try:
+            open_extractor(path)
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"--extractor: {error}") from error
+    engine = Engine(networks, choose_device(device), trust_pickle, extractors)
+    try:
+        first = engine.network(next(iter(engine.paths)))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--network: {error}") from error
+    if extractors and first.extractor is None:
+        print(f"No extractor fits {first.path}.", flush=True)
+    try:
+        if atlas:
+            first.read_atlas(atlas)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--atlas: {error}") from error
+    serve(engine, address, port)

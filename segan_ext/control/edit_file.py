@@ -1,0 +1,108 @@
+"""Edits as files: JSON with the latents, which replays to the same bytes."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from segan_ext.control.render import parse_edits
+from training.files import decode, parse_json
+
+_FORMAT = "segan-edit"
+_VERSION = 1
+
+
+def read_mask(path, resolution):
+    """[resolution, resolution] in [0, 1] of a grey picture. ValueError for another size or what is no picture."""
+    try:
+        mask = np.asarray(decode(Path(path).read_bytes()).convert("L"), np.float32) / 255
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--keep: {path} cannot be opened as a picture ({error})") from error
+    if mask.shape != (resolution, resolution):
+        size = f"{mask.shape[1]}×{mask.shape[0]}"
+        raise ValueError(f"--keep: the mask is {size}; the images are {resolution}×{resolution}")
+    return torch.from_numpy(mask)
+
+
+def describe(network, edits, ws, names, noise_mode, mix=(), kept=None, inside=None):
+    """An edit as what is written to its JSON.
+
+    names: of the images of ws [N, num_ws, w_dim]. mix: of `_parse_mix`. kept: mask [H, W] of what stays in all images.
+    inside: masks [N, H, W] of what alone may change in each.
+    """
+    content = dict(format=_FORMAT, version=_VERSION, network=str(network), names=names, noise_mode=noise_mode)
+    content["edits"] = {str(address): amount for address, amount in edits.items()}
+    content["mix"] = [[L, N, seed, w.tolist()] for L, N, seed, w in mix]
+    content["ws"] = dict(shape=list(ws.shape), float32=base64.b64encode(ws.cpu().float().numpy().tobytes()).decode())
+    if kept is not None:
+        content["keep"] = _as_png(kept)
+    if inside is not None:
+        content["inside"] = [_as_png(mask) for mask in inside]
+    return content
+
+
+def _as_png(mask):
+    """A mask [H, W] in [0, 1] as text"""
+    buffer = io.BytesIO()
+    Image.fromarray((mask.cpu().numpy() * 255).round().astype(np.uint8)).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _from_png(text):
+    return torch.from_numpy(np.asarray(decode(base64.b64decode(text)).convert("L"), np.float32) / 255)
+
+
+def read_edit(path, G, masks=True):
+    """What `describe` gave, with ws and masks as tensors (None without), edits as in `parse_edits`.
+
+    masks: False leaves them out. OSError, or ValueError for another file, or an edit that G is too different for.
+    """
+    try:
+        content = parse_json(Path(path).read_bytes())
+        if content["format"] != _FORMAT:
+            raise KeyError("format")
+        shape, data = content["ws"]["shape"], base64.b64decode(content["ws"]["float32"])
+        content["ws"] = torch.from_numpy(np.frombuffer(data, np.float32).copy()).reshape(shape)
+        content["edits"] = dict(content["edits"])
+        content["mix"] = [(int(L), int(N), int(seed), torch.tensor(w)) for L, N, seed, w in content.get("mix") or []]
+        content["keep"] = _from_png(content["keep"]) if masks and content.get("keep") else None
+        inside = content.get("inside") if masks else None
+        content["inside"] = torch.stack([_from_png(mask) for mask in inside]) if inside else None
+        names, noise_mode, version = content["names"], content["noise_mode"], content["version"]
+    except (ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{path} is no edit; `python -m segan_ext edit` writes such files as edit.json") from error
+    if version != _VERSION:
+        raise ValueError(f"{path} is of version {version!r}; this version of SEGAN reads {_VERSION}")
+    if noise_mode not in ("const", "none") or not _are_names(names, len(content["ws"])):
+        raise ValueError(f"{path} is no edit: it has names or a noise mode that none has")
+    content["edits"] = parse_edits(G, content["edits"])
+    _check_fit(content, G, path)
+    return content
+
+
+def _are_names(names, count):
+    """True for that many different names of files in one folder"""
+    plain = lambda name: isinstance(name, str) and re.fullmatch(r"[^/\\\x00-\x1f]{1,100}", name) and name.strip(". ")
+    return isinstance(names, list) and len(names) == count and all(map(plain, names)) and len(set(names)) == count
+
+
+def _check_fit(content, G, path):
+    """ValueError unless the tensors of an edit are of the sizes that G has"""
+    ws, size = content["ws"], [G.img_resolution] * 2
+    misfits = [f"w of {list(ws.shape[1:])}"] if list(ws.shape[1:]) != [G.num_ws, G.w_dim] else []
+    misfits += ["w that is not finite"] if not ws.isfinite().all() else []
+    for L, N, _seed, w in content["mix"]:
+        if (L, N) not in getattr(G, "subspaces", dict)() or list(w.shape) != [G.w_dim]:
+            misfits.append(f"a mix at L{L}.N{N}")
+    kept, inside = content["keep"], content["inside"]
+    misfits += ["a mask"] if kept is not None and list(kept.shape) != size else []
+    misfits += ["masks"] if inside is not None and list(inside.shape) != [len(ws), *size] else []
+    if misfits:
+        raise ValueError(f"{path} is of another generator: it has {misfits[0]}")
+
+
+PARTS = ("edits", "ws", "names", "noise_mode", "mix", "keep", "inside")  # of an edit, in the order of `describe`

@@ -1,0 +1,79 @@
+"""Edits: single dimensions of single layers moved by so many σ: `render(G, ws, {"L3.N1.D5": +2.5, "L4.N0.D2": -1})`."""
+
+import torch
+
+from segan_ext.control.address import Address
+from segan_ext.latents import coordinate_sigmas, coordinates_of
+
+
+def parse_edits(G, edits):
+    """{Address: σ}, those of one address added up.
+
+    edits: {address: σ} or pairs of them, an address being an `Address`, a tuple (L, N, D), or a text like "L3.N1.D5".
+    ValueError for an address that G does not have, and for what is no number.
+    """
+    amounts = {}
+    for address, amount in edits.items() if isinstance(edits, dict) else edits:
+        address = Address(*address) if isinstance(address, tuple) else Address.parse(address)
+        address.check(G)
+        if not isinstance(amount, (int, float)) or not abs(amount) < 1e6:
+            raise ValueError(f"{address}: {str(amount)[:30]} is no number of σ that makes sense")
+        amounts[address] = amounts.get(address, 0.0) + float(amount)
+    return amounts
+
+
+@torch.no_grad()
+def render(G, ws, edits, sigmas=None, **synthesis_kwargs):
+    """Images [N, C, H, W] of ws [N, num_ws, w_dim] with coordinates moved.
+
+    edits: as in `parse_edits`, in units of each coordinate's deviation over 10 000 random latents. sigmas: those of
+    `moves.coordinate_sigmas`, which take a moment to compute. synthesis_kwargs: of G.synthesis, such as
+    noise_mode='const'. An edit whose sum is zero gives the very bytes of no edit, and an edit at (L, N, D) leaves every
+    layer before (L, N) as it was. ValueError for an address that G does not have.
+    """
+    with G.edited(offsets=offsets_of(G, parse_edits(G, edits), sigmas)):
+        return G.synthesis(ws, **synthesis_kwargs)
+
+
+@torch.no_grad()
+def mixed_offsets(G, ws, other_ws, layers):
+    """Offsets for `G.edited` with which the given layers [(L, N), …] see the coordinates of other_ws instead of ws.
+
+    Style mixing for single style layers. ws: [N, num_ws, w_dim], of one w each; other_ws: [1 or N, num_ws, w_dim].
+    """
+    subspaces = G.subspaces()
+    return {x: subspaces[x].coordinates(other_ws[:, 0]) - subspaces[x].coordinates(ws[:, 0]) for x in layers}
+
+
+@torch.no_grad()
+def truncation(G, psi, layers=None):
+    """(factors, offsets) for `G.edited` that pull coordinates of some layers to their mean: ψ·c + (1 − ψ)·mean."""
+    means = {address: found.mean(dim=0) for address, found in coordinates_of(G).items()}
+    chosen = list(means) if layers is None else list(layers)
+    return dict.fromkeys(chosen, torch.tensor(float(psi))), {x: (1 - psi) * means[x] for x in chosen}
+
+
+def keep_outside(before, after, kept):
+    """`after` where the mask is 0, the pixels of `before` where it is 1. images [N, C, H, W]; kept [H, W] in [0, 1]"""
+    return torch.where(kept > 0, before * kept + after * (1 - kept), after)
+
+
+def check_editable(G, network):
+    """ValueError if a generator, from the file `network`, has no subspaces."""
+    if not getattr(G, "subspaces", dict)():
+        raise ValueError(
+            f"--network: {network} has no subspaces; give a snapshot of mode 1, 2 or 3, or find some with "
+            "`python -m segan_ext discover`"
+        )
+
+
+def offsets_of(G, amounts, sigmas=None):
+    """{(L, N): offsets [K]} for `G.edited`. amounts: {Address: σ}; amounts of 0 are left out."""
+    amounts = {address: amount for address, amount in amounts.items() if amount != 0}
+    if not amounts:
+        return {}
+    sigmas = sigmas or coordinate_sigmas(G)
+    offsets = {address.layer: torch.zeros_like(sigmas[address.layer]) for address in amounts}
+    for address, amount in amounts.items():
+        offsets[address.layer][address.D] = amount * sigmas[address.layer][address.D]
+    return offsets

@@ -1,0 +1,100 @@
+"""The door from tensors to pictures that people look at: sheets with labels, GIF, MP4, data URIs."""
+
+import base64
+import io
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from training.images import save_video, to_pictures
+
+
+def draw_grid(images, scale=1):
+    """A PIL picture of images [rows, columns, C, H, W] in [−1, 1], each pixel `scale` pixels wide."""
+    rows, columns, channels, height, width = images.shape
+    pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu()
+    pixels = pixels.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels).numpy()
+    picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).convert("RGB")
+    return picture.resize((columns * width * scale, rows * height * scale), Image.Resampling.NEAREST)
+
+
+def draw_traversal(images, labels, columns, scale=1):
+    """`draw_grid` with a label at each row and above each column."""
+    rows, count = images.shape[:2]
+    left, top = 96, 16
+    grid = draw_grid(images, scale)
+    picture = Image.new("RGB", (left + grid.width, top + grid.height), "white")
+    picture.paste(grid, (left, top))
+    draw = ImageDraw.Draw(picture)
+    for i, text in enumerate(columns):
+        draw.text((left + (i + 0.5) * grid.width / count, top / 2), text, fill="black", anchor="mm")
+    for i, text in enumerate(labels):
+        draw.text((left / 2, top + (i + 0.5) * grid.height / rows), text, fill="black", anchor="mm")
+    return picture
+
+
+def write_pictures(dest, images, labels, columns, fps=10):
+    """Writes images [rows, steps, C, H, W] as a labelled PNG, or as GIF or MP4 whose frames are the steps, to and fro.
+
+    ValueError for another ending of `dest`, and for MP4 without imageio-ffmpeg.
+    """
+    dest, scale = Path(dest), max(96 // images.shape[-1], 1)
+    if dest.suffix not in (".png", ".gif", ".mp4"):
+        raise ValueError(f"--dest: {dest} must end in .png, .gif or .mp4")
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    if dest.suffix == ".png":
+        draw_traversal(images, labels, columns, scale).save(dest)
+        return
+    across = int(np.ceil(np.sqrt(len(images))))
+    frames = [_frame(images[:, step], labels, across, scale) for step in range(images.shape[1])]
+    frames += frames[-2:0:-1]
+    if dest.suffix == ".gif":
+        frames[0].save(dest, save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0)
+        return
+    try:
+        save_video(str(dest), (np.asarray(frame) for frame in itertools.chain(frames, frames[:1])), fps)
+    except ImportError as error:
+        raise ValueError("--dest: videos need `pip install imageio-ffmpeg`; .gif works without") from error
+
+
+def _frame(images, labels, across, scale):
+    """Images [N, C, H, W] in a grid, each under its label; sides are even, as videos need."""
+    pictures = [picture.convert("RGB") for picture in to_pictures(images)]
+    width, height = (side * scale for side in pictures[0].size)
+    rows = -(-len(pictures) // across)
+    frame = Image.new(
+        "RGB", (across * width + across * width % 2, rows * (height + 14) + rows * (height + 14) % 2), "white"
+    )
+    draw = ImageDraw.Draw(frame)
+    for i, (picture, label) in enumerate(zip(pictures, labels)):
+        x, y = i % across * width, i // across * (height + 14)
+        draw.text((x + width / 2, y + 7), label, fill="black", anchor="mm")
+        frame.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y + 14))
+    return frame
+
+
+def draw_change(before, after):
+    """A PIL picture: before, after, and where they differ (brighter: more), side by side. images [C, H, W]"""
+    difference = (after - before).abs().mean(dim=0, keepdim=True)
+    difference = (difference / difference.max().clamp(min=1e-6) * 2 - 1).expand_as(before)
+    panels = to_pictures(torch.stack([before, after, difference]))
+    width, height = panels[0].size
+    picture = Image.new("RGB", (3 * width + 8, height + 14), "white")
+    draw = ImageDraw.Draw(picture)
+    for i, (panel, title) in enumerate(zip(panels, ("before", "after", "change"))):
+        picture.paste(panel, (i * (width + 4), 14))
+        draw.text((i * (width + 4) + width / 2, 7), title, fill="black", anchor="mm")
+    return picture
+
+
+def encoded(picture, kind, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def data_uri_of(kind, data):
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,98 @@
+"""The door from a seed to z, label, w and ws, and the statistics of w: no other module of the plugin draws latents."""
+
+import numpy as np
+import torch
+
+from training.latents import class_label, label_table, seed_latents
+
+LATENTS = ("trunc-wp", "notrunc-wp", "notrunc-mixwp")
+
+
+def ws_from_z(G, z, truncation_psi=1, class_idx=0):
+    """ws of latents z [N, z_dim], or of one for each layer z [N, num_ws, z_dim]; of one class of a conditional G
+
+    Returns [N, num_ws, w_dim]. Differentiable.
+    """
+    rows = z.reshape(-1, G.z_dim)
+    label = label_table(G)[[class_idx] * len(rows)].to(z.device) if G.c_dim else None
+    ws = G.mapping(rows, label, truncation_psi=truncation_psi)
+    if z.ndim == 2:
+        return ws
+    layer = torch.arange(G.num_ws, device=z.device)
+    return ws.unflatten(0, z.shape[:2])[:, layer, layer]
+
+
+@torch.no_grad()
+def draw_ws(G, count, seed=0, latents="trunc-wp", truncation_psi=0.5, class_idx=0):
+    """Random ws [count, num_ws, w_dim], those of the seeds seed, seed + 1, … of `generate`, of one class.
+
+    latents, as published: trunc-wp truncates to `truncation_psi`, notrunc-wp does not, notrunc-mixwp draws a z for
+    each layer. ValueError for another.
+    """
+    if latents not in LATENTS:
+        raise ValueError(f"latents must be one of {', '.join(LATENTS)}, not {latents!r}")
+    device = next(G.parameters()).device
+    if latents == "notrunc-mixwp":
+        seeds = [seed * G.num_ws + i for i in range(count * G.num_ws)]
+        return ws_from_z(G, seed_latents(G, seeds, device).float().unflatten(0, (count, G.num_ws)), 1, class_idx)
+    z = seed_latents(G, range(seed, seed + count), device).float()
+    return ws_from_z(G, z, truncation_psi if latents == "trunc-wp" else 1, class_idx)
+
+
+def ws_of_seeds(G, seeds, truncation_psi=1, class_idx=0):
+    """ws [len(seeds), num_ws, w_dim] that the seeds stand for, of one class of a conditional G"""
+    z = seed_latents(G, seeds, next(G.parameters()).device).float()
+    return G.mapping(z, labels_of(G, len(z), class_idx), truncation_psi=truncation_psi)
+
+
+def labels_of(G, count, class_idx=0):
+    """Labels [count, c_dim] of `generate.label_table`; None for an unconditional G"""
+    return label_table(G)[[class_idx] * count].to(next(G.parameters()).device) if G.c_dim else None
+
+
+def chosen_class(G, class_idx):
+    """The class that --class asks for; 0, and a sentence, where a conditional G is given none.
+
+    ValueError for a class that G does not have.
+    """
+    if G.c_dim and class_idx is None:
+        print(f"This network has {len(label_table(G))} classes: class 0 is shown, --class=N shows another.")
+        class_idx = 0
+    class_label(G, class_idx, 1, "cpu")  # checks it
+    return class_idx or 0
+
+
+def random_ws(G, count, seed):
+    """ws [count, num_ws, w_dim] of random latents (and labels)"""
+    device = next(G.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn([count, G.z_dim], generator=generator).to(device)
+    table = label_table(G)
+    c = table[torch.randint(len(table), [count], generator=generator)].to(device) if G.c_dim else None
+    return G.mapping(z, c)
+
+
+SIGMA_SAMPLES = 10000
+
+
+@torch.no_grad()
+def random_w(G, samples, seed=0):
+    """w [samples, w_dim] of random latents (and labels, drawn uniformly, of a conditional G)"""
+    rng = np.random.RandomState(seed)
+    device = next(G.parameters()).device
+    z = torch.from_numpy(rng.randn(samples, G.z_dim)).to(device)
+    table = label_table(G).to(device)
+    c = table[rng.randint(len(table), size=samples)] if G.c_dim else None
+    return G.mapping(z, c)[:, 0]  # without mixing all layers read the same w
+
+
+@torch.no_grad()
+def coordinates_of(G, samples=SIGMA_SAMPLES, seed=0):
+    """{(L, N): coordinates [samples, K]} of random latents"""
+    w = random_w(G, samples, seed)
+    return {address: subspace.coordinates(w) for address, subspace in G.subspaces().items()}
+
+
+def coordinate_sigmas(G, samples=SIGMA_SAMPLES, seed=0):
+    """{(L, N): σ of each coordinate [K]} over random latents."""
+    return {address: found.std(dim=0) for address, found in coordinates_of(G, samples, seed).items()}

@@ -1,0 +1,108 @@
+"""Walks over a synthesis network: up to a block and on from it, and features on the way."""
+
+import contextlib
+import threading
+from typing import NamedTuple
+
+import torch
+
+
+class Start(NamedTuple):
+    """A synthesis up to a block: the features and the image that block L gets. ws [S, num_ws, w_dim]."""
+
+    ws: torch.Tensor
+    L: int
+    x: torch.Tensor | None = None
+    img: torch.Tensor | None = None
+
+
+def run_until(G, ws, L, **block_kwargs):
+    """Runs the blocks before L, which no edit at L can change."""
+    if not hasattr(G.synthesis, "block_resolutions"):
+        return Start(ws, L)
+    x = img = None
+    for block, part in _blocks(G, ws)[:L]:
+        x, img = block(x, img, part, **block_kwargs)
+    return Start(ws, L, x, img)
+
+
+def resume(G, started, rows, **block_kwargs):
+    """Images [len(rows), C, H, W]: goes on from `started` with its latents `rows`, under the edits in force."""
+    if not hasattr(G.synthesis, "block_resolutions"):
+        return G.synthesis(started.ws[rows], **block_kwargs)
+    x, img = (None if t is None else t[rows] for t in (started.x, started.img))
+    for block, part in _blocks(G, started.ws[rows])[started.L :]:
+        x, img = block(x, img, part, **block_kwargs)
+    return img
+
+
+def _blocks(G, ws):
+    """[(block, the ws that it reads), …]"""
+    blocks, first = [], 0
+    for resolution in G.synthesis.block_resolutions:
+        block = getattr(G.synthesis, f"b{resolution}")
+        blocks.append((block, ws.narrow(1, first, block.num_conv + block.num_torgb).to(torch.float32)))
+        first += block.num_conv
+    return blocks
+
+
+_MOST_NUMBERS = 2**27  # of features at a time
+
+
+class FeatureHooks:
+    """Takes features of G without changing it: `images, features = FeatureHooks(G)(ws)`.
+
+    StyleGAN2's are the outputs of its 3×3 convolutions after noise, bias and activation, one in the block of 4×4 and
+    two in each later one; torgb layers have none. names: those to take, as "b8.conv0" (None: all, in order of use).
+    channels, resolutions: of each. batch: how many images' features make half a gigabyte, 32 at most. ValueError for a
+    name that G does not have, or a G without synthesis blocks.
+    """
+
+    def __init__(self, G, names=None):
+        self.G = G
+        if not hasattr(G.synthesis, "block_resolutions"):
+            raise ValueError("semantics need a generator with synthesis blocks, such as StyleGAN2's")
+        found = {}
+        for resolution in G.synthesis.block_resolutions:
+            block = getattr(G.synthesis, f"b{resolution}")
+            found |= {f"b{resolution}.{name}": getattr(block, name, None) for name in ("conv0", "conv1")}
+        found = {name: layer for name, layer in found.items() if layer is not None}
+        unknown = [name for name in names or [] if name not in found]
+        if unknown:
+            raise ValueError(f"this generator has no layer {unknown[0]}; it has {', '.join(found)}")
+        self.names = tuple(names or found)
+        self.layers = [found[name] for name in self.names]
+        self.channels = tuple(layer.weight.shape[0] for layer in self.layers)
+        self.resolutions = tuple(layer.resolution for layer in self.layers)
+        numbers = sum(c * r * r for c, r in zip(self.channels, self.resolutions))
+        self.batch = min(max(_MOST_NUMBERS // numbers, 1), 32)
+
+    def __call__(self, ws, **synthesis_kwargs):
+        """ws [N, num_ws, w_dim] → images [N, C, H, W] and a list of features [N, channels, h, w], float32"""
+        features = [None] * len(self.layers)
+
+        def keep(i, y):
+            features[i] = y.float()
+
+        with hooked(self.layers, keep):
+            images = self.G.synthesis(ws, **synthesis_kwargs)
+        return images, features
+
+
+@contextlib.contextmanager
+def hooked(layers, action):
+    """Inside, action(i, y) gets what layers[i] puts out, and what it returns takes its place (None: y stays).
+
+    In this thread only: others may use the same layers meanwhile.
+    """
+    thread = threading.get_ident()
+
+    def hook(i):
+        return lambda _layer, _args, y: action(i, y) if threading.get_ident() == thread else None
+
+    hooks = [layer.register_forward_hook(hook(i)) for i, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()

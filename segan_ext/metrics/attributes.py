@@ -1,0 +1,224 @@
+"""Predictors of attributes: what can be seen in an image, such as its hair colour or how far it is tilted.
+
+They are small networks with the discriminator's architecture, trained on a data set whose attributes are known (the
+factors of the built-in avatars, or class labels), or any TorchScript or ONNX classifier.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+import tqdm
+
+import dnnlib
+from metrics import detectors, metric_utils
+from snapshots.atomic import write_atomically
+from training import dataset, networks
+from training.files import parse_json
+
+_KIMG = 40  # images shown, in thousands, over again where there are fewer
+_HELD_OUT = 1000  # images at most that the skill is measured on, and a tenth of all at most
+_RELIABLE = 0.5  # skill
+_VERSION = 1  # of the training below; part of the cached files' names
+
+
+class Attribute(NamedTuple):
+    """What a predictor says about an image: which of `values`, or for None a number in units of its deviation."""
+
+    name: str
+    values: tuple[str, ...] | None = None
+
+    @property
+    def width(self):
+        """How many numbers a prediction has"""
+        return len(self.values) if self.values else 1
+
+
+class Predictor:
+    """Images → predictions of each attribute.
+
+    network: images [N, C, H, W] in [0, 255] → [N, Σ width]: logits of each attribute's values, or its number, in turn.
+    skill: {name: share of the mistakes that it avoids on images not trained on}: 0 is as good as always naming the most
+    frequent value (the mean of a number), 1 is without mistakes (the R² of a number); empty if unknown.
+    """
+
+    def __init__(self, attributes, network, skill={}, name=""):
+        self.attributes, self.network, self.skill, self.name = list(attributes), network, dict(skill), name
+
+    def reliable(self):
+        """Names of the attributes that this predictor knows well enough to judge by: skill 0.5 or more, or unknown"""
+        return [a.name for a in self.attributes if self.skill.get(a.name, 1) >= _RELIABLE]
+
+    @torch.no_grad()
+    def __call__(self, images):
+        """images [N, C, H, W] in [−1, 1] → {name: probabilities [N, values], or numbers [N, 1]}"""
+        outputs = self.network((images * 127.5 + 127.5).clamp(0, 255)).split([a.width for a in self.attributes], dim=1)
+        return {a.name: y.softmax(dim=1) if a.values else y for a, y in zip(self.attributes, outputs)}
+
+
+def open_predictor(path, device="cpu", progress=True):
+    """The predictor of a data set with known attributes (trained on first use, then cached), or of a classifier file.
+
+    path: folder or zip whose dataset.json has "factors" or class labels; or a TorchScript or ONNX file, images
+    [N, 3, H, W] in [0, 255] → [N, A], a number above 0 where the image has the attribute; a list in the JSON of the
+    same name beside it names them. OSError or ValueError, in one sentence, for anything else.
+    """
+    if _is_classifier(path):
+        return _open_classifier(path, device)
+    data = dataset.ImageFolderDataset(path, use_labels=True)
+    attributes, rows = known_attributes(data)
+    cached = dnnlib.util.make_cache_dir_path("attributes", f"{data.name}-{data.digest()}-v{_VERSION}.safetensors")
+    if os.path.isfile(cached):
+        return _load(cached, data, attributes, device)
+    network, skill = train(data, attributes, rows, device=device, progress=progress)
+    os.makedirs(os.path.dirname(cached), exist_ok=True)
+    state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    content = safetensors.torch.save(state, metadata=dict(skill=json.dumps(skill)))
+    write_atomically(cached, lambda file: file.write(content))
+    return Predictor(attributes, network, skill, data.name)
+
+
+def source_digest(path):
+    """16 hex digits that stand for the data set or the classifier file at `path`"""
+    return detectors.file_digest(path) if _is_classifier(path) else dataset.ImageFolderDataset(path).digest()
+
+
+def _is_classifier(path):
+    return Path(path).suffix.lower() in (".pt", ".pth", ".onnx", ".torchscript")
+
+
+def known_attributes(data):
+    """(attributes, rows) of an `ImageFolderDataset`: rows [images, attributes], indices of values or numbers.
+
+    Values come in the order of their frequency, those that no image has are left out; numbers are brought to mean 0 and
+    deviation 1. ValueError if nothing is known.
+    """
+    content = data.json()
+    factors = content.get("factors")
+    if factors:
+        names, values = factors["names"], factors["values"]
+        rows = torch.tensor(factors["items"], dtype=torch.float64)
+    elif data.has_labels and data.has_onehot_labels:
+        rows = torch.from_numpy(data._labels()).double()[:, None]
+        names, values = ["label"], {"label": [str(i) for i in range(data.label_dim)]}
+    else:
+        raise ValueError(
+            f"{data.path} has no known attributes: its dataset.json has neither factors nor classes; "
+            "`python -m segan_ext avatars` makes a set that has"
+        )
+    attributes, columns = [], []
+    for name, column in zip(names, rows.t()):
+        if name in values:
+            counts = column.long().bincount(minlength=len(values[name]))
+            seen = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
+            attribute = Attribute(name, tuple(str(values[name][i]) for i in seen))
+            column = torch.tensor([seen.index(int(i)) for i in column])
+        else:
+            attribute, column = Attribute(name), (column - column.mean()) / column.std().clamp(min=1e-12)
+        if attribute.width > 1 or not attribute.values:
+            attributes.append(attribute)
+            columns.append(column.double())
+    if not attributes:
+        raise ValueError(f"in {data.path} no attribute varies")
+    return attributes, torch.stack(columns, dim=1)
+
+
+class _Network(torch.nn.Module):
+    """The discriminator's trunk with an output for every attribute."""
+
+    def __init__(self, resolution, channels, outputs):
+        super().__init__()
+        narrow = dict(channel_base=1024, channel_max=64, epilogue_kwargs=dict(mbstd_num_channels=0))
+        self.trunk = networks.Discriminator(0, resolution, channels, **narrow)
+        self.trunk.b4.out = networks.FullyConnectedLayer(self.trunk.b4.in_channels, outputs)
+
+    def forward(self, images):
+        if images.shape[1] != self.trunk.img_channels:  # grey for colour, or the other way round
+            images = images.float().mean(dim=1, keepdim=True).expand(-1, self.trunk.img_channels, -1, -1)
+        size = [self.trunk.img_resolution] * 2
+        if list(images.shape[2:]) != size:
+            images = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+        return self.trunk(images.to(torch.float32) / 127.5 - 1, None)
+
+
+def train(data, attributes, rows, kimg=None, batch=32, device="cpu", progress=True):
+    """(network, skill): a network that tells the attributes of the images of `data`.
+
+    rows: as `known_attributes` gives them. Adam on cross-entropies (squared errors for numbers), a tenth of the images
+    held out for the skill. Random numbers come from a generator of its own.
+    """
+    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
+        torch.manual_seed(0)
+        network = _Network(data.resolution, data.num_channels, sum(a.width for a in attributes)).to(device)
+        order = torch.randperm(len(data))
+        held_out, shown = order.tensor_split([max(min(_HELD_OUT, len(data) // 10), 1)])
+        steps = max((kimg or _KIMG) * 1000 // batch, 1)
+        optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
+        bar = tqdm.trange(steps, desc=f"Learning attributes of {data.name}", disable=None if progress else True)
+        for _ in bar:
+            chosen = shown[torch.randint(len(shown), [batch])]
+            loss = sum(_losses(network(_images(data, chosen, device)), attributes, rows[chosen].to(device)))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            bar.set_postfix(loss=f"{loss.item() / len(attributes):.3f}", refresh=False)
+    network = network.eval().requires_grad_(False)
+    return network, _skill(network, data, attributes, rows, held_out, device)
+
+
+def _images(data, indices, device):
+    return torch.stack([torch.from_numpy(data[int(i)][0]) for i in indices]).to(device)
+
+
+def _losses(outputs, attributes, rows):
+    for attribute, y, known in zip(attributes, outputs.split([a.width for a in attributes], dim=1), rows.t()):
+        if attribute.values:
+            yield torch.nn.functional.cross_entropy(y, known.long())
+        else:
+            yield (y[:, 0] - known.float()).square().mean()
+
+
+def _skill(network, data, attributes, rows, indices, device):
+    parts = [network(_images(data, part, device)) for part in indices.split(100)]
+    if not parts:
+        return {}
+    found, known = torch.cat(parts).cpu().split([a.width for a in attributes], dim=1), rows[indices].t()
+    skill = {}
+    for attribute, y, column in zip(attributes, found, known):
+        if attribute.values:
+            mistakes = (y.argmax(dim=1) != column).double().mean()
+            at_first = 1 - column.long().bincount().max() / len(column)
+        else:
+            mistakes, at_first = (y[:, 0] - column).square().mean(), column.var(correction=0)
+        skill[attribute.name] = 1 - (mistakes / at_first.clamp(min=1e-12)).item()
+    return skill
+
+
+def _load(path, data, attributes, device):
+    network = _Network(data.resolution, data.num_channels, sum(a.width for a in attributes))
+    with safetensors.safe_open(path, "pt") as file:
+        skill = json.loads(file.metadata()["skill"])
+        network.load_state_dict(dict(zip(file.keys(), map(file.get_tensor, file.keys()))))
+    return Predictor(attributes, network.eval().requires_grad_(False).to(device), skill, data.name)
+
+
+def _open_classifier(path, device):
+    detector = metric_utils.get_feature_detector(str(path), torch.device(device))
+
+    def network(images):
+        return detector(images.expand(-1, 3, -1, -1)).flatten(1).to(device)
+
+    width = network(torch.zeros([1, 3, 64, 64], device=device)).shape[1]
+    names = Path(path).with_suffix(".json")
+    names = parse_json(names.read_bytes(), list) if names.is_file() else [f"attribute {i}" for i in range(width)]
+    if len(names) != width:
+        raise ValueError(f"{path} has {width} outputs; the list in its JSON names {len(names)}")
+    return Predictor([Attribute(str(name)) for name in names], network, name=Path(path).stem)

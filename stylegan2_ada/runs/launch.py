@@ -1,0 +1,251 @@
+"""Starts a training run in a directory of its own and looks after it while it runs.
+
+Also works on a reference checkout whose root comes first on the path: what only our host has is used where it is there.
+"""
+
+import contextlib
+import inspect
+import json
+import os
+import re
+import signal
+import sys
+
+import torch
+import tqdm
+import tqdm.contrib
+
+import dnnlib
+import legacy
+from runs.failures import MACHINE_ERRORS, machine_failure
+from snapshots.save import save_snapshot
+from training import training_loop
+
+
+def choose_device(name):
+    """The device to work on: `name`, or cuda where there is one. ValueError for one that is not there.
+
+    Every command comes by here, so it also turns TF32 off, which training turns on again where --allow-tf32 asks.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros([], device=torch.device(name))
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device: {name} cannot be used here ({reason}); try cpu") from error
+    return name
+
+
+def open_training_set(kwargs):
+    """The data set of these arguments after a check of every picture in it. ValueError if it cannot be used."""
+    try:
+        data = dnnlib.util.construct_class_by_name(**kwargs)
+        if hasattr(data, "check_images"):
+            data.check_images(progress=sys.stderr.isatty())
+        labelled = data.has_labels
+        if not kwargs["use_labels"] and hasattr(data, "has_stored_labels") and data.has_stored_labels():
+            print(f"{kwargs['path']} has labels that are not used; --cond=1 trains a conditional model with them.")
+    except (OSError, ValueError, TypeError) as error:  # TypeError: arguments from a file that are none of the class's
+        raise ValueError(f"--data: {error}") from error
+    if kwargs["use_labels"] and not labelled:
+        raise ValueError(
+            f"--cond: {kwargs['path']} has no labels in dataset.json; leave --cond out or add them with "
+            "dataset_tool.py --labels=folders"
+        )
+    return data
+
+
+def adopt_networks(args, data):
+    """The networks that --resume starts from (None without it); their widths win over the recipe's, and this is said.
+
+    ValueError if they cannot be opened, or make images or take labels of another shape than the data's.
+    """
+    if args.get("resume_pkl") is None:
+        return None
+    try:
+        with dnnlib.util.open_url(args["resume_pkl"]) as file:
+            trust = _taken_by(legacy.load_network_pkl, trust=args.get("trust_pickle", False))
+            networks = legacy.load_network_pkl(file, **trust)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--resume: {args['resume_pkl']} cannot be used ({error})") from error
+    if not hasattr(networks["G_ema"], "synthesis") or not hasattr(networks["D"], "b4"):
+        raise ValueError(f"--resume: {args['resume_pkl']} holds no generator and discriminator")
+    for name, ours in (
+        ("img_resolution", data.resolution),
+        ("img_channels", data.num_channels),
+        ("c_dim", data.label_dim),
+    ):
+        theirs = getattr(networks["G_ema"], name)
+        if theirs != ours:
+            raise ValueError(f"--resume: its networks have {name} {theirs}, the data set has {ours}; make them equal")
+    said = []
+    for net, kwargs in (("G", args["G_kwargs"]), ("D", args["D_kwargs"])):
+        for part, name, value in _shape_arguments(networks[net]):
+            if name == "conv_clamp" and value is None:
+                continue  # our half precision needs a limit
+            chosen = kwargs.setdefault(part, {}) if part else kwargs
+            if chosen.get(name, value) != value:
+                said.append(f"{net} {name} {chosen[name]} to {value}")
+            chosen[name] = value
+    if said:
+        print(f"The networks of --resume decide their own shape: {', '.join(said)}.")
+    return networks
+
+
+# Constructor arguments that decide the shapes of tensors or what is computed with them, by the part they belong to.
+_SHAPE = {
+    "": ("z_dim", "w_dim", "architecture", "channel_base", "channel_max", "cmap_dim", "conv_clamp"),
+    "mapping_kwargs": ("num_layers", "embed_features", "layer_features", "activation", "lr_multiplier"),
+    "synthesis_kwargs": (
+        *("architecture", "channel_base", "channel_max", "resample_filter", "kernel_size", "use_noise"),
+        *("activation", "conv_clamp"),
+    ),
+    "block_kwargs": ("activation", "resample_filter"),
+    "epilogue_kwargs": ("mbstd_num_channels", "activation"),
+}
+
+
+def _shape_arguments(net):
+    """(part, name, value) of those arguments that a network was made with, given or by default."""
+    attributes = {"mapping_kwargs": "mapping", "synthesis_kwargs": "synthesis"}
+    attributes |= {"block_kwargs": f"b{net.img_resolution}", "epilogue_kwargs": "b4"}
+    parts = {"": net} | {part: getattr(net, name) for part, name in attributes.items() if hasattr(net, name)}
+    for part, module in parts.items():
+        made_with = _constructor_arguments(module)
+        yield from ((part, name, made_with[name]) for name in _SHAPE[part] if name in made_with)
+
+
+def _constructor_arguments(module):
+    """name → value, given or by default, of everything that a persistent object was constructed with."""
+    for cls in type(module).__mro__:  # a decorated class of the reference hides its signature behind *args, **kwargs
+        signature = inspect.signature(cls.__init__)
+        if len(signature.parameters) > 3:
+            break
+    bound = signature.bind(module, *module.init_args, **module.init_kwargs)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(parameter.name)
+    return arguments
+
+
+def _taken_by(function, **kwargs):
+    """Those of `kwargs` that a host's function takes."""
+    taken = inspect.signature(function).parameters
+    return {name: value for name, value in kwargs.items() if name in taken}
+
+
+def start(outdir, description, args, options, dry_run=False, networks=None):
+    """Trains in a new directory `NNNNN-description` below `outdir`; returns its path (None for a dry run).
+
+    args: of `training_loop`. options: what the user asked for, kept beside them in training_options.json. networks:
+    dict of networks to start from instead of those in the pickle; they are kept in the run directory.
+    """
+    taken = [int(m[1]) for name in listdir(outdir) if (m := re.match(r"(\d+)-", name))]
+    run_dir = os.path.join(outdir, f"{max(taken, default=-1) + 1:05d}-{description}")
+    args = dict(args, run_dir=run_dir)
+    if networks is not None:
+        args["resume_pkl"] = os.path.join(run_dir, "source.pkl")
+    text = json.dumps(dict(args, options=options), indent=2)
+    print(f"Training options:\n{text}\n")
+    summarise(args)
+    if dry_run:
+        print("Dry run; exiting.")
+        return None
+    try:
+        os.makedirs(run_dir)
+        with open(os.path.join(run_dir, "training_options.json"), "w", encoding="utf-8") as file:
+            file.write(text)
+        if networks is not None:
+            save_snapshot(args["resume_pkl"], networks)
+    except OSError as error:
+        raise ValueError(f"--outdir: {run_dir} cannot be made ({error.strerror})") from error
+    run(args)
+    return run_dir
+
+
+def summarise(args):
+    data, G = args["training_set_kwargs"], args["G_kwargs"]
+    rows = [
+        ("Output directory", args["run_dir"]),
+        ("Training data", data["path"]),
+        ("Images, resolution", f"{data['max_size']}, {data['resolution']}×{data['resolution']}"),
+        ("Labels, mirrored", f"{data['use_labels']}, {data['xflip']}"),
+        ("Generator", G["class_name"].split(".")[-1]),
+        ("Duration", f"{args['total_kimg']} kimg in batches of {args['batch_size']}"),
+        ("Device", args.get("device")),
+    ]
+    for label, value in rows:
+        print(f"{label + ':':<20s} {value}")
+    print()
+
+
+def run(args):
+    """Calls the loop with a log file, a progress bar and a clean way to stop."""
+    run_dir = args["run_dir"]
+    log = os.path.join(run_dir, "log.txt")
+    try:
+        with _terminal_bar(args["total_kimg"]) as progress, _stoppable() as asked, dnnlib.util.Logger(log, "a"):
+            known = _taken_by(training_loop.training_loop, **args)
+            training_loop.training_loop(**known, abort_fn=asked, progress_fn=progress)
+    except MACHINE_ERRORS as error:
+        reason = machine_failure(error)
+        if reason is None:
+            raise
+        reason += "; a smaller --batch-gpu needs less" if reason == "out of memory" else ""
+        saved = [name for name in listdir(run_dir) if name.startswith("network-snapshot-")]
+        kept = f"{saved[-1]} is its newest snapshot" if saved else "it had saved nothing yet"
+        sentence = f"Error: the run in {run_dir} stopped ({reason}); {kept}; --resume starts from there."
+        print(sentence, file=sys.stderr)
+        with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as file:  # its disk may be what is full
+            print(sentence, file=file)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def _terminal_bar(total_kimg):
+    """progress_fn that draws a bar with ETA on a terminal, below the lines that are printed; silent elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    stdout = sys.stdout
+    with tqdm.tqdm(total=total_kimg, unit="kimg", file=sys.stderr, smoothing=0.05, dynamic_ncols=True) as bar:
+        sys.stdout = tqdm.contrib.DummyTqdmFile(stdout)  # prints above the bar
+
+        def progress(kimg, _total_kimg):
+            if bar.initial == bar.n == 0:  # a continued run starts somewhere else
+                bar.initial = kimg
+            bar.update(min(kimg, bar.total) - bar.n)  # the last batch may go a little beyond
+
+        try:
+            yield progress
+        finally:
+            sys.stdout = stdout
+
+
+@contextlib.contextmanager
+def _stoppable():
+    """A function that says whether Ctrl-C or SIGTERM has come; a second one stops at once."""
+    came = []
+
+    def handler(number, _frame):
+        if came:
+            sys.exit(128 + number)
+        came.append(number)
+        print("Stopping after this step; once more stops at once.")
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def listdir(folder):
+    """Names in a folder, sorted; none if it is not there."""
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []

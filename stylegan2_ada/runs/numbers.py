@@ -1,0 +1,19 @@
+"""Seeds and layers as a user writes them."""
+
+import re
+
+
+def parse_numbers(text, most=10**6):
+    """`1,5,7` or `10-20` (both ends included) as a list of numbers below 2³². ValueError for more than `most`."""
+    numbers = []
+    for part in text.replace(" ", "").split(","):
+        match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part)
+        if match is None:
+            raise ValueError(f"{part[:30]!r} is no number or range; write 1,5,7 or 10-20")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if max(first, last) >= 2**32:
+            raise ValueError(f"{part} is too large; numbers end at {2**32 - 1}")
+        if len(numbers) + last - first >= most:
+            raise ValueError(f"with {part} there are more than {most} numbers")
+        numbers += range(first, last + 1)
+    return numbers

@@ -1,0 +1,176 @@
+"""The options of the commands, what they are parsed to, and what turns refusals of libraries into usage errors."""
+
+import contextlib
+import difflib
+import functools
+import re
+from collections.abc import Iterator
+
+import click
+
+from runs.numbers import parse_numbers
+from runs.recipe import AUGPIPES, PRETRAINED
+
+
+@contextlib.contextmanager
+def usage_errors(option: str = "") -> Iterator[None]:
+    """Inside, an OSError or ValueError becomes a click.UsageError that names the option, where one is given."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{option}: {error}" if option else str(error)) from error
+
+
+class Command(click.Command):
+    """A command in which a ValueError or OSError that begins with an option, as "--data: …", is a usage error."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except (OSError, ValueError) as error:
+            if not re.match("--[a-z]", str(error)):
+                raise
+            raise click.UsageError(str(error)) from error
+
+
+command = functools.partial(click.command, cls=Command)
+
+
+class Numbers(click.ParamType):
+    """The list that `parse_numbers` makes of a text."""
+
+    name = "numbers"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, list):
+            return value
+        try:
+            return parse_numbers(value)
+        except ValueError as error:
+            raise click.UsageError(f"{param.opts[0]}: {error}") from error
+
+
+def open_generator(network, device, trust=False):
+    """The averaged generator of a pickle or export (`snapshots.load.load_generator`) on a device.
+
+    click.UsageError if it cannot be opened.
+    """
+    from snapshots.load import load_generator  # here, since a host may not have been chosen before
+
+    print(f"Loading networks from {network}...")
+    with usage_errors("--network"):
+        return load_generator(network, trust).to(device)
+
+
+def generator_options(command):
+    """Decorator: the options that choose a generator and the device it runs on."""
+    options = [
+        click.option("--network", required=True, metavar="PKL", help="Network pickle (path or URL), or .safetensors"),
+        click.option("--trust-pickle", is_flag=True, help="Run the code in the pickle; only for files you trust"),
+        click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]"),
+    ]
+    return with_options(command, options)
+
+
+def network_options(command):
+    """Decorator: the options that all of the host's scripts around a generator share."""
+    noise = click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise")
+    outdir = click.option("--outdir", required=True, metavar="DIR", help="Where to save the images")
+    return generator_options(with_options(command, [noise, outdir]))
+
+
+class OneOf(click.ParamType):
+    """A choice that names the nearest value when a word is misspelt."""
+
+    name = "choice"
+
+    def __init__(self, values):
+        self.values = list(values)
+
+    def get_metavar(self, param, ctx=None):
+        return f"[{'|'.join(self.values)}]"
+
+    def convert(self, value, param, ctx):
+        if value in self.values:
+            return value
+        near = difflib.get_close_matches(value, self.values, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(self.values)}"
+        raise click.UsageError(f"{param.opts[0]}: there is no {value!r}; {hint}")
+
+
+# How metrics are computed, for training and calc_metrics.
+METRIC_OPTIONS = [
+    click.option(
+        "--detector",
+        metavar="LIST",
+        help="Detectors instead of a metric's own: paths, URLs, efficientnet-lite0, vgg-hed, pixel-pyramid",
+    ),
+    click.option("--num-gen", type=click.IntRange(1), help="Images or pairs to generate instead of a metric's own"),
+    click.option(
+        "--attributes",
+        metavar="PATH",
+        help="Data with known attributes, or a classifier, for ls and purity  [default: the data set]",
+    ),
+]
+
+
+# In the order of --help; every one is None unless given, and then the configuration decides.
+OPTIONS = [
+    click.option("--outdir", metavar="DIR", help="Where to save the results  [default: training-runs]"),
+    click.option("--gpus", type=int, help="Number of processes, one a GPU  [default: 1]"),
+    click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1  [default: cuda where there is one]"),
+    click.option("--snap", type=int, help="Snapshot interval in ticks"),
+    click.option("--tick", type=float, help="kimg between status lines"),
+    click.option("--metrics", metavar="LIST", help="Comma-separated metrics to compute at snapshots  [default: none]"),
+    *METRIC_OPTIONS,
+    click.option("--seed", type=int, help="Random seed  [default: 0]"),
+    click.option("-n", "--dry-run", is_flag=True, help="Print the training options and exit"),
+    click.option("--data", metavar="PATH", help="Training images: a folder or a zip (dataset_tool.py makes one)"),
+    click.option("--cond", type=bool, help="Train a conditional model on the data set's labels  [default: false]"),
+    click.option("--subset", type=int, help="Train with only that many images  [default: all]"),
+    click.option("--mirror", type=bool, help="Add a mirrored copy of every image  [default: false]"),
+    click.option("--gamma", type=float, help="Weight of R1"),
+    click.option("--kimg", type=int, help="Training duration in thousands of images"),
+    click.option("--batch", type=int, help="Images a step, over all processes"),
+    click.option("--batch-gpu", type=int, help="Images a process handles at a time; gradients are accumulated"),
+    click.option("--channels", type=int, help="Most channels of a layer"),
+    click.option("--channel-base", type=int, help="Channels times resolution, where that is less"),
+    click.option("--lrate", type=float, help="Learning rate of G and D"),
+    click.option("--ema", type=float, help="Half-life of the moving average of G's weights, in kimg"),
+    click.option("--aug", type=OneOf(["noaug", "ada", "fixed"]), help="Augmentation  [default: ada]"),
+    click.option("--p", type=float, help="Augmentation probability for --aug=fixed"),
+    click.option("--target", type=float, help="Target of --aug=ada  [default: 0.6]"),
+    click.option("--augpipe", type=OneOf(AUGPIPES), help="Augmentation pipeline  [default: bgc]"),
+    click.option(
+        "--resume",
+        metavar="RUN_DIR|latest|PKL|URL|NAME",
+        help=f"Continue a run exactly, or start from trained networks; names: {', '.join(PRETRAINED)}",
+    ),
+    click.option(
+        "--trust-pickle", is_flag=True, default=None, help="Run the code in the pickle of --resume, if you trust it"
+    ),
+    click.option("--freezed", type=int, help="Keep that many of D's highest-resolution layers  [default: 0]"),
+    click.option("--fp32", type=bool, help="No half precision  [default: true on the CPU]"),
+    click.option("--nhwc", type=bool, help="Channels-last memory format with half precision  [default: false]"),
+    click.option("--nobench", type=bool, help="No cuDNN benchmarking  [default: false]"),
+    click.option("--allow-tf32", type=bool, help="Allow TF32 in matrix products and convolutions  [default: false]"),
+    click.option("--workers", type=int, help="Data loader processes  [default: one less than cores, 3 at most]"),
+    click.option("--grid", metavar="COLUMNSxROWS", help="Size of the sample grids  [default: 8x8 on the CPU]"),
+]
+
+
+def with_options(command, options):
+    """A click command with these options added; --help lists them in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def train_options(command):
+    """Decorator: adds `OPTIONS` to a click command."""
+    return with_options(command, OPTIONS)
+
+
+def metric_options(command):
+    """Decorator: adds `METRIC_OPTIONS` to a click command."""
+    return with_options(command, METRIC_OPTIONS)

@@ -1,0 +1,123 @@
+"""Goes on with a training run exactly where its newest state left off."""
+
+import os
+
+import torch
+
+from runs import launch, recipe
+from torch_utils import persistence
+from training import files
+from training.state import read, saved_states
+
+# Options that may change when a run is continued. None has a part in the arithmetic, but for the device, which is for
+# the user to change knowingly.
+_FREE = {"outdir", "snap", "tick", "metrics", "dry_run", "kimg", "nobench", "resume", "workers", "grid", "device"}
+_HOW_TO_MEASURE = {"detector", "num_gen", "attributes"}
+_FREE |= _HOW_TO_MEASURE
+
+
+def continued(options, outdir, dry_run):
+    """True if --resume means a run, which has then been continued to its end; False if there is a run to start."""
+    run_dir = _run_to_continue(options["resume"], outdir)
+    if run_dir is not None:
+        continue_run(run_dir, options, dry_run)
+    return run_dir is not None
+
+
+def _run_to_continue(resume, outdir):
+    """The run directory that --resume means, or None if it means networks to start from."""
+    if resume == "latest":
+        runs = [os.path.join(outdir, name) for name in launch.listdir(outdir)]
+        states = [state for run_dir in runs if os.path.isdir(run_dir) for state in saved_states(run_dir)]
+        if not states:
+            raise ValueError(f"--resume: no run in {outdir} has saved a state yet; start one without --resume")
+        return os.path.dirname(max(states, key=os.path.getmtime))
+    if resume is None or not os.path.isdir(resume):
+        return None
+    if not saved_states(resume):
+        raise ValueError(f"--resume: {resume} holds no training-state-*.pt; give one of its .pkl to start from it")
+    return resume
+
+
+def continue_run(run_dir, given, dry_run=False):
+    """Goes on with a run exactly where its newest state left off.
+
+    given: the options of this command line, None where not given. ValueError for one that would change the run.
+    """
+    args, before = _read_options(run_dir)
+    for name, value in given.items():
+        if value is not None and name not in _FREE and value != before.get(name, value):
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{option}: the run has {before[name] or 'the default'}, and --resume={run_dir} continues it exactly; "
+                "leave the option out, or start a new run from one of its snapshots (--resume=….pkl)"
+            )
+    measured = {name: before.get(name) if given[name] is None else given[name] for name in _HOW_TO_MEASURE}
+    args |= recipe.free_arguments(given | measured)
+    args.update(run_dir=run_dir, resume_pkl=None, resume_state=saved_states(run_dir)[-1])
+    if given.get("workers") is not None:
+        args["data_loader_kwargs"]["num_workers"] = given["workers"]
+    args["device"] = launch.choose_device(given.get("device") or args["device"])
+    if torch.device(args["device"]).type != "cuda" and args["G_kwargs"]["synthesis_kwargs"].get("num_fp16_res"):
+        print("The run computed in half precision on CUDA; here it goes on in float32.")
+    try:
+        counters = read(args["resume_state"])["counters"]
+    except ValueError as error:
+        raise ValueError(f"--resume: {error}") from error
+    if counters["cur_nimg"] >= args["total_kimg"] * 1000:
+        raise ValueError(f"--resume: {run_dir} has done its {args['total_kimg']} kimg; raise --kimg to train longer")
+    launch.open_training_set(args["training_set_kwargs"])
+    launch.summarise(args)
+    if dry_run:
+        print("Dry run; exiting.")
+        return
+    log = os.path.join(run_dir, "log.txt")
+    if os.path.exists(log):  # what was logged after the state was saved will happen again
+        os.truncate(log, min(counters["log_bytes"], os.path.getsize(log)))
+    launch.run(args)
+
+
+def _read_options(run_dir):
+    """The arguments of the training loop that a run was started with, and the options of its command line."""
+    path = os.path.join(run_dir, "training_options.json")
+    try:
+        with open(path, "rb") as file:
+            args = files.parse_json(file.read(), dict)
+        options = args.pop("options", {})
+        _check_arguments(args, options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--resume: {path} cannot be read ({error})") from error
+    return args, options
+
+
+_CLASSES = {  # arguments that name a class → modules that it may be in, what it must be
+    "training_set_kwargs": (["training.dataset"], torch.utils.data.Dataset),
+    "G_kwargs": (persistence.known_modules, torch.nn.Module),
+    "D_kwargs": (persistence.known_modules, torch.nn.Module),
+    "G_opt_kwargs": (["torch.optim"], torch.optim.Optimizer),
+    "D_opt_kwargs": (["torch.optim"], torch.optim.Optimizer),
+    "loss_kwargs": (["training.loss", "segan_ext.loss"], object),
+    "augment_kwargs": (["training.augment"], torch.nn.Module),
+}
+
+
+def _check_arguments(args, options):
+    """ValueError for arguments that no run of ours was started with"""
+    if not isinstance(options, dict) or not isinstance(args.get("device"), str):
+        raise ValueError("it lacks options or the device")
+    if not all(isinstance(args.get(name), int) for name in ("total_kimg", "batch_size")):
+        raise ValueError("it lacks total_kimg or batch_size")
+    for name, expected in _CLASSES.items():
+        kwargs = args.get(name)
+        if kwargs is None and name == "augment_kwargs":
+            continue
+        if not isinstance(kwargs, dict):
+            raise ValueError(f"it lacks {name}")
+        files.check_class_name(kwargs.get("class_name"), *expected)
+    parts = dict(args, synthesis_kwargs=args["G_kwargs"].get("synthesis_kwargs"))
+    for name in ("synthesis_kwargs", "data_loader_kwargs"):
+        if not isinstance(parts.get(name), dict):
+            raise ValueError(f"it lacks {name}")
+    missing = {"path", "use_labels", "max_size", "resolution", "xflip"} - set(args["training_set_kwargs"])
+    if missing:
+        raise ValueError(f"training_set_kwargs lacks {min(missing)}")

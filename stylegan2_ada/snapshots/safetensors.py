@@ -1,0 +1,63 @@
+"""Generators as safetensors plus a JSON file: weights that any program reads, and what they are weights of.
+
+`NAME.safetensors` holds parameters and buffers by their dotted names, `NAME.json` the class and its arguments.
+"""
+
+import json
+import os
+import pickle
+
+import safetensors
+import safetensors.torch
+import torch
+
+from snapshots import safe_pickle
+from snapshots.atomic import write_atomically
+from torch_utils import misc
+
+_FORMAT = "segan-generator"
+_VERSION = 1
+
+
+def save_safetensors(G, dest):
+    """Writes `dest` (a .safetensors path) and the JSON beside it; returns both paths. ValueError for another ending."""
+    config_path = _config_path(dest)
+    config = dict(format=_FORMAT, version=_VERSION, class_name=type(G).__name__)
+    config |= dict(init_args=G.init_args, init_kwargs=G.init_kwargs)
+    config |= {
+        name: getattr(G, name) for name in ("z_dim", "c_dim", "w_dim", "num_ws", "img_resolution", "img_channels")
+    }
+    if getattr(G, "label_examples", None) is not None:
+        config["label_examples"] = G.label_examples.tolist()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in misc.named_params_and_buffers(G)}
+    write_atomically(dest, lambda file: file.write(safetensors.torch.save(tensors)))
+    write_atomically(config_path, lambda file: file.write(json.dumps(config, indent=2).encode()))
+    return dest, config_path
+
+
+def load_safetensors(path):
+    """The generator in `path` (.safetensors) and the JSON beside it. OSError or ValueError with one sentence."""
+    config_path = _config_path(path)
+    try:
+        with open(config_path, encoding="utf-8") as file:
+            config = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{config_path} is no JSON ({error})") from error
+    if not isinstance(config, dict) or (config.get("format"), config.get("version")) != (_FORMAT, _VERSION):
+        raise ValueError(f"{config_path} does not describe a generator; `python -m segan_ext export` writes such files")
+    try:
+        tensors = safetensors.torch.load_file(path)
+        args = [config[key] for key in ("class_name", "init_args", "init_kwargs")]
+        G = safe_pickle.build_module(*args, tensors)
+        if config.get("label_examples") is not None:
+            misc.keep_label_examples([G], torch.tensor(config["label_examples"], dtype=torch.float32), config_path)
+        return G
+    except (safetensors.SafetensorError, pickle.UnpicklingError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} and its JSON do not give a generator: {error}") from error
+
+
+def _config_path(path):
+    stem, ending = os.path.splitext(path)
+    if ending != ".safetensors":
+        raise ValueError(f"{path} does not end in .safetensors")
+    return stem + ".json"
