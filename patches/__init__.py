@@ -8,7 +8,7 @@ it has the problem on this machine, `apply(module)` mends it. No file of the che
 import importlib
 import importlib.util
 
-from patches import cpu
+from . import cpu
 
 PATCHES = [
     "distutils_util",
@@ -32,7 +32,7 @@ def apply_all():
     """Mends the host on the path, in the order of `PATCHES`; returns the names of what was needed."""
     applied = []
     for name in PATCHES:
-        patch = importlib.import_module(f"patches.{name}")
+        patch = importlib.import_module(f".{name}", __package__)
         if patch.TARGET is not None and importlib.util.find_spec(patch.TARGET) is None:
             continue  # a fork without that module
         module = importlib.import_module(patch.TARGET) if patch.TARGET else None

@@ -13,18 +13,18 @@ BUNDLED = Path(__file__).resolve().parents[1] / "stylegan2_ada"
 _active = None
 
 
-def add_tools():
-    """Makes recipe, launch and the other modules importable that know how to use any host; behind the host's own."""
+def add_tools() -> None:
+    """Makes `runs`, `snapshots` and what else can use any host importable, behind the host's own modules."""
     for folder in (BUNDLED, BUNDLED.parent):
         if str(folder) not in sys.path:
             sys.path.append(str(folder))
 
 
-def activate(directory=None):
+def activate(directory: str | None = None) -> Path:
     """Makes a host importable, once in a process, and returns its root.
 
     directory: of a reference checkout; None: SEGAN_HOST, else the bundled host. ValueError with one sentence for a
-    directory that is no host, or a second one.
+    directory that is no host, a second one, or a process that has imported modules of the same names from elsewhere.
     """
     global _active
     if _active is not None and directory is None:
@@ -38,22 +38,30 @@ def activate(directory=None):
     missing = [part for part in ("training/training_loop.py", "legacy.py", "dnnlib") if not (root / part).exists()]
     if missing:
         raise ValueError(f"{root} is no StyleGAN2-ADA checkout: it has no {missing[0]}")
+    for name in ("dnnlib", "torch_utils", "training", "metrics"):
+        for place in getattr(sys.modules.get(name), "__path__", []):
+            if not Path(place).resolve().is_relative_to(root):
+                raise ValueError(f"{place} was imported as {name}, a name of the host's; import segan_ext before it")
     sys.path[:] = [str(root), *(path for path in sys.path if path != str(root))]
     add_tools()
     if root != BUNDLED:
-        import patches
-
-        patches.apply_all()
+        _patches().apply_all()
     _active = root
     return root
 
 
-def is_foreign():
+def _patches():
+    """The package of patches: at the root of a checkout, inside this one where it was installed from a wheel."""
+    installed = (Path(__file__).parent / "patches").is_dir()
+    return importlib.import_module("segan_ext.patches" if installed else "patches")
+
+
+def is_foreign() -> bool:
     """True if a reference checkout is the host."""
     return activate() != BUNDLED
 
 
-def run_script(name, args):
+def run_script(name: str, args: list[str]) -> None:
     """Runs a command-line script of the host's root, as `python name args…` does there. ValueError if there is none."""
     root = activate()
     module_name = name.removesuffix(".py")
@@ -66,9 +74,7 @@ def run_script(name, args):
         raise ValueError(f"{root} has no script {name}; it has {', '.join(scripts)}")
     module = importlib.import_module(module_name)
     if is_foreign():
-        import patches
-
-        patches.mend_script(module)
+        _patches().mend_script(module)
     commands = [value for value in vars(module).values() if hasattr(value, "main") and hasattr(value, "params")]
     commands = [command for command in commands if command.callback.__module__ == module_name]
     if not commands:

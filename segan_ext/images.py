@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from training.images import save_video, to_pictures
+from training.images import save_video, to_pictures, to_uint8
 
 
 def draw_grid(images, scale=1):
     """A PIL picture of images [rows, columns, C, H, W] in [−1, 1], each pixel `scale` pixels wide."""
     rows, columns, channels, height, width = images.shape
-    pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu()
+    pixels = to_uint8(images).cpu()
     pixels = pixels.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels).numpy()
     picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).convert("RGB")
     return picture.resize((columns * width * scale, rows * height * scale), Image.Resampling.NEAREST)
@@ -90,11 +90,13 @@ def draw_change(before, after):
     return picture
 
 
-def encoded(picture, kind, **options):
+def encoded(picture: Image.Image, kind: str, **options) -> bytes:
+    """A PIL picture as a file of that kind ("PNG", "WEBP"); options: of Pillow's writer."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def data_uri_of(kind, data):
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def data_uri(content: bytes, kind: str = "png") -> str:
+    """A picture's file as the address of an image in a page"""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -8,7 +8,10 @@ def default_data():
     from segan_ext.data.avatars import cached_avatars  # needs DiceBear, which data of one's own does not
 
     print("No --data: training on the built-in avatars.")
-    return str(cached_avatars())
+    try:
+        return str(cached_avatars())
+    except ValueError as error:
+        raise ValueError(f"--data: {str(error).removeprefix('--style: ')}; or name images of your own") from error
 
 
 def check_options_for_foreign_host(options):

@@ -5,10 +5,7 @@ import click
 import legacy
 from runs.launch import choose_device
 from runs.options import command, generator_options
-from segan_ext.directions.pca import pca_of_features, pca_of_w
-from segan_ext.directions.sefa import sefa
-from segan_ext.directions.subspaces import parse_layers, with_directions
-from segan_ext.networks import style_layers
+from segan_ext.directions import FINDERS, find_directions
 from snapshots.safetensors import save_safetensors
 from snapshots.save import save_snapshot
 
@@ -17,7 +14,7 @@ from snapshots.save import save_snapshot
 @generator_options
 @click.option(
     "--method",
-    type=click.Choice(["sefa", "pca", "pca-features"]),
+    type=click.Choice(list(FINDERS)),
     default="sefa",
     show_default=True,
     help="What the directions are: SeFa's, or principal components of w, or of each layer's features",
@@ -40,10 +37,9 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--network: {error}") from error
     G = snapshot["G_ema"].to(device)
-    dims = min(32, G.w_dim) if dims is None else dims
     try:
-        directions, strengths = _directions(G, method, layers, dims, samples, seed)
-        found = with_directions(G, directions, dims).cpu()
+        found, strengths = find_directions(G, method, dims, layers, samples, seed)
+        found = found.cpu()
     except ValueError as error:
         option = next((name for name in ("samples", "layers") if name in str(error)), "network")
         raise click.UsageError(f"--{option}: {error}") from error
@@ -54,17 +50,3 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
     else:
         save_snapshot(dest, dict(snapshot, G=found, G_ema=found))
     print(dest)
-
-
-def _directions(G, method, layers, dims, samples, seed):
-    """({(L, N): directions}, {(L, N): their eigenvalues or deviations})"""
-    addresses = [address for address, _, _ in style_layers(G.synthesis)]
-    if samples is not None and samples <= dims:
-        raise ValueError(f"{samples} latents do not tell {dims} directions; take more with --samples")
-    if method == "sefa":
-        found = sefa(G, parse_layers(layers, addresses))
-    elif method == "pca":
-        found = dict.fromkeys(addresses, pca_of_w(G, samples or 10000, seed))
-    else:
-        found = pca_of_features(G, dims, samples or 512, seed)
-    return tuple({address: pair[i] for address, pair in found.items()} for i in (0, 1))

@@ -37,7 +37,7 @@ def list_styles() -> list[str]:
 
         folder = importlib.resources.files("dicebear_styles")
     except ImportError as error:
-        raise ValueError("--style: avatars need `pip install dicebear-core dicebear-styles resvg-py`") from error
+        raise ValueError("--style: avatars need `pip install 'segan[avatars]'`") from error
     return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
 
 
