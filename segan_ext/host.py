@@ -14,10 +14,11 @@ _active = None
 
 
 def add_tools() -> None:
-    """Makes `runs`, `snapshots` and what else can use any host importable, behind the host's own modules."""
-    for folder in (BUNDLED, BUNDLED.parent):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
+    """Makes `runs`, `snapshots` and what else can use any host importable; the host in use comes before them."""
+    if str(BUNDLED) not in sys.path:
+        sys.path.insert(0, str(BUNDLED))  # before a project's own modules of these names
+    if str(BUNDLED.parent) not in sys.path:
+        sys.path.append(str(BUNDLED.parent))
 
 
 def activate(directory: str | None = None) -> Path:

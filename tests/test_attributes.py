@@ -86,6 +86,7 @@ def test_what_is_known_of_a_data_set(tmp_path):
         attributes.open_predictor(str(make_dataset(tmp_path / "nothing.zip")))
 
 
+@pytest.mark.slow
 def test_a_predictor_is_learned_once(tmp_path, monkeypatch):
     """A disc's brightness can be told from its picture, the class of its number cannot."""
     import dnnlib
@@ -107,6 +108,7 @@ def test_a_predictor_is_learned_once(tmp_path, monkeypatch):
     assert torch.isfinite(first(torch.rand(2, 3, 32, 32))["light"]).all()  # another size
 
 
+@pytest.mark.slow
 def test_metrics_with_a_classifier(run_dir, tmp_path):  # noqa: F811
     class Classifier(torch.nn.Module):
         def forward(self, img):

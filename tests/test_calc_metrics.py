@@ -93,6 +93,7 @@ def test_processes_share_the_work(run_dir):
             assert b["results"][name] == pytest.approx(value, rel=0.35, abs=0.1), name
 
 
+@pytest.mark.slow
 def test_onnx_detectors_give_the_same(run_dir, tmp_path):
     class Features(torch.nn.Module):
         def forward(self, img):

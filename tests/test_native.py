@@ -237,8 +237,8 @@ def test_no_compiler_and_a_failing_one_are_said_once_and_do_not_stop_anybody(tmp
     "file, right, wrong",
     [
         ("bias_act.h", "T y = gain * act", "T y = alpha * act"),
-        ("upfirdn2d.cpp", "a[i] * wa", "a[i] * wb"),
-        ("conv2d.cpp", "second = b + c", "second = b - c"),
+        pytest.param("upfirdn2d.cpp", "a[i] * wa", "a[i] * wb", marks=pytest.mark.slow),
+        pytest.param("conv2d.cpp", "second = b + c", "second = b - c", marks=pytest.mark.slow),
     ],
 )
 def test_kernels_that_compute_something_else_are_not_used(file, right, wrong, tmp_path, monkeypatch):

@@ -68,6 +68,7 @@ def test_pyramid_orders_changes():
     assert distance(torch.zeros_like(image)) < 5
 
 
+@pytest.mark.slow
 def test_command_with_a_detector_from_the_web(network, tmp_path):
     G, path, folder = network
     torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))

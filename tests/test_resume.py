@@ -86,6 +86,7 @@ def test_killed_runs_end_the_same(images, data, undisturbed, tmp_path):
     assert_same_end(run_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_terminated_runs_save_the_step_they_are_in(data, undisturbed, tmp_path):
     process = start(data, tmp_path, "--workers=2")
     wait_for(lambda: saved_kimg(tmp_path) >= 8, process)
@@ -101,6 +102,7 @@ def test_terminated_runs_save_the_step_they_are_in(data, undisturbed, tmp_path):
     assert _flat(a["modules"]) == _flat(b["modules"]) and _flat(a["optimizers"]) == _flat(b["optimizers"])
 
 
+@pytest.mark.slow
 def test_a_run_can_be_made_longer(data, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "00000-copy")
     done = run("train_segan.py", f"--resume={tmp_path / '00000-copy'}", check=False)
@@ -116,6 +118,7 @@ def test_a_run_can_be_made_longer(data, undisturbed, tmp_path):
     assert done.returncode == 2 and "--gamma: the run has the default" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_another_mode_is_continued_without_naming_it(data, tmp_path):
     options = ["--cfg=segan-mode3", *TINY, "--kimg=1", f"--data={data}", f"--outdir={tmp_path}"]
     run("train_segan.py", *options)

@@ -64,6 +64,7 @@ def test_any_generator_becomes_a_segan_with_the_same_images(name, form):
         assert torch.equal(*[net(expected, c, force_fp32=True) for net in (networks["D"].eval(), D)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [["--mode=1", "--subspace-dim=4"], ["--mode=2"]], ids=" ".join)
 def test_training_the_subspaces_alone(mode, tmp_path):
     data, source = make_dataset(tmp_path / "discs.zip", size=32), FOLDER / "nvidia_pickle_uncond.pkl"
