@@ -9,12 +9,12 @@ import click
 import torch
 
 import dnnlib
-import legacy
 from metrics import metric_main, metric_utils
 from runs.failures import MACHINE_ERRORS, machine_failure
 from runs.launch import choose_device
 from runs.options import command, generator_options, metric_options
 from runs.recipe import metric_kwargs, metric_names
+from snapshots.load import load_snapshot
 from torch_utils import misc
 
 
@@ -57,7 +57,7 @@ def measure(network, metrics, data=None, mirror=None, verbose=True, trust=False,
     reason if something cannot be measured.
     """
     try:
-        snapshot = legacy.load_snapshot(network, trust)
+        snapshot = load_snapshot(network, trust)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--network: {error}") from error
     kwargs |= dict(G=snapshot["G_ema"], dataset_kwargs=_data_of(snapshot, data, mirror))

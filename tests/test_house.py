@@ -25,18 +25,93 @@ def test_conda_and_pip_list_the_same_dependencies():
     assert conda == pip
 
 
-def imported(path):
-    """Dotted names that a file imports."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def modules():
+    """{dotted name: file} of the host, whose root is on the path, and of the plugin"""
+    found = {}
+    for base, prefix in ((ROOT / "segan_ext", ["segan_ext"]), (ROOT / "stylegan2_ada", [])):
+        for path in base.rglob("*.py"):
+            parts = [*prefix, *path.relative_to(base).with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(name, files):
+    """Names of our modules that one imports when it is imported itself"""
+    found = set()
+    nodes = list(ast.parse(files[name].read_text(encoding="utf-8")).body)
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & files.keys() or {node.module}
+        elif isinstance(node, (ast.Try, ast.If, ast.With)):
+            nodes += ast.iter_child_nodes(node)
+    return found & files.keys() - {name}
+
+
+ARROWS = {name: imports_of(name, modules()) for name in modules()}
+
+
+def test_modules_import_in_no_circle():
+    left = dict(ARROWS)
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        left = {name: others for name, others in left.items() if name not in free}
+    assert not left, f"among these is a circle: {', '.join(left)}"
+
+
+# From the bottom up. What stands in one line does not import each other.
+FLOORS = """
+training.files runs.failures runs.numbers
+dnnlib
+torch_utils
+training.networks training.augment
+snapshots
+legacy
+metrics training.latents training.images
+training
+runs
+train generate style_mixing projector calc_metrics dataset_tool
+segan_ext.host
+segan_ext.networks segan_ext.loss segan_ext.presets
+segan_ext.latents segan_ext.images segan_ext.layers segan_ext.data segan_ext.training segan_ext.onnx_export
+segan_ext.control
+segan_ext.metrics segan_ext.semantics
+segan_ext.report segan_ext.atlas segan_ext.directions
+segan_ext.web
+segan_ext.cli
+segan_ext segan_ext.__main__
+"""
+FLOORS = {name: floor for floor, line in enumerate(FLOORS.strip().splitlines()) for name in line.split()}
+
+
+def place_of(module):
+    """(floor, room) of a module: those of the longest name in FLOORS that it begins with"""
+    room = max((name for name in FLOORS if f"{module}.".startswith(f"{name}.")), key=len)
+    return FLOORS[room], room
+
+
+def test_arrows_point_down():
+    for name, others in ARROWS.items():
+        floor, room = place_of(name)
+        for other in others:
+            below, elsewhere = place_of(other)
+            own_command = (name, other) == ("legacy", "runs.options")  # the reference has its command in that module
+            assert below < floor or room == elsewhere or own_command, f"{name} imports {other}, which stands above it"
 
 
 def test_the_host_does_not_know_the_plugin():
     for path in (ROOT / "stylegan2_ada").rglob("*.py"):
-        assert not [name for name in imported(path) if name.startswith("segan_ext")], path
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(import|from) segan_ext", text, flags=re.M), path
+
+
+def test_click_lives_in_the_commands():
+    allowed = {"train_segan", "runs.options", *SCRIPTS, "train"}
+    for name, path in modules().items():
+        if re.search(r"^\s*(import|from) click\b", path.read_text(encoding="utf-8"), flags=re.M):
+            assert name in allowed or name.startswith("segan_ext.cli"), f"{name} imports click"
 
 
 @pytest.mark.parametrize(

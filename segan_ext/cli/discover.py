@@ -2,10 +2,10 @@
 
 import click
 
-import legacy
 from runs.launch import choose_device
 from runs.options import command, generator_options
 from segan_ext.directions import FINDERS, find_directions
+from snapshots.load import load_snapshot
 from snapshots.safetensors import save_safetensors
 from snapshots.save import save_snapshot
 
@@ -33,7 +33,7 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
         raise click.UsageError("--dest: an export holds no discriminator for a .pkl; name a .safetensors")
     print(f"Loading networks from {network}...")
     try:
-        snapshot = legacy.load_snapshot(network, trust_pickle)
+        snapshot = load_snapshot(network, trust_pickle)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--network: {error}") from error
     G = snapshot["G_ema"].to(device)

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import legacy
 from segan_ext.control.address import Address
 from segan_ext.control.render import offsets_of
 from segan_ext.latents import coordinate_sigmas
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import open_extractor
 from segan_ext.semantics.regions import Region, class_mask
+from snapshots.load import load_generator
 from torch_utils import cached_weights
 from training.latents import label_table, seed_latents
 
@@ -57,7 +57,7 @@ class Opened:
     """A network, what the page knows of it, and what is computed from its weights once."""
 
     def __init__(self, path, device, trust):
-        self.path, self.G = path, legacy.load_generator(str(path), trust).to(device)
+        self.path, self.G = path, load_generator(str(path), trust).to(device)
         self.subspaces = getattr(self.G, "subspaces", dict)()
         self.known, self.names, self.extractor = {}, {}, None
         with cached_weights.enabled(self.known):

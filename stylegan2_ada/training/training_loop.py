@@ -14,10 +14,10 @@ import psutil
 import torch
 
 import dnnlib
-import legacy
 from metrics import metric_main
 from runs.failures import MACHINE_ERRORS, machine_failure
 from snapshots.atomic import write_atomically
+from snapshots.load import load_network_pkl
 from snapshots.save import save_snapshot
 from torch_utils import misc, training_stats
 from training import health
@@ -208,7 +208,7 @@ class Trainer:
         if self.o.resume_pkl is not None and self.o.resume_state is None and self.o.rank == 0:
             self._say(f"Starting from {self.o.resume_pkl}")
             with dnnlib.util.open_url(self.o.resume_pkl) as file:
-                source = legacy.load_network_pkl(file, trust=self.o.trust_pickle)
+                source = load_network_pkl(file, trust=self.o.trust_pickle)
             for name in ("G", "D", "G_ema"):
                 misc.copy_params_and_buffers(source[name], getattr(self, name), require_all=False)
         self.augment_pipe = None
