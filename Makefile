@@ -1,5 +1,6 @@
 # Everything runs in a virtual environment that is made on first use:
 #   make demo    a small SEGAN, trained on the built-in avatars, with a sample grid and a traversal
+#   make check   lint, arrows and the tests that take a moment: under a minute
 #   make test    the tests
 #   make fuzz    broken files on every command that opens some
 # Another PyTorch than this one: make test TORCH=torch==2.6.0 (or a path, or any of pip's specifications).
@@ -8,8 +9,11 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
 CASES ?= 600
+QUICK = tests/test_house.py tests/test_package.py tests/test_networks.py tests/test_loss.py tests/test_augment.py \
+	tests/test_segan_networks.py tests/test_host.py
+MATRIX ?= python3.10:torch==2.4.0 python3.14:torch
 
-.PHONY: demo test test-slow fuzz lint clean
+.PHONY: check matrix demo test test-slow fuzz lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +24,16 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed
 	$(BIN)/python benchmarks/demo.py
+
+check: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(QUICK)
+
+# make check on Python 3.10 with the oldest PyTorch declared, and on the newest of both; each where it can be had.
+matrix:
+	for pair in $(MATRIX); do \
+		python=$${pair%%:*}; torch=$${pair#*:}; command -v $$python > /dev/null || { echo "There is no $$python."; continue; }; \
+		$(MAKE) check PYTHON=$$python VENV=.venv-$$python "TORCH=$$torch" || exit 1; \
+	done
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
