@@ -306,8 +306,8 @@ class ExploreTab:
         opened = self.engine.network(session.view.network)
         try:
             target = open_target(path, opened.G)
-        except Exception as error:
-            raise refused(getattr(error, "message", error)) from error
+        except (OSError, ValueError) as error:
+            raise refused(error) from error
         session.stopped.discard("project")
         device, label = torch.device(self.engine.device), self.engine.label(opened.G, session.view)
 
