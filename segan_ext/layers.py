@@ -2,7 +2,8 @@
 
 import contextlib
 import threading
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,8 +17,8 @@ class Start(NamedTuple):
     img: torch.Tensor | None = None
 
 
-def run_until(G, ws, L, **block_kwargs):
-    """Runs the blocks before L, which no edit at L can change."""
+def run_until(G: torch.nn.Module, ws: torch.Tensor, L: int, **block_kwargs: Any) -> Start:
+    """Runs the blocks before L, which no edit at L can change. ws: [S, num_ws, w_dim]; block_kwargs: as noise_mode."""
     if not hasattr(G.synthesis, "block_resolutions"):
         return Start(ws, L)
     x = img = None
@@ -26,7 +27,7 @@ def run_until(G, ws, L, **block_kwargs):
     return Start(ws, L, x, img)
 
 
-def resume(G, started, rows, **block_kwargs):
+def resume(G: torch.nn.Module, started: Start, rows: torch.Tensor, **block_kwargs: Any) -> torch.Tensor:
     """Images [len(rows), C, H, W]: goes on from `started` with its latents `rows`, under the edits in force."""
     if not hasattr(G.synthesis, "block_resolutions"):
         return G.synthesis(started.ws[rows], **block_kwargs)
@@ -58,7 +59,7 @@ class FeatureHooks:
     name that G does not have, or a G without synthesis blocks.
     """
 
-    def __init__(self, G, names=None):
+    def __init__(self, G: torch.nn.Module, names: Sequence[str] | None = None) -> None:
         self.G = G
         if not hasattr(G.synthesis, "block_resolutions"):
             raise ValueError("semantics need a generator with synthesis blocks, such as StyleGAN2's")
@@ -77,7 +78,7 @@ class FeatureHooks:
         numbers = sum(c * r * r for c, r in zip(self.channels, self.resolutions))
         self.batch = min(max(_MOST_NUMBERS // numbers, 1), 32)
 
-    def __call__(self, ws, **synthesis_kwargs):
+    def __call__(self, ws: torch.Tensor, **synthesis_kwargs: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """ws [N, num_ws, w_dim] → images [N, C, H, W] and a list of features [N, channels, h, w], float32"""
         features = [None] * len(self.layers)
 
@@ -90,7 +91,9 @@ class FeatureHooks:
 
 
 @contextlib.contextmanager
-def hooked(layers, action):
+def hooked(
+    layers: Sequence[torch.nn.Module], action: Callable[[int, torch.Tensor], torch.Tensor | None]
+) -> Iterator[None]:
     """Inside, action(i, y) gets what layers[i] puts out, and what it returns takes its place (None: y stays).
 
     In this thread only: others may use the same layers meanwhile.

@@ -1,5 +1,7 @@
 """The host's loss plus the subspaces' regulariser."""
 
+from typing import Any
+
 import torch
 
 from torch_utils import training_stats
@@ -23,14 +25,31 @@ class SEGANLoss(StyleGAN2Loss):
     ortho: λ; 0 turns it off. loss_kwargs: arguments of the host's loss.
     """
 
-    def __init__(self, device, G_mapping, G_synthesis, D, ortho=1, **loss_kwargs):
+    def __init__(
+        self,
+        device: torch.device,
+        G_mapping: torch.nn.Module,
+        G_synthesis: torch.nn.Module,
+        D: torch.nn.Module,
+        ortho: float = 1,
+        **loss_kwargs: Any,
+    ) -> None:
         if next(G_mapping.parameters(), None) is None:
             G_mapping = _Fixed(G_mapping)
         super().__init__(device, G_mapping, G_synthesis, D, **loss_kwargs)
         self.ortho = ortho
         self._subspaces = [module for module in G_synthesis.modules() if hasattr(module, "penalty")]
 
-    def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
+    def accumulate_gradients(
+        self,
+        phase: str,
+        real_img: torch.Tensor,
+        real_c: torch.Tensor,
+        gen_z: torch.Tensor,
+        gen_c: torch.Tensor,
+        sync: bool,
+        gain: float,
+    ) -> None:
         """As the host's; see there."""
         super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
         if phase in ("Gmain", "Gboth") and self.ortho != 0:

@@ -25,7 +25,7 @@ class _WithFixedNoise(torch.nn.Module):
         return G.synthesis(ws, noise_mode="const", force_fp32=True, fused_modconv=False)
 
 
-def export_onnx(G, dest):
+def export_onnx(G: torch.nn.Module, dest: str | os.PathLike) -> float:
     """Writes `dest` and checks it: returns the largest difference between its images and ours, for five seeds.
 
     ValueError where the packages of the extra [onnx] are missing, or PyTorch is older than 2.6.

@@ -34,6 +34,6 @@ class Preset(recipe.BaseConfig):
 PRESETS = {f"segan-mode{mode}": Preset(mode=mode) for mode in range(4)}
 
 
-def for_device(config, device):
+def for_device(config: recipe.BaseConfig, device: str) -> recipe.BaseConfig:
     """On a CPU, where a kimg takes minutes, status lines and snapshots come more often."""
     return dataclasses.replace(config, tick=1, snap=5) if device.startswith("cpu") else config

@@ -1,10 +1,14 @@
 """What `train_segan.py` adds to the host's recipe: default data, subspaces, and their loss."""
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # before a host is chosen nothing heavy is imported
+    import torch
 
 
-def default_data():
-    """The built-in avatars at 64×64, drawn once and kept in the cache."""
+def default_data() -> str:
+    """The built-in avatars at 64×64, drawn once and kept in the cache. Returns the path of their zip."""
     from segan_ext.data.avatars import cached_avatars  # needs DiceBear, which data of one's own does not
 
     print("No --data: training on the built-in avatars.")
@@ -14,7 +18,7 @@ def default_data():
         raise ValueError(f"--data: {str(error).removeprefix('--style: ')}; or name images of your own") from error
 
 
-def check_options_for_foreign_host(options):
+def check_options_for_foreign_host(options: dict[str, Any]) -> None:
     """ValueError for options that need what only the bundled host has."""
     resume = options["resume"]
     if resume == "latest" or os.path.isdir(resume or ""):
@@ -26,7 +30,7 @@ def check_options_for_foreign_host(options):
             raise ValueError(f"--{name.replace('_', '-')}: is an option of the bundled host; leave it or --host out")
 
 
-def add_subspaces(args, options, mode, source):
+def add_subspaces(args: dict[str, Any], options: dict[str, Any], mode: int, source: "torch.nn.Module | None") -> None:
     """Makes the arguments of the training loop those of `mode`, or of --mode where that is given.
 
     source: generator that --resume starts from, or None. Without subspaces of its own it gets ones that leave its

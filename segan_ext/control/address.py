@@ -1,7 +1,10 @@
 """The address of one dimension: L, N, D; block, style layer within it, dimension of its subspace."""
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # an address needs no PyTorch
+    import torch
 
 
 class Address(NamedTuple):
@@ -11,22 +14,23 @@ class Address(NamedTuple):
     N: int
     D: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"L{self.L}.N{self.N}.D{self.D}"
 
     @property
-    def layer(self):
+    def layer(self) -> tuple[int, int]:
+        """(L, N), the key that `G.edited` and `G.subspaces` know the layer by"""
         return self.L, self.N
 
     @classmethod
-    def parse(cls, text):
+    def parse(cls, text: str) -> "Address":
         """'L3.N1.D5' → Address(3, 1, 5). ValueError for anything else."""
         found = re.fullmatch(r"L(\d+)\.N(\d+)\.D(\d+)", str(text).strip(), flags=re.IGNORECASE)
         if found is None:
             raise ValueError(f"{text!r} is no address; write L3.N1.D5 for block 3, style layer 1, dimension 5")
         return cls(*map(int, found.groups()))
 
-    def check(self, G):
+    def check(self, G: "torch.nn.Module") -> "Address":
         """The address itself. ValueError if G has no such dimension."""
         subspaces = getattr(G, "subspaces", dict)()
         if self.layer not in subspaces:

@@ -3,12 +3,15 @@
 import base64
 import io
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from segan_ext.control.address import Address
 from segan_ext.control.render import parse_edits
 from training.files import decode, parse_json
 
@@ -16,7 +19,7 @@ _FORMAT = "segan-edit"
 _VERSION = 1
 
 
-def read_mask(path, resolution):
+def read_mask(path: str | Path, resolution: int) -> torch.Tensor:
     """[resolution, resolution] in [0, 1] of a grey picture. ValueError for another size or what is no picture."""
     try:
         mask = np.asarray(decode(Path(path).read_bytes()).convert("L"), np.float32) / 255
@@ -28,11 +31,20 @@ def read_mask(path, resolution):
     return torch.from_numpy(mask)
 
 
-def describe(network, edits, ws, names, noise_mode, mix=(), kept=None, inside=None):
+def describe(
+    network: str | Path,
+    edits: dict[Address, float],
+    ws: torch.Tensor,
+    names: list[str],
+    noise_mode: str,
+    mix: Iterable[tuple[int, int, int, torch.Tensor]] = (),
+    kept: torch.Tensor | None = None,
+    inside: torch.Tensor | None = None,
+) -> dict[str, Any]:
     """An edit as what is written to its JSON.
 
-    names: of the images of ws [N, num_ws, w_dim]. mix: of `_parse_mix`. kept: mask [H, W] of what stays in all images.
-    inside: masks [N, H, W] of what alone may change in each.
+    names: of the images of ws [N, num_ws, w_dim]. mix: (L, N, seed, its w [w_dim]) of each mixed layer.
+    kept: mask [H, W] of what stays in all images. inside: masks [N, H, W] of what alone may change in each.
     """
     content = dict(format=_FORMAT, version=_VERSION, network=str(network), names=names, noise_mode=noise_mode)
     content["edits"] = {str(address): amount for address, amount in edits.items()}
@@ -56,7 +68,7 @@ def _from_png(text):
     return torch.from_numpy(np.asarray(decode(base64.b64decode(text)).convert("L"), np.float32) / 255)
 
 
-def read_edit(path, G, masks=True):
+def read_edit(path: str | Path, G: torch.nn.Module, masks: bool = True) -> dict[str, Any]:
     """What `describe` gave, with ws and masks as tensors (None without), edits as in `parse_edits`.
 
     masks: False leaves them out. OSError, or ValueError for another file, or an edit that G is too different for.

@@ -1,12 +1,15 @@
 """Edits: single dimensions of single layers moved by so many σ: `render(G, ws, {"L3.N1.D5": +2.5, "L4.N0.D2": -1})`."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 
 from segan_ext.control.address import Address
 from segan_ext.latents import coordinate_sigmas, coordinates_of
 
 
-def parse_edits(G, edits):
+def parse_edits(G: torch.nn.Module, edits: dict | Iterable[tuple]) -> dict[Address, float]:
     """{Address: σ}, those of one address added up.
 
     edits: {address: σ} or pairs of them, an address being an `Address`, a tuple (L, N, D), or a text like "L3.N1.D5".
@@ -23,11 +26,17 @@ def parse_edits(G, edits):
 
 
 @torch.no_grad()
-def render(G, ws, edits, sigmas=None, **synthesis_kwargs):
+def render(
+    G: torch.nn.Module,
+    ws: torch.Tensor,
+    edits: dict | Iterable[tuple],
+    sigmas: dict[tuple[int, int], torch.Tensor] | None = None,
+    **synthesis_kwargs: Any,
+) -> torch.Tensor:
     """Images [N, C, H, W] of ws [N, num_ws, w_dim] with coordinates moved.
 
     edits: as in `parse_edits`, in units of each coordinate's deviation over 10 000 random latents. sigmas: those of
-    `moves.coordinate_sigmas`, which take a moment to compute. synthesis_kwargs: of G.synthesis, such as
+    `latents.coordinate_sigmas`, which take a moment to compute. synthesis_kwargs: of G.synthesis, such as
     noise_mode='const'. An edit whose sum is zero gives the very bytes of no edit, and an edit at (L, N, D) leaves every
     layer before (L, N) as it was. ValueError for an address that G does not have.
     """
@@ -36,7 +45,9 @@ def render(G, ws, edits, sigmas=None, **synthesis_kwargs):
 
 
 @torch.no_grad()
-def mixed_offsets(G, ws, other_ws, layers):
+def mixed_offsets(
+    G: torch.nn.Module, ws: torch.Tensor, other_ws: torch.Tensor, layers: Iterable[tuple[int, int]]
+) -> dict[tuple[int, int], torch.Tensor]:
     """Offsets for `G.edited` with which the given layers [(L, N), …] see the coordinates of other_ws instead of ws.
 
     Style mixing for single style layers. ws: [N, num_ws, w_dim], of one w each; other_ws: [1 or N, num_ws, w_dim].
@@ -46,19 +57,21 @@ def mixed_offsets(G, ws, other_ws, layers):
 
 
 @torch.no_grad()
-def truncation(G, psi, layers=None):
+def truncation(
+    G: torch.nn.Module, psi: float, layers: Iterable[tuple[int, int]] | None = None
+) -> tuple[dict[tuple[int, int], torch.Tensor], dict[tuple[int, int], torch.Tensor]]:
     """(factors, offsets) for `G.edited` that pull coordinates of some layers to their mean: ψ·c + (1 − ψ)·mean."""
     means = {address: found.mean(dim=0) for address, found in coordinates_of(G).items()}
     chosen = list(means) if layers is None else list(layers)
     return dict.fromkeys(chosen, torch.tensor(float(psi))), {x: (1 - psi) * means[x] for x in chosen}
 
 
-def keep_outside(before, after, kept):
+def keep_outside(before: torch.Tensor, after: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """`after` where the mask is 0, the pixels of `before` where it is 1. images [N, C, H, W]; kept [H, W] in [0, 1]"""
     return torch.where(kept > 0, before * kept + after * (1 - kept), after)
 
 
-def check_editable(G, network):
+def check_editable(G: torch.nn.Module, network: str) -> None:
     """ValueError if a generator, from the file `network`, has no subspaces."""
     if not getattr(G, "subspaces", dict)():
         raise ValueError(
@@ -67,7 +80,9 @@ def check_editable(G, network):
         )
 
 
-def offsets_of(G, amounts, sigmas=None):
+def offsets_of(
+    G: torch.nn.Module, amounts: dict[Address, float], sigmas: dict[tuple[int, int], torch.Tensor] | None = None
+) -> dict[tuple[int, int], torch.Tensor]:
     """{(L, N): offsets [K]} for `G.edited`. amounts: {Address: σ}; amounts of 0 are left out."""
     amounts = {address: amount for address, amount in amounts.items() if amount != 0}
     if not amounts:

@@ -1,11 +1,14 @@
 """All dimensions moved one by one, for the atlas and purity. Blocks before an edited one run once for all edits."""
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 
 from segan_ext.latents import coordinate_sigmas
 from segan_ext.layers import resume, run_until
+
+Progress = Callable[[list[tuple[int, int]]], Iterable[tuple[int, int]]]  # the layers, through something that counts
 
 
 class Moved(NamedTuple):
@@ -21,7 +24,14 @@ class Moved(NamedTuple):
 
 
 @torch.no_grad()
-def sweep(G, ws, sigmas=None, reach=2.0, batch=64, progress=None):
+def sweep(
+    G: torch.nn.Module,
+    ws: torch.Tensor,
+    sigmas: dict[tuple[int, int], torch.Tensor] | None = None,
+    reach: float = 2.0,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Iterator[Moved]:
     """Yields `Moved` for all dimensions of all subspaces, a few at a time.
 
     ws: [S, num_ws, w_dim]. sigmas: of `coordinate_sigmas`. batch: images at a time. progress: called with the list of

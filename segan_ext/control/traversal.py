@@ -1,12 +1,13 @@
 """What single dimensions do to an image, the strongest first; walks between latents."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
 from metrics.perceptual_path_length import slerp
 from segan_ext.control.address import Address
-from segan_ext.control.sweep import sweep
+from segan_ext.control.sweep import Progress, sweep
 from segan_ext.latents import coordinate_sigmas, labels_of, ws_of_seeds
 from segan_ext.layers import resume, run_until
 from torch_utils import cached_weights
@@ -20,12 +21,18 @@ class Dimension(NamedTuple):
     sigma: float
     effect: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return str(self.address)
 
 
 @cached_weights.enabled()
-def rank_dimensions(G, seeds=(0, 1), batch=64, progress=None, class_idx=0):
+def rank_dimensions(
+    G: torch.nn.Module,
+    seeds: Sequence[int] = (0, 1),
+    batch: int = 64,
+    progress: Progress | None = None,
+    class_idx: int = 0,
+) -> list[Dimension]:
     """All dimensions as `Dimension`s, the one that changes the images of these seeds most first.
 
     progress: called with the list of layers, to show how far the work is (tqdm does).
@@ -39,7 +46,15 @@ def rank_dimensions(G, seeds=(0, 1), batch=64, progress=None, class_idx=0):
 
 
 @cached_weights.enabled()
-def traversal(G, dimensions, seed=0, sigmas=3.0, steps=7, truncation_psi=1, class_idx=0):
+def traversal(
+    G: torch.nn.Module,
+    dimensions: Sequence[Dimension],
+    seed: int = 0,
+    sigmas: float = 3.0,
+    steps: int = 7,
+    truncation_psi: float = 1,
+    class_idx: int = 0,
+) -> torch.Tensor:
     """Images [len(dimensions), steps, C, H, W]: each row moves one dimension of one latent from −sigmas to +sigmas."""
     ws = ws_of_seeds(G, [seed], truncation_psi, class_idx)
     rows = []
@@ -54,7 +69,9 @@ def traversal(G, dimensions, seed=0, sigmas=3.0, steps=7, truncation_psi=1, clas
 
 
 @cached_weights.enabled()
-def interpolation(G, seeds, steps=9, truncation_psi=1, class_idx=0):
+def interpolation(
+    G: torch.nn.Module, seeds: Sequence[int], steps: int = 9, truncation_psi: float = 1, class_idx: int = 0
+) -> torch.Tensor:
     """Images [len(seeds) − 1, steps, C, H, W]: each row goes from one seed to the next along a great circle in z."""
     z = seed_latents(G, seeds, next(G.parameters()).device).float()
     t = torch.linspace(0, 1, steps, device=z.device)[:, None]

@@ -6,14 +6,14 @@ from segan_ext.latents import random_w
 from segan_ext.networks import style_layers
 
 
-def check_finite(*tensors):
+def check_finite(*tensors: torch.Tensor) -> None:
     """ValueError for tensors from which no directions can be computed"""
     if not all(tensor.isfinite().all() for tensor in tensors):
         raise ValueError("its weights are not all finite numbers")
 
 
 @torch.no_grad()
-def pca_of_w(G, samples=10000, seed=0):
+def pca_of_w(G: torch.nn.Module, samples: int = 10000, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """(directions [w_dim, w_dim], deviations [w_dim]) of w over random latents, the widest first."""
     w = random_w(G, samples, seed).double().cpu()
     check_finite(w)
@@ -22,7 +22,9 @@ def pca_of_w(G, samples=10000, seed=0):
 
 
 @torch.no_grad()
-def pca_of_features(G, dims, samples=512, seed=0, batch=16):
+def pca_of_features(
+    G: torch.nn.Module, dims: int, samples: int = 512, seed: int = 0, batch: int = 16
+) -> dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]:
     """{(L, N): (directions [w_dim, dims], deviations [dims])} of what each style layer puts out.
 
     The principal components of the features (averaged down to 16×16, which bounds the memory), each mapped back to w by

@@ -1,5 +1,7 @@
 """SeFa (Shen and Zhou 2021): eigenvectors of AᵀA, A being the affine weights of a style layer, rows of unit length."""
 
+from collections.abc import Iterable
+
 import torch
 
 from segan_ext.directions.pca import check_finite
@@ -7,7 +9,9 @@ from segan_ext.networks import style_layers
 
 
 @torch.no_grad()
-def sefa(G, layers=None):
+def sefa(
+    G: torch.nn.Module, layers: Iterable[list[tuple[int, int]]] | None = None
+) -> dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]:
     """{(L, N): (directions [w_dim, w_dim], eigenvalues [w_dim])}, the strongest first, columns of unit length.
 
     layers: lists of addresses [(L, N), …] that share their directions; None: each layer for itself. Layers that no list

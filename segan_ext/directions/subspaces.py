@@ -1,19 +1,22 @@
 """Directions as subspaces of a generator that was trained without any."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from segan_ext.networks import SEGANGenerator
 from torch_utils import misc
 
 
-def host_kwargs(G):
+def host_kwargs(G: torch.nn.Module) -> dict[str, Any]:
     """The host's part of the arguments that a generator, with or without subspaces, was made with"""
     ours = ("mode", "subspace_dim", "subspace_form", "subspace_init", "trained")
     return {name: value for name, value in G.init_kwargs.items() if name not in ours}
 
 
 @torch.no_grad()
-def with_directions(G, directions, dims):
+def with_directions(G: torch.nn.Module, directions: dict[tuple[int, int], torch.Tensor], dims: int) -> SEGANGenerator:
     """A generator of mode 2 in residual form with G's weights and, at each (L, N), the first `dims` directions.
 
     directions: {(L, N): [w_dim, ≥ dims]}; a layer that is not there gets w's own axes. Without edits its images are G's
@@ -32,7 +35,7 @@ def with_directions(G, directions, dims):
     return found
 
 
-def parse_layers(text, addresses):
+def parse_layers(text: str, addresses: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
     """Groups of addresses for a text such as 0-3,4-7: numbers of style layers in order of use, 0 the first.
 
     'each': every layer for itself. 'all': one group. ValueError for a number that is none.
