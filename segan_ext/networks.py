@@ -12,7 +12,8 @@ turns the coordinates of w into what the layer uses:
 f (factor, 1) and o (offset, 0) are the controls: `with G.edited(offsets={(3, 1): o}): G(z, c)`. They belong to the
 caller's context, not to the network, so that several threads can edit one G without meeting.
 
-This file travels inside pickles as source: it imports nothing but torch and the host's public names.
+This file travels inside pickles as source: it imports nothing but torch and the host's public names. Annotations that
+need more than that, or a Python newer than a host's may be, are in quotes.
 """
 
 import contextlib
@@ -44,7 +45,7 @@ class LinearSubspace(torch.nn.Module):
     relatively as much as a small one, and the identity is stored exactly.
     """
 
-    def __init__(self, address, dims):
+    def __init__(self, address: "tuple[int, int]", dims: int) -> None:
         super().__init__()
         self.address, self.dims = tuple(address), dims
         self.L = torch.nn.Parameter(torch.ones([dims]))
@@ -56,25 +57,25 @@ class LinearSubspace(torch.nn.Module):
         U = torch.eye(rows, self.dims) if identity else torch.nn.init.orthogonal_(torch.empty(rows, self.dims))
         self.U = torch.nn.Parameter(U / self.gain)
 
-    def basis(self):
+    def basis(self) -> torch.Tensor:
         """U at its own scale, [rows, dims]"""
         return self.U * self.gain
 
-    def controlled(self, coordinates):
+    def controlled(self, coordinates: torch.Tensor) -> torch.Tensor:
         """f·coordinates + o; the very same tensor where nothing is edited. [N, dims]"""
         factor, offset = _edits.get().get(self.address, (None, None))
         coordinates = coordinates if factor is None else coordinates * factor.to(coordinates)
         return coordinates if offset is None else coordinates + offset.to(coordinates)
 
-    def is_edited(self):
+    def is_edited(self) -> bool:
         """True if the controls are set, in this context."""
         return self.address in _edits.get()
 
-    def coordinates(self, w):
+    def coordinates(self, w: torch.Tensor) -> torch.Tensor:
         """What the controls act on: w [N, D] → [N, dims]"""
         return w
 
-    def penalty(self):
+    def penalty(self) -> "torch.Tensor | None":
         """½‖UᵀU − I‖²_F (EigenGAN's regulariser), a scalar; with UUᵀ where U has fewer rows than columns."""
         U = self.basis()
         gram = U.t() @ U if U.shape[0] >= U.shape[1] else U @ U.t()
@@ -85,15 +86,16 @@ class LinearSubspace(torch.nn.Module):
 class StyleSubspace(LinearSubspace):
     """w' = U (L ⊙ (f·w + o)) + μ"""
 
-    def __init__(self, address, w_dim, identity=False):
+    def __init__(self, address: "tuple[int, int]", w_dim: int, identity: bool = False) -> None:
         super().__init__(address, w_dim)
         self._add_basis(w_dim, identity)
         self.mu = torch.nn.Parameter(torch.zeros([w_dim]))
 
-    def forward(self, w):
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """w [N, D] → w' [N, D]"""
         return (self.L * self.controlled(w)) @ self.basis().t() + self.mu
 
-    def as_affine(self):
+    def as_affine(self) -> "tuple[torch.Tensor, torch.Tensor]":
         """(M [D, D], μ [D]) of w' = M w + μ, which it is where nothing is edited"""
         return self.basis() * self.L, self.mu
 
@@ -102,20 +104,23 @@ class StyleSubspace(LinearSubspace):
 class ResidualSubspace(LinearSubspace):
     """w' = w + U ((f ⊙ L − 1) ⊙ Uᵀw + L ⊙ o) + μ, the identity for L = 1, μ = 0 and any U"""
 
-    def __init__(self, address, w_dim, dims):
+    def __init__(self, address: "tuple[int, int]", w_dim: int, dims: int) -> None:
         super().__init__(address, dims)
         self._add_basis(w_dim)
         self.mu = torch.nn.Parameter(torch.zeros([w_dim]))
 
-    def coordinates(self, w):
+    def coordinates(self, w: torch.Tensor) -> torch.Tensor:
+        """w [N, D] → Uᵀw [N, dims]"""
         return w @ self.basis()
 
-    def forward(self, w):
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """w [N, D] → w' [N, D]"""
         before = self.coordinates(w)
         change = self.L * self.controlled(before) - before
         return w + change @ self.basis().t() + self.mu
 
-    def as_affine(self):
+    def as_affine(self) -> "tuple[torch.Tensor, torch.Tensor]":
+        """(M [D, D], μ [D]) of w' = M w + μ, which it is where nothing is edited"""
         U = self.basis()
         return torch.eye(len(U), device=U.device) + (U * (self.L - 1)) @ U.t(), self.mu
 
@@ -127,7 +132,9 @@ class PublishedSubspace(LinearSubspace):
     Every entry of U[:, :, :, d] gets the same gradient, so that this sum learns C·H·W times as fast as one number.
     """
 
-    def __init__(self, address, w_dim, channels, resolution, identity=False):
+    def __init__(
+        self, address: "tuple[int, int]", w_dim: int, channels: int, resolution: int, identity: bool = False
+    ) -> None:
         super().__init__(address, w_dim)
         U = torch.zeros(channels, resolution, resolution, w_dim)
         if identity:
@@ -137,13 +144,16 @@ class PublishedSubspace(LinearSubspace):
         self.U = torch.nn.Parameter(U)
         self.mu = torch.nn.Parameter(torch.zeros([w_dim]))
 
-    def basis(self):
-        return self.U.flatten(0, 2)  # [C·H·W, D]
+    def basis(self) -> torch.Tensor:
+        """U, [C·H·W, D]"""
+        return self.U.flatten(0, 2)
 
-    def forward(self, w):
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """w [N, D] → w' [N, D]"""
         return self.U.sum(dim=[0, 1, 2]) * self.L * self.controlled(w) + self.mu
 
-    def as_affine(self):
+    def as_affine(self) -> "tuple[torch.Tensor, torch.Tensor]":
+        """(M [D, D], μ [D]) of w' = M w + μ, which it is where nothing is edited"""
         return torch.diag(self.U.sum(dim=[0, 1, 2]) * self.L), self.mu
 
 
@@ -151,34 +161,41 @@ class PublishedSubspace(LinearSubspace):
 class ImportanceSubspace(LinearSubspace):
     """w' = L ⊙ (f·w + o)"""
 
-    def __init__(self, address, w_dim):
+    def __init__(self, address: "tuple[int, int]", w_dim: int) -> None:
         super().__init__(address, w_dim)
 
-    def forward(self, w):
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """w [N, D] → w' [N, D]"""
         return self.L * self.controlled(w)
 
-    def as_affine(self):
+    def as_affine(self) -> "tuple[torch.Tensor, torch.Tensor]":
+        """(M [D, D], 0 [D]) of w' = M w, which it is where nothing is edited"""
         return torch.diag(self.L), torch.zeros_like(self.L)
 
-    def penalty(self):
-        return None  # there is no basis
+    def penalty(self) -> None:
+        """None: there is no basis."""
+        return None
 
 
 @persistence.persistent_class
 class FeatureSubspace(LinearSubspace):
     """reshape(U (L ⊙ (f·w_K + o))) + μ, an image [C, H, W] that is added to what the layer puts out"""
 
-    def __init__(self, address, dims, channels, resolution, identity=False):
+    def __init__(
+        self, address: "tuple[int, int]", dims: int, channels: int, resolution: int, identity: bool = False
+    ) -> None:
         super().__init__(address, dims)
         self._add_basis(channels * resolution**2)
         self.mu = torch.nn.Parameter(torch.zeros([channels, resolution, resolution]))
         if identity:
             torch.nn.init.zeros_(self.L)
 
-    def coordinates(self, w):
+    def coordinates(self, w: torch.Tensor) -> torch.Tensor:
+        """w [N, D] → its first entries w_K [N, dims]"""
         return w[:, : self.dims]
 
-    def forward(self, w):
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """w [N, D] → [N, C, H, W], what is added to the layer's output"""
         features = (self.L * self.controlled(self.coordinates(w))) @ self.basis().t()  # [N, C·H·W]
         return features.reshape(-1, *self.mu.shape) + self.mu
 
@@ -194,7 +211,8 @@ class FeatureSubspace(LinearSubspace):
 class SubspaceAffine(networks.FullyConnectedLayer):
     """A style layer's affine that sends w through its `subspace` first (modes 2 and 3)."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: w [N, w_dim] → styles [N, out_features]"""
         if cached_weights is None or not cached_weights.active() or self.subspace.is_edited():
             return super().forward(self.subspace(x))
         weight, bias = cached_weights.once("folded subspace", self.subspace.L, self._folded)
@@ -211,7 +229,8 @@ class SubspaceAffine(networks.FullyConnectedLayer):
 class SubspaceSynthesisLayer(networks.SynthesisLayer):
     """A convolution whose output has the image of its `subspace` added (mode 1)."""
 
-    def forward(self, x, w, **kwargs):
+    def forward(self, x: torch.Tensor, w: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        """x [N, in_channels, h, w], w [N, w_dim] → [N, out_channels, H, W]. kwargs: the host's."""
         x = super().forward(x, w, **kwargs)
         return x + self.subspace(w).to(x.dtype)
 
@@ -220,12 +239,13 @@ class SubspaceSynthesisLayer(networks.SynthesisLayer):
 class SubspaceToRGBLayer(networks.ToRGBLayer):
     """A torgb whose image has the image of its `subspace` added (mode 1)."""
 
-    def forward(self, x, w, **kwargs):
+    def forward(self, x: torch.Tensor, w: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        """x [N, in_channels, H, W], w [N, w_dim] → [N, img_channels, H, W]. kwargs: the host's."""
         x = super().forward(x, w, **kwargs)
         return x + self.subspace(w).to(x.dtype)
 
 
-def style_layers(synthesis):
+def style_layers(synthesis: torch.nn.Module) -> "Iterator[tuple[tuple[int, int], torch.nn.Module, str]]":  # noqa: F821 (see above)
     """(address, block, name) of every style layer, in order of use."""
     for L, resolution in enumerate(synthesis.block_resolutions):
         block = getattr(synthesis, f"b{resolution}")
@@ -247,19 +267,19 @@ class SEGANGenerator(networks.Generator):
 
     def __init__(
         self,
-        z_dim,
-        c_dim,
-        w_dim,
-        img_resolution,
-        img_channels,
-        mapping_kwargs={},
-        synthesis_kwargs={},
-        mode=2,
-        subspace_dim=None,
-        subspace_form=None,
-        subspace_init="orthogonal",
-        trained="all",
-    ):
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        mapping_kwargs: dict = {},
+        synthesis_kwargs: dict = {},
+        mode: int = 2,
+        subspace_dim: "int | None" = None,
+        subspace_form: "str | None" = None,
+        subspace_init: str = "orthogonal",
+        trained: str = "all",
+    ) -> None:
         form = subspace_form or ("full" if subspace_dim is None else "residual")
         check_subspace_options(mode, subspace_dim, subspace_form, w_dim)
         if subspace_init not in ("orthogonal", "identity"):
@@ -317,7 +337,7 @@ class SEGANGenerator(networks.Generator):
                     delattr(module, name)
                     module.register_buffer(name, parameter.detach())
 
-    def subspaces(self):
+    def subspaces(self) -> "dict[tuple[int, int], LinearSubspace]":
         """{(L, N): subspace} in order of use."""
         found = {}
         for address, block, name in style_layers(self.synthesis):
@@ -328,7 +348,11 @@ class SEGANGenerator(networks.Generator):
         return found
 
     @contextlib.contextmanager
-    def edited(self, factors={}, offsets={}):
+    def edited(
+        self,
+        factors: "dict[tuple[int, int], float | torch.Tensor]" = {},
+        offsets: "dict[tuple[int, int], float | torch.Tensor]" = {},
+    ) -> "Iterator[SEGANGenerator]":  # noqa: F821
         """Inside, in this thread or task only, subspaces are controlled by these factors and offsets.
 
         factors, offsets: {(L, N): scalar, [K], or [N, K] for N images}. Contexts nest; the inner one counts where both
@@ -360,7 +384,7 @@ def _control(value, subspace):
     return value
 
 
-def check_basis_size(rows, dims):
+def check_basis_size(rows: int, dims: int) -> None:
     """ValueError, with the cure, for a basis that would not fit into memory together with its gradient and moments."""
     if rows * dims > _MAX_ENTRIES:
         raise ValueError(
@@ -369,7 +393,7 @@ def check_basis_size(rows, dims):
         )
 
 
-def check_subspace_options(mode, subspace_dim, subspace_form, w_dim):
+def check_subspace_options(mode: int, subspace_dim: "int | None", subspace_form: "str | None", w_dim: int) -> None:
     """ValueError, in one sentence, unless these arguments of `SEGANGenerator` go together."""
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, not {mode!r}")

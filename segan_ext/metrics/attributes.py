@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ class Attribute(NamedTuple):
     values: tuple[str, ...] | None = None
 
     @property
-    def width(self):
+    def width(self) -> int:
         """How many numbers a prediction has"""
         return len(self.values) if self.values else 1
 
@@ -48,21 +49,27 @@ class Predictor:
     frequent value (the mean of a number), 1 is without mistakes (the R² of a number); empty if unknown.
     """
 
-    def __init__(self, attributes, network, skill={}, name=""):
+    def __init__(
+        self,
+        attributes: Iterable[Attribute],
+        network: Callable[[torch.Tensor], torch.Tensor],
+        skill: dict[str, float] = {},
+        name: str = "",
+    ) -> None:
         self.attributes, self.network, self.skill, self.name = list(attributes), network, dict(skill), name
 
-    def reliable(self):
+    def reliable(self) -> list[str]:
         """Names of the attributes that this predictor knows well enough to judge by: skill 0.5 or more, or unknown"""
         return [a.name for a in self.attributes if self.skill.get(a.name, 1) >= _RELIABLE]
 
     @torch.no_grad()
-    def __call__(self, images):
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """images [N, C, H, W] in [−1, 1] → {name: probabilities [N, values], or numbers [N, 1]}"""
         outputs = self.network((images * 127.5 + 127.5).clamp(0, 255)).split([a.width for a in self.attributes], dim=1)
         return {a.name: y.softmax(dim=1) if a.values else y for a, y in zip(self.attributes, outputs)}
 
 
-def open_predictor(path, device="cpu", progress=True):
+def open_predictor(path: str | os.PathLike, device: str | torch.device = "cpu", progress: bool = True) -> Predictor:
     """The predictor of a data set with known attributes (trained on first use, then cached), or of a classifier file.
 
     path: folder or zip whose dataset.json has "factors" or class labels; or a TorchScript or ONNX file, images
@@ -84,7 +91,7 @@ def open_predictor(path, device="cpu", progress=True):
     return Predictor(attributes, network, skill, data.name)
 
 
-def source_digest(path):
+def source_digest(path: str | os.PathLike) -> str:
     """16 hex digits that stand for the data set or the classifier file at `path`"""
     return detectors.file_digest(path) if _is_classifier(path) else dataset.ImageFolderDataset(path).digest()
 
@@ -93,7 +100,7 @@ def _is_classifier(path):
     return Path(path).suffix.lower() in (".pt", ".pth", ".onnx", ".torchscript")
 
 
-def known_attributes(data):
+def known_attributes(data: dataset.ImageFolderDataset) -> tuple[list[Attribute], torch.Tensor]:
     """(attributes, rows) of an `ImageFolderDataset`: rows [images, attributes], indices of values or numbers.
 
     Values come in the order of their frequency, those that no image has are left out; numbers are brought to mean 0 and
@@ -147,7 +154,15 @@ class _Network(torch.nn.Module):
         return self.trunk(images.to(torch.float32) / 127.5 - 1, None)
 
 
-def train(data, attributes, rows, kimg=None, batch=32, device="cpu", progress=True):
+def train(
+    data: dataset.ImageFolderDataset,
+    attributes: list[Attribute],
+    rows: torch.Tensor,
+    kimg: float | None = None,
+    batch: int = 32,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> tuple[torch.nn.Module, dict[str, float]]:
     """(network, skill): a network that tells the attributes of the images of `data`.
 
     rows: as `known_attributes` gives them. Adam on cross-entropies (squared errors for numbers), a tenth of the images

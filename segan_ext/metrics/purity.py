@@ -1,15 +1,19 @@
 """How purely single dimensions move single attributes, and the state of the subspaces they belong to."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 
+from metrics import metric_utils
 from metrics.metric_main import register_metric
 from segan_ext.control.address import Address
-from segan_ext.control.sweep import sweep
+from segan_ext.control.sweep import Moved, Progress, sweep
 from segan_ext.latents import coordinate_sigmas, random_ws
 from segan_ext.metrics.shared import check_subspaces, counted, generator_of, open_predictor_of
 from torch_utils import cached_weights
+
+Predict = Callable[[torch.Tensor], dict[str, torch.Tensor]]  # such as `attributes.Predictor`
 
 
 class Purity(NamedTuple):
@@ -22,33 +26,33 @@ class Purity(NamedTuple):
     effects: dict[str, float]
 
     @property
-    def strength(self):
+    def strength(self) -> float:
         """Sum of the effects"""
         return sum(self.effects.values())
 
     @property
-    def attribute(self):
+    def attribute(self) -> str:
         """The attribute that is moved most"""
         return max(self.effects, key=self.effects.get)
 
     @property
-    def purity(self):
+    def purity(self) -> float:
         """That attribute's share of the strength, 1 / number of attributes to 1; 0 where nothing moves"""
         return self.effects[self.attribute] / self.strength if self.strength else 0.0
 
 
 class AttributeEffects:
-    """Measures how far dimensions move attributes, batch by batch of `moves.sweep`.
+    """Measures how far dimensions move attributes, batch by batch of `control.sweep.sweep`.
 
     predict: images [N, C, H, W] in [−1, 1] → {attribute: numbers or probabilities [N, k]}, such as
     `attributes.Predictor`. names: of the attributes that count (None: all). Effects are in units of each attribute's
     deviation over random images of G; what does not vary there is left out.
     """
 
-    def __init__(self, G, predict, names=None, seed=0):
+    def __init__(self, G: torch.nn.Module, predict: Predict, names: Sequence[str] | None = None, seed: int = 0) -> None:
         self.predict, self.deviations = predict, _deviations(G, predict, names, seed)
 
-    def of(self, moved):
+    def of(self, moved: Moved) -> list[Purity]:
         """`Purity` of each dimension of a `Moved`"""
         low, high = (self.predict(images.flatten(0, 1)) for images in (moved.low, moved.high))
         effects = {
@@ -60,24 +64,32 @@ class AttributeEffects:
 
 
 @torch.no_grad()
-def measure(G, predict, names=None, samples=8, batch=64, seed=0, progress=None):
+def measure(
+    G: torch.nn.Module,
+    predict: Predict,
+    names: Sequence[str] | None = None,
+    samples: int = 8,
+    batch: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Purity]:
     """`Purity` of every dimension of G, in order of address.
 
     predict, names: of `AttributeEffects`. samples: latents that every dimension is moved on. batch, progress: of
-    `moves.sweep`.
+    `control.sweep.sweep`.
     """
     effects = AttributeEffects(G, predict, names, seed)
-    moves = sweep(G, random_ws(G, samples, seed), coordinate_sigmas(G, seed=seed), batch=batch, progress=progress)
-    return [purity for moved in moves for purity in effects.of(moved)]
+    batches = sweep(G, random_ws(G, samples, seed), coordinate_sigmas(G, seed=seed), batch=batch, progress=progress)
+    return [purity for moved in batches for purity in effects.of(moved)]
 
 
-def overall(purities):
+def overall(purities: Sequence[Purity]) -> float:
     """The mean purity, each dimension weighted by its strength; 0 where nothing moves."""
     strength = sum(p.strength for p in purities)
     return sum(p.purity * p.strength for p in purities) / strength if strength else 0.0
 
 
-def by_subspace(purities):
+def by_subspace(purities: Sequence[Purity]) -> dict[tuple[int, int], float]:
     """{(L, N): overall purity of its dimensions}"""
     layers = dict.fromkeys(p.address.layer for p in purities)
     return {layer: overall([p for p in purities if p.address.layer == layer]) for layer in layers}
@@ -94,7 +106,7 @@ def _deviations(G, predict, names, seed, samples=512, batch=64):
 
 
 @register_metric
-def purity(opts):
+def purity(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """How far single dimensions move single attributes, 1 being one attribute each (needs attributes and subspaces)"""
     check_subspaces(opts)
     predictor, G = open_predictor_of(opts), generator_of(opts)

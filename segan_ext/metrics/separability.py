@@ -7,23 +7,26 @@ says: 1 means that every attribute has a hyperplane of its own.
 
 import importlib.util
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 
+from metrics import metric_utils
 from metrics.metric_main import register_metric
+from segan_ext.metrics.attributes import Attribute
 from segan_ext.metrics.shared import latents_and_predictions, open_predictor_of
 
 _FEWEST = 10  # images of either kind that a machine can learn from
 
 
-def check_installed():
+def check_installed() -> None:
     """ValueError, with the cure, without scikit-learn"""
     if importlib.util.find_spec("sklearn") is None:
         raise ValueError("linear separability needs `pip install scikit-learn`")
 
 
-def binary_attributes(predictions, attributes):
+def binary_attributes(predictions: dict[str, torch.Tensor], attributes: Iterable[Attribute]) -> dict[str, np.ndarray]:
     """{question: probability [N] of yes}, one question an attribute, the same for every generator.
 
     predictions: {attribute: probabilities [N, values] or numbers [N, 1]}. Of an attribute with values it is asked
@@ -37,7 +40,7 @@ def binary_attributes(predictions, attributes):
     return found
 
 
-def conditional_entropy(latents, probability):
+def conditional_entropy(latents: np.ndarray, probability: np.ndarray) -> float:
     """H(Y|X) in nats of one attribute.
 
     latents: [N, D]. probability: [N] of the attribute being there. The machine judges each half of the images after
@@ -58,7 +61,7 @@ def conditional_entropy(latents, probability):
         return _entropy(cross_val_predict(machine, x, y, cv=2), y)
 
 
-def score(latents, probabilities):
+def score(latents: np.ndarray, probabilities: dict[str, np.ndarray]) -> tuple[float, dict[str, float]]:
     """exp Σ H(Y|X) over the attributes of `binary_attributes`, and {name: H(Y|X)}."""
     entropies = {name: conditional_entropy(latents, p) for name, p in probabilities.items()}
     return float(np.exp(sum(entropies.values()))), entropies
@@ -75,7 +78,7 @@ def _entropy(x, y):
 
 
 @register_metric
-def ls(opts):
+def ls(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Linear separability in z and in w over 200 000 images (needs attributes)
 
     The score is exp Σ H(Y|X) over attributes, so scores compare only for the same attributes. The details have the

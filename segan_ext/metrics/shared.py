@@ -1,20 +1,23 @@
 """What the metrics of SEGAN share."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 
 from metrics import metric_utils
-from segan_ext.metrics.attributes import open_predictor, source_digest
+from segan_ext.metrics.attributes import Predictor, open_predictor, source_digest
 from torch_utils import cached_weights
 
 
-def check_subspaces(opts):
+def check_subspaces(opts: metric_utils.MetricOptions) -> None:
+    """ValueError unless opts.G has subspaces and this is the only process."""
     if opts.num_gpus > 1:
         raise ValueError("this metric runs in one process; leave --gpus out")
     if not getattr(opts.G, "subspaces", dict)():
         raise ValueError("this network has no subspaces; give a snapshot of mode 1, 2 or 3")
 
 
-def open_predictor_of(opts):
+def open_predictor_of(opts: metric_utils.MetricOptions) -> Predictor:
     """The predictor of opts.attributes, or of the data set. ValueError if it knows no attribute well enough."""
     path = opts.attributes or opts.dataset_kwargs.get("path")
     if path is None:
@@ -29,11 +32,12 @@ def open_predictor_of(opts):
     return predictor
 
 
-def generator_of(opts):
+def generator_of(opts: metric_utils.MetricOptions) -> torch.nn.Module:
+    """opts.G in eval mode, without gradients, on the device of opts"""
     return opts.G.eval().requires_grad_(False).to(opts.device)
 
 
-def counted(opts):
+def counted(opts: metric_utils.MetricOptions) -> Callable[[list[tuple[int, int]]], Iterator[tuple[int, int]]]:
     """For `purity.measure`: reports progress over the subspaces"""
 
     def count(addresses):
@@ -46,7 +50,9 @@ def counted(opts):
 
 
 @cached_weights.enabled()
-def latents_and_predictions(opts, predictor, batch=32):
+def latents_and_predictions(
+    opts: metric_utils.MetricOptions, predictor: Predictor, batch: int = 32
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     """z [N, z_dim], one w [N, w_dim] each, and {attribute: predictions [N, k]}"""
     G, count = generator_of(opts), opts.count(200000)
     opts.protocol |= dict(num_gen=count, resolution=G.img_resolution)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from metrics import metric_utils
 from metrics.metric_main import register_metric
 from segan_ext.metrics.shared import check_subspaces
 
@@ -18,7 +19,7 @@ class SubspaceState(NamedTuple):
 
 
 @torch.no_grad()
-def subspace_states(G):
+def subspace_states(G: torch.nn.Module) -> dict[tuple[int, int], SubspaceState]:
     """{(L, N): SubspaceState} of every subspace."""
     states = {}
     for address, subspace in G.subspaces().items():
@@ -35,7 +36,7 @@ def subspace_states(G):
 
 
 @register_metric
-def subspaces(opts):
+def subspaces(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Largest deviation from orthonormality of any basis, and the mean effective rank of the importances"""
     check_subspaces(opts)
     states = subspace_states(opts.G)
