@@ -1,5 +1,6 @@
 """The atlas: a page that ranks all dimensions by how much they change the image, and says where and what they move."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -7,11 +8,13 @@ import torch
 from PIL import Image
 
 from segan_ext.control.address import Address
-from segan_ext.control.sweep import sweep
+from segan_ext.control.sweep import Progress, sweep
 from segan_ext.images import encoded
 from segan_ext.latents import coordinate_sigmas, ws_of_seeds
+from segan_ext.metrics.attributes import Predictor
 from segan_ext.metrics.purity import AttributeEffects, Purity
-from segan_ext.semantics.class_effects import ClassEffects
+from segan_ext.semantics.class_effects import ClassEffect, ClassEffects
+from segan_ext.semantics.extractors import Extractor
 from torch_utils import cached_weights
 
 _ALIKE = 0.95  # |cosine| of two dimensions' changes from which on one counts as a copy of the other
@@ -25,7 +28,7 @@ class Entry(NamedTuple):
     effect: mean absolute change of the image (range 2) from −2σ to +2σ, or a perceptual distance. heat: where, [h, w]
     in [0, 1]. purity: None without attributes. like: the stronger dimension whose change is most like this one's, with
     the cosine of the two (negative: the other way round); None for the strongest, and where nothing changes. strip: a
-    WebP picture, a row a latent: at −2σ, 0, +2σ. classes: {class: semantics.bridge.ClassEffect} or None.
+    WebP picture, a row a latent: at −2σ, 0, +2σ. classes: {class: ClassEffect} or None.
     """
 
     address: Address
@@ -35,27 +38,37 @@ class Entry(NamedTuple):
     strip: bytes
     purity: Purity | None = None
     like: tuple[Address, float] | None = None
-    classes: dict | None = None
+    classes: dict[str, ClassEffect] | None = None
 
     @property
-    def is_copy(self):
+    def is_copy(self) -> bool:
+        """True if a stronger dimension makes nearly the same change: |cosine| 0.95 or more"""
         return self.like is not None and abs(self.like[1]) >= _ALIKE
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The attribute that it moves, if it moves one clearly: most of its strength, and half a deviation at least"""
         clear = self.purity is not None and self.purity.purity >= 0.5 and self.purity.strength >= 0.5
         return self.purity.attribute if clear else ""
 
 
 @cached_weights.enabled()
-def make_atlas(G, seeds=range(4), predictor=None, features=None, batch=64, progress=None, extractor=None, class_idx=0):
+def make_atlas(
+    G: torch.nn.Module,
+    seeds: Sequence[int] = range(4),
+    predictor: Predictor | None = None,
+    features: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    batch: int = 64,
+    progress: Progress | None = None,
+    extractor: Extractor | None = None,
+    class_idx: int = 0,
+) -> list[Entry]:
     """`Entry`s of all dimensions of G, the strongest first.
 
     seeds: latents that every dimension is moved on, of the class class_idx of a conditional G. predictor:
     `attributes.Predictor`, or None. features: images [N, C, H, W] in [0, 255] → [N, F] whose squared distance is
-    the effect; None: pixels. batch, progress: of `moves.sweep`. extractor: `semantics.extractors`, says which
-    classes each dimension moves.
+    the effect; None: pixels. batch, progress: of `control.sweep.sweep`. extractor: says which classes each
+    dimension moves.
     """
     ws, sigmas = ws_of_seeds(G, seeds, class_idx=class_idx), coordinate_sigmas(G)
     base = _small(G.synthesis(ws, noise_mode="const"), _TILE)

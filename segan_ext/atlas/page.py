@@ -2,13 +2,16 @@
 
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from metrics.perceptual import perceptual_features
-from segan_ext.atlas.atlas import make_atlas
+from segan_ext.atlas.atlas import Entry, make_atlas
+from segan_ext.control.sweep import Progress
 from segan_ext.images import data_uri_of, encoded
 from segan_ext.metrics.attributes import open_predictor
 from segan_ext.semantics.class_effects import most_moved
@@ -16,8 +19,16 @@ from segan_ext.semantics.extractors import open_extractor
 
 
 def write_atlas(
-    G, dest, seeds, attribute_source=None, detector=None, title="", progress=None, extractor_path=None, class_idx=0
-):
+    G: torch.nn.Module,
+    dest: str | Path,
+    seeds: Sequence[int],
+    attribute_source: str | Path | None = None,
+    detector: str | None = None,
+    title: str = "",
+    progress: Progress | None = None,
+    extractor_path: str | Path | None = None,
+    class_idx: int = 0,
+) -> list[Entry]:
     """Writes the atlas of G to `dest` (.html), returns its entries.
 
     ValueError for sources that do not open, after the option that names them: "--detector: …".
@@ -40,8 +51,8 @@ def _opened(option, open_, source, *args):
         raise ValueError(f"{option}: {error}") from error
 
 
-def page(entries, seeds, title, detector=None):
-    """The atlas as one HTML file that opens offline."""
+def page(entries: Sequence[Entry], seeds: Sequence[int], title: str, detector: str | None = None) -> str:
+    """The atlas as one HTML file that opens offline. detector: name of the one that `effect` is of; None: pixels."""
     unit = 1 if detector else 127.5  # distances as they are, pixels of 255
     data = json.dumps([_record(entry, unit) for entry in entries], separators=(",", ":")).replace("</", "<\\/")
     measure = f"distance by {detector}" if detector else "mean change of a pixel, of 255"

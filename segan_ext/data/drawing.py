@@ -174,6 +174,7 @@ def _options(style: str, factors: dict, seed: str) -> dict:
 
 
 def nearest(name: str, known: dict) -> str:
+    """The end of an error about a factor `name` or its value. known: {factor: its values, empty if it is a range}"""
     if known.get(name):
         return f"its values: {', '.join(known[name])}"
     near = difflib.get_close_matches(name, known)

@@ -4,16 +4,18 @@ import base64
 import html
 import io
 import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 
 from segan_ext.images import draw_traversal
-from segan_ext.report.runs import _LOSSES, short_names
+from segan_ext.report.runs import _LOSSES, Column, Run, short_names
 from torch_utils import cached_weights
 from training.latents import label_table, seed_latents
 
 
-def draw_curves(runs, columns):
+def draw_curves(runs: Sequence[Run], columns: Sequence[Column]) -> bytes | None:
     """PNG bytes: every metric that has a curve, and the losses, over kimg; None if there is nothing to draw."""
     import matplotlib
 
@@ -57,7 +59,9 @@ def _curve(run, column):
 
 
 @cached_weights.enabled()
-def draw_samples(runs, generators, seeds, truncation_psi):
+def draw_samples(
+    runs: Sequence[Run], generators: Sequence[torch.nn.Module], seeds: Sequence[int], truncation_psi: float
+) -> bytes:
     """PNG bytes: a row a run, a column a seed."""
     rows = []
     for G in generators:
@@ -99,8 +103,18 @@ _PAGE = """<!doctype html>
 """
 
 
-def page(header, rows, names, protocols, pictures):
-    """The report as one HTML file. names: {short name: path of the run}. pictures: {title: PNG bytes}"""
+def page(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    names: dict[str, Path],
+    protocols: dict[str, str],
+    pictures: dict[str, bytes],
+) -> str:
+    """The report as one HTML file.
+
+    header, rows: of `table_of`. names: {short name: path of the run}. protocols: {titles: what they depend on}.
+    pictures: {title: PNG bytes}.
+    """
 
     def row(cells, tag):
         cells = [re.sub(r"^\*\*(.*)\*\*$", r"<b>\1</b>", html.escape(cell)).replace("_", "_<wbr>") for cell in cells]

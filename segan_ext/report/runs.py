@@ -7,6 +7,7 @@ its pictures beside it.
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,11 +39,12 @@ class Run(NamedTuple):
     losses: dict[str, list]
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """The name of its directory"""
         return self.path.name
 
 
-def read_run(path):
+def read_run(path: str | Path) -> Run:
     """The `Run` in a directory. ValueError if there is none."""
     path = Path(path)
     snapshots = sorted(path.glob("network-snapshot-*.pkl"))
@@ -71,7 +73,7 @@ def _parse_run(path, snapshots):
     )
 
 
-def json_lines(path):
+def json_lines(path: Path) -> list[dict]:
     """The objects in a file of ours, a line each; the last may be half-written. ValueError for another file."""
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
     found = []
@@ -113,14 +115,15 @@ class Column(NamedTuple):
     values: list[float | None]
 
     @property
-    def best(self):
+    def best(self) -> float | None:
+        """The best value; None with fewer than two, or where neither high nor low is better"""
         known = [value for value in self.values if value is not None]
         if len(known) < 2 or self.title.startswith(_NEITHER_IS_BETTER):
             return None
         return (max if self.title.startswith(_HIGHER_IS_BETTER) else min)(known)
 
 
-def short_names(runs):
+def short_names(runs: Sequence[Run]) -> list[str]:
     """What tells the runs apart: their names without the parts that all of them have"""
     parts = [run.name.split("-") for run in runs]
     common = set.intersection(*map(set, parts)) if len(runs) > 1 else set()
@@ -128,7 +131,7 @@ def short_names(runs):
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
-def columns_of(runs):
+def columns_of(runs: Sequence[Run]) -> list[Column]:
     """A column for every result name and protocol, so that numbers in one column can be compared.
 
     Where a name occurs with several protocols, the titles are numbered.

@@ -1,14 +1,20 @@
 """A report as a table: one row a run, one column a result under one protocol."""
 
 import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from segan_ext.report.runs import short_names
+import torch
+
+from segan_ext.report.runs import Column, Run, short_names
 from torch_utils import misc
 
 _NOT_LEARNED = ("noise_const", "resample_filter", "w_avg")  # of a generator's tensors; frozen weights are buffers too
 
 
-def table_of(runs, generators, columns):
+def table_of(
+    runs: Sequence[Run], generators: Sequence[torch.nn.Module], columns: Sequence[Column]
+) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of texts; the best of a column is put between asterisks, as in Markdown."""
     header = ["run", "mode", "kimg", "parameters of G", "s/kimg", *(column.title for column in columns)]
     rows = []
@@ -24,7 +30,13 @@ def table_of(runs, generators, columns):
     return header, rows
 
 
-def markdown(header, rows, names, protocols, pictures):
+def markdown(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    names: dict[str, Path],
+    protocols: dict[str, str],
+    pictures: dict[str, str],
+) -> str:
     """The report as text. names: {short name: path of the run}. pictures: {title: path}"""
     lines = ["# Training runs", "", "Bold: the best of a column. Numbers compare within a column only.", ""]
     lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
@@ -39,7 +51,7 @@ def markdown(header, rows, names, protocols, pictures):
 _UNSAID = ("asked_for", "metric", "usual_detector")
 
 
-def in_words(protocol):
+def in_words(protocol: str) -> str:
     """{"seed": 0, …} → 'seed 0, …'"""
     known = {key: value for key, value in json.loads(protocol).items() if key not in _UNSAID}
     known = {key: ", ".join(value) if isinstance(value, list) else value for key, value in known.items()}

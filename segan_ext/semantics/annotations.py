@@ -8,9 +8,9 @@ nothing. class.json, if it is there, is the class of a conditional generator tha
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -21,6 +21,9 @@ from segan_ext.semantics.extractors import IGNORED
 from training.files import decode, parse_json, read_entry
 from training.latents import label_table
 
+if TYPE_CHECKING:  # it imports what draws avatars
+    from segan_ext.semantics.segmenters import Segmenter
+
 
 class Annotations(NamedTuple):
     """Labelled images of G. ws [N, num_ws, w_dim]; labels [N, H, W] with IGNORED where nobody said; classes: names."""
@@ -29,7 +32,7 @@ class Annotations(NamedTuple):
     labels: torch.Tensor
     classes: tuple[str, ...]
 
-    def missing(self):
+    def missing(self) -> list[str]:
         """Names of the classes that no pixel shows"""
         seen = set(self.labels.unique().tolist())
         return [name for i, name in enumerate(self.classes) if i not in seen]
@@ -43,7 +46,9 @@ class AnnotationFiles(NamedTuple):
     class_idx: int = 0
 
 
-def annotate(G, segmenter, count, seed=0, truncation_psi=0.5):
+def annotate(
+    G: torch.nn.Module, segmenter: "Segmenter", count: int, seed: int = 0, truncation_psi: float = 0.5
+) -> Annotations:
     """`Annotations` by a segmenter instead of a person, of `draw_ws`."""
     ws = draw_ws(G, count, seed, truncation_psi=truncation_psi)
     with torch.no_grad():
@@ -51,7 +56,7 @@ def annotate(G, segmenter, count, seed=0, truncation_psi=0.5):
     return Annotations(ws, labels, segmenter.classes)
 
 
-def read_annotations(folder, G, truncation_psi=0.5):
+def read_annotations(folder: str | Path, G: torch.nn.Module, truncation_psi: float = 0.5) -> Annotations:
     """`Annotations` of G from a folder. OSError or ValueError, in one sentence, if there are none or they misfit."""
     folder = Path(folder)
     found = _read([path.name for path in folder.glob("*")], lambda name: (folder / name).read_bytes(), folder, G)
@@ -63,7 +68,7 @@ def read_annotations(folder, G, truncation_psi=0.5):
     return Annotations(ws, labels.to(ws.device), found.classes)
 
 
-def read_annotations_zip(path, G, most=64):
+def read_annotations_zip(path: str | Path | BinaryIO, G: torch.nn.Module, most: int = 64) -> AnnotationFiles:
     """`AnnotationFiles` of G from a zip, `most` pictures at most. OSError or ValueError, in one sentence, as above."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -75,7 +80,7 @@ def read_annotations_zip(path, G, most=64):
         raise ValueError(f"it is no zip ({error})") from error
 
 
-def write_annotations(folder, annotations, seeds):
+def write_annotations(folder: str | Path, annotations: Annotations, seeds: Iterable[int]) -> None:
     """Writes what `read_annotations` reads. seeds: of the images."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

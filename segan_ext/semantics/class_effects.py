@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import torch
 
+from segan_ext.control.sweep import Moved
 from segan_ext.layers import FeatureHooks
+from segan_ext.semantics.extractors import Extractor
 
 
 class ClassEffect(NamedTuple):
@@ -21,17 +23,25 @@ class ClassEffect(NamedTuple):
 
 
 class ClassEffects:
-    """`ClassEffect` of every class, for the dimensions in a `moves.Moved` that `moves.sweep` made of the same ws.
+    """`ClassEffect` of every class, for the dimensions in a `Moved` that `control.sweep.sweep` made of the same ws.
 
-    sigmas, reach: as given to `moves.sweep`.
+    sigmas, reach: as given to `sweep`.
     """
 
-    def __init__(self, G, extractor, ws, sigmas, reach=2.0, batch=64):
+    def __init__(
+        self,
+        G: torch.nn.Module,
+        extractor: Extractor,
+        ws: torch.Tensor,
+        sigmas: dict[tuple[int, int], torch.Tensor],
+        reach: float = 2.0,
+        batch: int = 64,
+    ) -> None:
         self.G, self.extractor, self.ws, self.sigmas = G, extractor, ws, sigmas
         self.reach, self.batch, self.taps = reach, batch, FeatureHooks(G, extractor.layers)
 
     @torch.no_grad()
-    def of(self, moved):
+    def of(self, moved: Moved) -> list[dict[str, ClassEffect]]:
         """[{class: ClassEffect}] of each dimension of `moved`"""
         low, high = (self._labels(moved, sign) for sign in (-1, 1))  # [dims, S, H, W]
         change = (moved.high - moved.low).abs().mean(dim=2) * 127.5
@@ -64,7 +74,7 @@ class ClassEffects:
         return torch.cat(labels).unflatten(0, (len(moved.dims), S))
 
 
-def most_moved(effects, count=3, least=0.1):
+def most_moved(effects: dict[str, ClassEffect], count: int = 3, least: float = 0.1) -> list[tuple[str, ClassEffect]]:
     """[(class, ClassEffect)], the classes with the largest shares of the change first, none below `least`"""
     ranked = sorted(effects.items(), key=lambda item: -item[1].share)
     return [(name, effect) for name, effect in ranked[:count] if effect.share >= least]

@@ -4,13 +4,20 @@ Both need no more than how often each class occurs, its mean feature, and one ma
 up image by image (Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", sections 4.2 and 4.3).
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 import tqdm
 
 from segan_ext.latents import draw_ws
 from segan_ext.layers import FeatureHooks
+from segan_ext.semantics.annotations import Annotations
 from segan_ext.semantics.extractors import IGNORED, LSE
 from torch_utils import cached_weights
+
+if TYPE_CHECKING:  # it imports what draws avatars
+    from segan_ext.semantics.segmenters import Segmenter
 
 METHODS = ("lda", "ridge")
 _MOST_PIXELS = 4096  # of an annotated image, of which many may be labelled
@@ -22,10 +29,10 @@ class Moments:
     float64; the point, the mean of the first features, keeps the products small.
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes: int) -> None:
         self.classes, self.origin = classes, None
 
-    def add(self, x, labels):
+    def add(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """x [P, C], labels [P]; pixels that are IGNORED do not count."""
         known = labels != IGNORED
         x, labels = x[known].double(), labels[known]
@@ -39,11 +46,12 @@ class Moments:
         self.sums.index_add_(0, labels, x)
         self.products.addmm_(x.t(), x)
 
-    def solve(self, method="lda", strength=1e-3):
+    def solve(self, method: str = "lda", strength: float = 1e-3) -> tuple[torch.Tensor, torch.Tensor]:
         """(weights [K, C], biases [K]) of the linear classifier; a class that never occurred never wins.
 
         strength: of the ridge, as a share of the features' mean variance. lda: classes are Gaussians with one
-        covariance. ridge: least squares to 1 for the own class and 0 for the others.
+        covariance. ridge: least squares to 1 for the own class and 0 for the others. ValueError for another method, or
+        fewer than two classes seen.
         """
         if method not in METHODS:
             raise ValueError(f"the method must be one of {', '.join(METHODS)}, not {method!r}")
@@ -75,51 +83,61 @@ class Moments:
 
 
 def fit(
-    G,
-    segmenter,
-    layers=None,
-    samples=2000,
-    pixels=256,
-    method="lda",
-    strength=1e-3,
-    truncation_psi=0.5,
-    seed=0,
-    progress=True,
-):
+    G: torch.nn.Module,
+    segmenter: "Segmenter",
+    layers: Sequence[str] | None = None,
+    samples: int = 2000,
+    pixels: int = 256,
+    method: str = "lda",
+    strength: float = 1e-3,
+    truncation_psi: float = 0.5,
+    seed: int = 0,
+    progress: bool = True,
+) -> LSE:
     """An `LSE` (with biases, a plain sum over layers) from `samples` fresh images, `pixels` random places of each.
 
     latents as in `training.train` with trunc-wp; method, strength: of `Moments.solve`.
     """
     extractor = LSE.of(G, segmenter.classes, layers, layer_weights="none", bias=True)
-    taps, moments = FeatureHooks(G, extractor.layers), Moments(len(segmenter.classes))
+    hooks, moments = FeatureHooks(G, extractor.layers), Moments(len(segmenter.classes))
     rng = torch.Generator().manual_seed(seed)
     with cached_weights.enabled():
-        parts = torch.arange(samples).split(taps.batch)
+        parts = torch.arange(samples).split(hooks.batch)
         for part in tqdm.tqdm(parts, desc="Adding up", disable=None if progress else True):
             ws = draw_ws(G, len(part), seed + int(part[0]), truncation_psi=truncation_psi)
-            images, features = taps(ws, noise_mode="const")
+            images, features = hooks(ws, noise_mode="const")
             moments.add(*at_random_places(features, segmenter(images), pixels, rng))
     return with_solution(extractor, *moments.solve(method, strength)).to(images.device)
 
 
-def fit_annotations(G, annotations, layers=None, renders=8, method="lda", strength=1e-2, seed=0):
+def fit_annotations(
+    G: torch.nn.Module,
+    annotations: Annotations,
+    layers: Sequence[str] | None = None,
+    renders: int = 8,
+    method: str = "lda",
+    strength: float = 1e-2,
+    seed: int = 0,
+) -> LSE:
     """An `LSE` as `fit` makes, from a few labelled images; each is made `renders` times with fresh noise.
 
     Of an image's labelled pixels 4096 at most count in each render, random ones.
     """
     extractor = LSE.of(G, annotations.classes, layers, layer_weights="none", bias=True)
-    taps, moments = FeatureHooks(G, extractor.layers), Moments(len(annotations.classes))
+    hooks, moments = FeatureHooks(G, extractor.layers), Moments(len(annotations.classes))
     rng = torch.Generator().manual_seed(seed)
     with cached_weights.enabled(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in range(renders):
             for ws, labels in zip(annotations.ws.split(1), annotations.labels.split(1)):
-                features = taps(ws, noise_mode="random")[1]
+                features = hooks(ws, noise_mode="random")[1]
                 moments.add(*at_random_places(features, labels, _MOST_PIXELS, rng))
     return with_solution(extractor, *moments.solve(method, strength)).to(annotations.ws.device)
 
 
-def at_random_places(features, labels, pixels, rng):
+def at_random_places(
+    features: Sequence[torch.Tensor], labels: torch.Tensor, pixels: int, rng: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(x [N · pixels, Σ channels], labels [N · pixels]): features as an `LSE` sees them, at random pixels of the labels
 
     features: of `FeatureHooks`. labels [N, H, W]; IGNORED pixels are taken only where there are too few others.
@@ -136,7 +154,7 @@ def at_random_places(features, labels, pixels, rng):
     return x.flatten(0, 1), labels.flatten(1).gather(1, chosen).flatten()
 
 
-def with_solution(extractor, weights, biases):
+def with_solution(extractor: LSE, weights: torch.Tensor, biases: torch.Tensor) -> LSE:
     """The extractor with weights [K, Σ channels] and biases [K] put into the convolutions of its layers."""
     with torch.no_grad():
         for i, (layer, part) in enumerate(zip(extractor.maps, weights.split(list(extractor.channels), dim=1))):

@@ -1,7 +1,9 @@
 """How well extractors agree with a segmenter on fresh images: tables and pictures."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,9 +12,13 @@ from PIL import Image, ImageDraw
 
 from segan_ext.latents import draw_ws
 from segan_ext.layers import FeatureHooks
-from segan_ext.semantics.iou import Scores
+from segan_ext.semantics.extractors import Extractor
+from segan_ext.semantics.iou import Scores, Table
 from torch_utils import cached_weights
 from training.images import to_pictures
+
+if TYPE_CHECKING:  # it imports what draws avatars
+    from segan_ext.semantics.segmenters import Segmenter
 
 SAMPLES = 10000  # as published
 _FIRST_SEED = 1_000_000  # far from the seeds that trainings start with
@@ -26,8 +32,16 @@ COLOURS = [
 
 
 @cached_weights.enabled()
-def evaluate(G, extractors, segmenter, samples=SAMPLES, truncation_psi=0.5, seed=_FIRST_SEED, progress=True):
-    """[`scores.Table`] of each extractor: the published protocol, labels by the segmenter as the reference.
+def evaluate(
+    G: torch.nn.Module,
+    extractors: Sequence[Extractor],
+    segmenter: "Segmenter",
+    samples: int = SAMPLES,
+    truncation_psi: float = 0.5,
+    seed: int = _FIRST_SEED,
+    progress: bool = True,
+) -> list[Table]:
+    """[`iou.Table`] of each extractor: the published protocol, labels by the segmenter as the reference.
 
     extractors: with the segmenter's classes. ValueError if classes differ.
     """
@@ -38,24 +52,24 @@ def evaluate(G, extractors, segmenter, samples=SAMPLES, truncation_psi=0.5, seed
                 f"({', '.join(segmenter.classes)})"
             )
     scores = [Scores(len(segmenter.classes)) for _ in extractors]
-    taps = FeatureHooks(G)
-    parts = torch.arange(samples).split(taps.batch)
+    hooks = FeatureHooks(G)
+    parts = torch.arange(samples).split(hooks.batch)
     for part in tqdm.tqdm(parts, desc="Evaluating", unit="batch", disable=None if progress else True):
         ws = draw_ws(G, len(part), seed + int(part[0]), truncation_psi=truncation_psi)
-        images, features = taps(ws, noise_mode="const")
+        images, features = hooks(ws, noise_mode="const")
         reference = segmenter(images)
         for score, extractor in zip(scores, extractors):
-            score.add(extractor.labels(_of(extractor, taps, features), images.shape[-1]), reference)
+            score.add(extractor.labels(_of(extractor, hooks, features), images.shape[-1]), reference)
     return [score.table(segmenter.classes) for score in scores]
 
 
-def _of(extractor, taps, features):
+def _of(extractor, hooks, features):
     """Those of the features that the extractor reads"""
-    return [features[taps.names.index(name)] for name in extractor.layers]
+    return [features[hooks.names.index(name)] for name in extractor.layers]
 
 
-def markdown(tables):
-    """A table with a row a class. tables: {name of an extractor: `scores.Table`}"""
+def markdown(tables: dict[str, Table]) -> str:
+    """A table with a row a class. tables: {name of an extractor: `iou.Table`}"""
     classes = [name for name in next(iter(tables.values())).ious][1:]
     shown = lambda x: "–" if x is None else f"{100 * x:.1f}"
     rows = [["class", *tables], ["---"] * (1 + len(tables))]
@@ -68,8 +82,8 @@ def markdown(tables):
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def write_tables(path, tables, **protocol):
-    """Writes {extractor: scores} and how they were measured as JSON."""
+def write_tables(path: str | Path, tables: dict[str, Table], **protocol: Any) -> None:
+    """Writes {name of an extractor: `iou.Table`} and how they were measured as JSON."""
     content = dict(protocol=protocol, results={name: table._asdict() for name, table in tables.items()})
     Path(path).write_text(json.dumps(content, indent=1))
 
@@ -78,12 +92,12 @@ def write_tables(path, tables, **protocol):
 # Pictures
 
 
-def colour_of(index):
+def colour_of(index: int) -> str:
     """The colour that a class has everywhere, as '#rrggbb'"""
     return COLOURS[index % len(COLOURS)]
 
 
-def draw_labels(labels, scale=1):
+def draw_labels(labels: torch.Tensor, scale: int = 1) -> Image.Image:
     """A PIL picture of a label map [H, W], each class in its colour, pixels without a label white."""
     palette = [tuple(bytes.fromhex(colour_of(i)[1:])) for i in range(256)]
     palette[255] = (255, 255, 255)
@@ -94,12 +108,17 @@ def draw_labels(labels, scale=1):
 
 @cached_weights.enabled()
 def draw_examples(
-    G, extractors, segmenter=None, seeds=range(_FIRST_SEED, _FIRST_SEED + 6), truncation_psi=0.5, class_idx=0
-):
+    G: torch.nn.Module,
+    extractors: dict[str, Extractor],
+    segmenter: "Segmenter | None" = None,
+    seeds: Sequence[int] = range(_FIRST_SEED, _FIRST_SEED + 6),
+    truncation_psi: float = 0.5,
+    class_idx: int = 0,
+) -> Image.Image:
     """A picture with a row for the images, one for the segmenter's labels, one for each of {name: extractor}."""
-    taps = FeatureHooks(G)
+    hooks = FeatureHooks(G)
     ws = torch.cat([draw_ws(G, 1, seed, truncation_psi=truncation_psi, class_idx=class_idx) for seed in seeds])
-    images, features = taps(ws, noise_mode="const")
+    images, features = hooks(ws, noise_mode="const")
     size = images.shape[-1]
     scale = max(96 // size, 1)
     enlarged = [p.convert("RGB").resize((size * scale,) * 2, Image.Resampling.NEAREST) for p in to_pictures(images)]
@@ -107,7 +126,7 @@ def draw_examples(
     if segmenter is not None:
         rows[segmenter.name] = [draw_labels(labels, scale) for labels in segmenter(images)]
     for name, extractor in extractors.items():
-        rows[name] = [draw_labels(labels, scale) for labels in extractor.labels(_of(extractor, taps, features), size)]
+        rows[name] = [draw_labels(labels, scale) for labels in extractor.labels(_of(extractor, hooks, features), size)]
     return _labelled_rows(rows, next(iter(extractors.values())).classes)
 
 

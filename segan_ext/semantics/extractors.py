@@ -3,6 +3,8 @@ against (Xu and Zheng 2021, sections 3 and 4)."""
 
 import json
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -17,7 +19,7 @@ IGNORED = 255  # the label of pixels that nobody labelled
 _LAYER_WEIGHTS = ("softplus", "sigmoid", "none")
 
 
-def resize(y, size):
+def resize(y: torch.Tensor, size: int) -> torch.Tensor:
     """[N, C, h, w] → [N, C, size, size], bilinear with aligned corners as published"""
     if y.shape[-1] == size:
         return y
@@ -25,9 +27,9 @@ def resize(y, size):
 
 
 class Extractor(torch.nn.Module):
-    """What all share. layers: names of the taps; channels: of each; classes: names, the first is the background."""
+    """What all share. layers: names of `FeatureHooks`; channels: of each; classes: names, the background first."""
 
-    def __init__(self, layers, channels, classes, **options):
+    def __init__(self, layers: Sequence[str], channels: Sequence[int], classes: Sequence[str], **options: Any) -> None:
         super().__init__()
         self.layers, self.channels, self.classes = tuple(layers), tuple(channels), tuple(classes)
         self.options = options
@@ -37,16 +39,18 @@ class Extractor(torch.nn.Module):
             raise ValueError(f"{IGNORED} classes are the most, not {len(self.classes)}")
 
     @classmethod
-    def of(cls, G, classes, layers=None, **options):
+    def of(
+        cls, G: torch.nn.Module, classes: Sequence[str], layers: Sequence[str] | None = None, **options: Any
+    ) -> "Extractor":
         """A new one for the features of G (layers: None for all)."""
-        taps = FeatureHooks(G, layers)
-        return cls(taps.names, taps.channels, classes, **options)
+        hooks = FeatureHooks(G, layers)
+        return cls(hooks.names, hooks.channels, classes, **options)
 
-    def forward(self, features, size=None):
+    def forward(self, features: Sequence[torch.Tensor], size: int | None = None) -> torch.Tensor:
         """features [N, channels, h, w] of every layer → logits [N, classes, size, size]; None: the largest layer's"""
         raise NotImplementedError
 
-    def labels(self, features, size=None):
+    def labels(self, features: Sequence[torch.Tensor], size: int | None = None) -> torch.Tensor:
         """Indices of the likeliest classes [N, size, size]"""
         return self(features, size).argmax(dim=1)
 
@@ -65,7 +69,7 @@ class _Layerwise(Extractor):
         if layer_weights != "none":
             self.raw_weights = torch.nn.Parameter(torch.ones(len(self.maps)))
 
-    def weights(self):
+    def weights(self) -> torch.Tensor:
         """Of the layers [layers]"""
         kind = self.options["layer_weights"]
         if kind == "none":
@@ -73,7 +77,7 @@ class _Layerwise(Extractor):
         raw = torch.nn.functional.softplus(self.raw_weights) if kind == "softplus" else self.raw_weights.sigmoid()
         return raw / raw.sum()
 
-    def layer_logits(self, features, size=None):
+    def layer_logits(self, features: Sequence[torch.Tensor], size: int | None = None) -> list[torch.Tensor]:
         """Logits [N, classes, size, size] of each layer alone"""
         size = size or max(x.shape[-1] for x in features)
         return [resize(layer(x), size) for layer, x in zip(self.maps, features)]
@@ -90,7 +94,14 @@ class _Layerwise(Extractor):
 class LSE(_Layerwise):
     """Linear: a 1×1 convolution for each layer. bias: published without."""
 
-    def __init__(self, layers, channels, classes, layer_weights="softplus", bias=False):
+    def __init__(
+        self,
+        layers: Sequence[str],
+        channels: Sequence[int],
+        classes: Sequence[str],
+        layer_weights: str = "softplus",
+        bias: bool = False,
+    ) -> None:
         self._bias = bias
         super().__init__(layers, channels, classes, layer_weights, bias=bias)
 
@@ -101,7 +112,14 @@ class LSE(_Layerwise):
 class NSE1(_Layerwise):
     """Nonlinear, pixel by pixel: three layers for each layer of the generator. kernel_size: 1 as published, or 3."""
 
-    def __init__(self, layers, channels, classes, layer_weights="softplus", kernel_size=1):
+    def __init__(
+        self,
+        layers: Sequence[str],
+        channels: Sequence[int],
+        classes: Sequence[str],
+        layer_weights: str = "softplus",
+        kernel_size: int = 1,
+    ) -> None:
         if kernel_size not in (1, 3):
             raise ValueError(f"kernel_size must be 1 or 3, not {kernel_size}")
         self._kernel_size = kernel_size
@@ -116,13 +134,14 @@ class NSE1(_Layerwise):
 class NSE2(Extractor):
     """Nonlinear, over neighbourhoods: a decoder that takes in the features from the coarsest to the finest."""
 
-    def __init__(self, layers, channels, classes):
+    def __init__(self, layers: Sequence[str], channels: Sequence[int], classes: Sequence[str]) -> None:
         super().__init__(layers, channels, classes)
         self.converters = torch.nn.ModuleList(_Conv(width, width, 3) for width in channels)
         self.steps = torch.nn.ModuleList(_Conv(a, b, 3) for a, b in zip(channels, channels[1:]))
         self.last = _Conv(channels[-1], len(self.classes), 3)
 
-    def forward(self, features, size=None):
+    def forward(self, features: Sequence[torch.Tensor], size: int | None = None) -> torch.Tensor:
+        """features [N, channels, h, w] of every layer → logits [N, classes, size, size]; None: the largest layer's"""
         x = [converter(y).relu() for converter, y in zip(self.converters, features)]
         hidden = x[0]
         for step, y in zip(self.steps, x[1:]):
@@ -145,7 +164,7 @@ class _Conv(torch.nn.Conv2d):
 KINDS = {"LSE": LSE, "NSE-1": NSE1, "NSE-2": NSE2}
 
 
-def kind_of(extractor):
+def kind_of(extractor: Extractor) -> str:
     """Its name in KINDS"""
     return next(name for name, kind in KINDS.items() if type(extractor) is kind)
 
@@ -154,7 +173,7 @@ def kind_of(extractor):
 # Files
 
 
-def save_extractor(path, extractor, **about):
+def save_extractor(path: str | os.PathLike, extractor: Extractor, **about: Any) -> None:
     """Writes a .safetensors with the weights and, as JSON, what rebuilds it; about: what else should be known of it."""
     content = dict(format=_FORMAT, kind=kind_of(extractor), layers=extractor.layers, channels=extractor.channels)
     content |= dict(classes=extractor.classes, options=extractor.options, about=about)
@@ -164,7 +183,7 @@ def save_extractor(path, extractor, **about):
     write_atomically(path, lambda file: file.write(data))
 
 
-def open_extractor(path, G=None):
+def open_extractor(path: str | os.PathLike, G: torch.nn.Module | None = None) -> Extractor:
     """The extractor in a file of `save_extractor`, in eval mode, on the device of G.
 
     OSError or ValueError, in one sentence, for another file, or one that does not fit G.
@@ -187,13 +206,13 @@ def open_extractor(path, G=None):
         raise ValueError(f"{path} holds weights that are not finite")
     if G is None:
         return extractor
-    taps = FeatureHooks(G, extractor.layers)
-    if taps.channels != extractor.channels:
-        raise ValueError(f"{path} was made for a generator of other widths: {extractor.channels}, not {taps.channels}")
+    hooks = FeatureHooks(G, extractor.layers)
+    if hooks.channels != extractor.channels:
+        raise ValueError(f"{path} was made for a generator of other widths: {extractor.channels}, not {hooks.channels}")
     return extractor.to(next(G.parameters()).device)
 
 
-def class_index(extractor, name):
+def class_index(extractor: Extractor, name: str) -> int:
     """The index of a class. ValueError, with the known ones, for another."""
     if name not in extractor.classes:
         raise ValueError(f"there is no class {name!r}; there are {', '.join(extractor.classes)}")

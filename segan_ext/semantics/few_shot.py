@@ -1,9 +1,12 @@
 """LSE from a handful of annotated images, down to one."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 import tqdm
 
 from segan_ext.layers import FeatureHooks
+from segan_ext.semantics.annotations import Annotations
 from segan_ext.semantics.extractors import LSE
 from segan_ext.semantics.training import EPOCHS, loss_of
 from torch_utils import cached_weights
@@ -18,7 +21,14 @@ class FewShot:
     on. Features are made anew each epoch with other noise. Pixels that are IGNORED do not count, so that scribbles do.
     """
 
-    def __init__(self, G, annotations, layers=None, loss="normal", seed=0):
+    def __init__(
+        self,
+        G: torch.nn.Module,
+        annotations: Annotations,
+        layers: Sequence[str] | None = None,
+        loss: str = "normal",
+        seed: int = 0,
+    ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             extractor = LSE.of(G, annotations.classes, layers, layer_weights="none")
@@ -28,7 +38,7 @@ class FewShot:
         self.optimizer = torch.optim.Adam(extractor.parameters(), lr=1e-3)
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, [20])
 
-    def epoch(self, on_step=None):
+    def epoch(self, on_step: Callable[[], object] | None = None) -> float:
         """Trains for an epoch; the last loss. on_step: called after each step, without arguments."""
         with cached_weights.enabled():
             features = [self.taps(ws, noise_mode="random")[1] for ws in self.annotations.ws.split(self.taps.batch)]
@@ -44,7 +54,15 @@ class FewShot:
         return last.item()
 
 
-def train_few_shot(G, annotations, layers=None, loss="normal", epochs=EPOCHS, seed=0, progress=True):
+def train_few_shot(
+    G: torch.nn.Module,
+    annotations: Annotations,
+    layers: Sequence[str] | None = None,
+    loss: str = "normal",
+    epochs: int = EPOCHS,
+    seed: int = 0,
+    progress: bool = True,
+) -> LSE:
     """The `LSE` that `FewShot` gives after `epochs` epochs. Its random numbers come from `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,5 +1,6 @@
 """How well label maps agree: the published mean of images' IoUs, and the pooled one."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,13 +27,13 @@ class Scores:
     gives a small thing in one image the weight of a large one in another, so that the two totals are not comparable.
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes: int) -> None:
         self.confusion = torch.zeros(classes, classes, dtype=torch.int64)
         self.sums = torch.zeros(classes, dtype=torch.float64)
         self.counts = torch.zeros(classes, dtype=torch.int64)
         self.images = 0
 
-    def add(self, predicted, reference, ignored=None):
+    def add(self, predicted: torch.Tensor, reference: torch.Tensor, ignored: int | None = None) -> None:
         """Counts label maps [N, H, W]; pixels whose reference is `ignored` are left out."""
         for p, r in zip(predicted.cpu(), reference.cpu()):
             known = torch.ones_like(r, dtype=torch.bool) if ignored is None else r != ignored
@@ -43,19 +44,19 @@ class Scores:
             self.counts += defined
             self.images += 1
 
-    def class_ious(self):
+    def class_ious(self) -> torch.Tensor:
         """[classes], nan for a class that never occurred"""
         return self.sums / self.counts
 
-    def pooled_ious(self):
+    def pooled_ious(self) -> torch.Tensor:
         """[classes], of one confusion matrix of all pixels"""
         return _ious(self.confusion)
 
-    def mean_iou(self):
+    def mean_iou(self) -> float:
         """The published total"""
         return self.class_ious()[1:].nanmean().item()
 
-    def table(self, names):
+    def table(self, names: Sequence[str]) -> Table:
         """`Table` with the classes' names"""
         by_name = lambda ious: {name: None if x != x else x for name, x in zip(names, ious.tolist())}
         pooled = self.pooled_ious()
@@ -64,7 +65,7 @@ class Scores:
         return Table(by_name(self.class_ious()), by_name(pooled), *totals, accuracy, self.images)
 
 
-def image_ious(predicted, reference, classes):
+def image_ious(predicted: torch.Tensor, reference: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(ious [classes], nan for classes in neither; confusion [classes, classes], a row a reference) of one image"""
     pairs = reference.flatten().long() * classes + predicted.flatten().long()
     confusion = pairs.bincount(minlength=classes**2).reshape(classes, classes)

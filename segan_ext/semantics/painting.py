@@ -5,6 +5,7 @@ are those of the image before (`regions`), and the loss is that of the strokes.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 
 from segan_ext.latents import ws_from_z
 from segan_ext.layers import FeatureHooks
-from segan_ext.semantics.extractors import IGNORED
+from segan_ext.semantics.extractors import IGNORED, Extractor
 from segan_ext.semantics.regions import Region, grown, off_region_change
 from segan_ext.semantics.sampling import w_deviation
 from training.files import decode
@@ -27,7 +28,7 @@ class Strokes(NamedTuple):
     colours: torch.Tensor | None = None
     painted: torch.Tensor | None = None
 
-    def mask(self):
+    def mask(self) -> torch.Tensor:
         """[N, 1, H, W], 1 where there is a stroke of either kind"""
         mask = (self.labels != IGNORED)[:, None].float()
         return mask if self.painted is None else torch.maximum(mask, self.painted)
@@ -47,7 +48,19 @@ class Edited(NamedTuple):
     region: Region | None
 
 
-def edit(G, extractor, ws, strokes, steps=50, lr=0.1, reach=1 / 8, pull=1e-3, match=5.0, keep=3.0, on_step=None):
+def edit(
+    G: torch.nn.Module,
+    extractor: Extractor,
+    ws: torch.Tensor,
+    strokes: Strokes,
+    steps: int = 50,
+    lr: float = 0.1,
+    reach: float = 1 / 8,
+    pull: float = 1e-3,
+    match: float = 5.0,
+    keep: float = 3.0,
+    on_step: Callable[[int, int], bool | None] | None = None,
+) -> Edited:
     """`Edited` images of ws [N, num_ws, w_dim] that follow the strokes and stay as they are elsewhere.
 
     reach: how far around the strokes the image may change, as a share of its side. The w of each layer is moved by Adam
@@ -59,9 +72,9 @@ def edit(G, extractor, ws, strokes, steps=50, lr=0.1, reach=1 / 8, pull=1e-3, ma
     _check(G, extractor, ws, strokes)
     size, mask = G.img_resolution, strokes.mask()
     around = grown(mask, max(round(reach * size), 1))
-    region, taps, sigma = Region(G, ws, around), FeatureHooks(G, extractor.layers), w_deviation(G)
+    region, hooks, sigma = Region(G, ws, around), FeatureHooks(G, extractor.layers), w_deviation(G)
     with torch.no_grad():
-        wanted = extractor.labels(region.render(ws, taps)[1], size)
+        wanted = extractor.labels(region.render(ws, hooks)[1], size)
     palette = _Palette(region.image, wanted, strokes.labels)
     wanted = torch.where(strokes.labels == IGNORED, wanted, strokes.labels)
     beside = _per_image(around[:, 0] * (1 - mask[:, 0]))
@@ -71,7 +84,7 @@ def edit(G, extractor, ws, strokes, steps=50, lr=0.1, reach=1 / 8, pull=1e-3, ma
     best, kept = torch.full([len(ws)], -math.inf, device=ws.device), None
     for step in range(steps + 1):
         moved = ws + move * sigma
-        images, features = region.render(moved, taps)
+        images, features = region.render(moved, hooks)
         logits = extractor(features, size)
         losses = _stroke_losses(logits, images, wanted, strokes, weight) + match * palette.distances(images)
         losses = losses + keep * _squares(images - region.image, beside)
@@ -89,17 +102,26 @@ def edit(G, extractor, ws, strokes, steps=50, lr=0.1, reach=1 / 8, pull=1e-3, ma
     return _result(kept[0], region.image, *kept[1:], strokes, region)
 
 
-def published(G, extractor, z, strokes, steps=50, lr=0.01, latents="mixwp", on_step=None):
+def published(
+    G: torch.nn.Module,
+    extractor: Extractor,
+    z: torch.Tensor,
+    strokes: Strokes,
+    steps: int = 50,
+    lr: float = 0.01,
+    latents: str = "mixwp",
+    on_step: Callable[[int, int], bool | None] | None = None,
+) -> Edited:
     """`Edited` images by the published procedure: cross-entropy of the whole fused label map, the last step taken.
 
     z: latents [N, z_dim] of the images. latents: 'mixwp' moves a z for each layer, 'z' one for all. Colour strokes
     count as published for them: squared errors inside and outside. lr: 0.01 in the published application, 0.002 in the
     script.
     """
-    taps, size = FeatureHooks(G, extractor.layers), G.img_resolution
+    hooks, size = FeatureHooks(G, extractor.layers), G.img_resolution
     z0 = z[:, None].repeat(1, G.num_ws, 1) if latents == "mixwp" else z
     with torch.no_grad():
-        before, features = taps(ws_from_z(G, z0), noise_mode="const")
+        before, features = hooks(ws_from_z(G, z0), noise_mode="const")
         wanted = extractor.labels(features, size)
     _check(G, extractor, ws_from_z(G, z0), strokes)
     wanted = torch.where(strokes.labels == IGNORED, wanted, strokes.labels)
@@ -107,7 +129,7 @@ def published(G, extractor, z, strokes, steps=50, lr=0.01, latents="mixwp", on_s
     optimizer = torch.optim.Adam([z], lr=lr)
     for step in range(steps):
         ws = ws_from_z(G, z)
-        images, features = taps(ws, noise_mode="const")
+        images, features = hooks(ws, noise_mode="const")
         logits = extractor(features, size)
         if step == steps - 1 or (on_step is not None and on_step(step, steps) is False):
             break
@@ -188,7 +210,9 @@ def _check(G, extractor, ws, strokes):
         raise ValueError("nothing is painted")
 
 
-def scripted_strokes(labels, classes, count, seed=0, radius=1 / 10):
+def scripted_strokes(
+    labels: torch.Tensor, classes: int, count: int, seed: int = 0, radius: float = 1 / 10
+) -> torch.Tensor:
     """Strokes for measuring: on each of `count` label maps [count, H, W] a disc of another class, beside that class.
 
     Each disc of `radius` (a share of the side) lies at a pixel next to the class that it grows, so that what it asks
@@ -208,7 +232,7 @@ def scripted_strokes(labels, classes, count, seed=0, radius=1 / 10):
     return strokes.to(labels.device)
 
 
-def read_label_map(path, size):
+def read_label_map(path: str | Path, size: int) -> torch.Tensor:
     """int64 [size, size]: the classes in a grey or palette picture, 255 where none is. ValueError for others."""
     try:
         pixels = np.asarray(decode(Path(path).read_bytes()))
@@ -221,8 +245,11 @@ def read_label_map(path, size):
     return torch.from_numpy(pixels.astype(np.int64))
 
 
-def read_colours(path, G):
-    """(colours [1, C, H, W] in [−1, 1], painted [1, 1, H, W]) of a picture, transparent elsewhere."""
+def read_colours(path: str | Path, G: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """(colours [1, C, H, W] in [−1, 1], painted [1, 1, H, W] in {0, 1}) of a picture, transparent elsewhere.
+
+    ValueError for another size or what is no picture.
+    """
     try:
         pixels = np.asarray(
             decode(Path(path).read_bytes()).convert("LA" if G.img_channels == 1 else "RGBA"), np.float32

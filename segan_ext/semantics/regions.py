@@ -4,15 +4,20 @@ Blending features, layer by layer, gives a seamless border, which pasting pixels
 "Spatially Controllable Image Synthesis with Internal Representation Collaging"; Collins et al. 2020).
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 
 from segan_ext.layers import FeatureHooks, hooked
-from segan_ext.semantics.extractors import class_index
+from segan_ext.semantics.extractors import Extractor, class_index
 
 _FEATHER = 1 / 64  # of the image's side: how far the border of a region is soft
 
 
-def class_mask(G, extractor, ws, names, **synthesis_kwargs):
+def class_mask(
+    G: torch.nn.Module, extractor: Extractor, ws: torch.Tensor, names: Iterable[str], **synthesis_kwargs: Any
+) -> torch.Tensor:
     """[N, 1, H, W], 1 where images of ws show one of the classes `names`.
 
     synthesis_kwargs: such as noise_mode. ValueError for a name that is no class.
@@ -23,7 +28,7 @@ def class_mask(G, extractor, ws, names, **synthesis_kwargs):
     return torch.isin(labels, labels.new_tensor(chosen))[:, None].float()
 
 
-def grown(mask, pixels):
+def grown(mask: torch.Tensor, pixels: int) -> torch.Tensor:
     """mask [N, 1, H, W] with `pixels` more all around"""
     if pixels:
         for size, padding in (((2 * pixels + 1, 1), (pixels, 0)), ((1, 2 * pixels + 1), (0, pixels))):
@@ -31,7 +36,7 @@ def grown(mask, pixels):
     return mask
 
 
-def off_region_change(before, after, mask):
+def off_region_change(before: torch.Tensor, after: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean change of a pixel, of 255, where mask [N, 1, H, W] is 0; images in [−1, 1]. One number an image, [N]."""
     outside = (mask == 0).float()
     change = (after - before).abs().mean(dim=1, keepdim=True) * outside
@@ -48,7 +53,7 @@ class Region:
     mask: [N, 1, H, W] in [0, 1]. noise_mode: const or none, since the noise has to be the same before and after.
     """
 
-    def __init__(self, G, ws, mask, noise_mode="const"):
+    def __init__(self, G: torch.nn.Module, ws: torch.Tensor, mask: torch.Tensor, noise_mode: str = "const") -> None:
         size = [len(ws), 1, G.img_resolution, G.img_resolution]
         if list(mask.shape) != size:
             raise ValueError(f"the mask is {list(mask.shape)}; {size} is needed")
@@ -64,7 +69,9 @@ class Region:
         with torch.no_grad(), hooked(self.layers, self._keep):
             self.image = G.synthesis(ws, noise_mode=noise_mode)
 
-    def render(self, ws, taps=None):
+    def render(
+        self, ws: torch.Tensor, taps: FeatureHooks | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
         """Images [N, C, H, W] of ws, or of the edits in force, inside the region; outside they are as before.
 
         taps: `FeatureHooks` of G; then also their features of the blended image.

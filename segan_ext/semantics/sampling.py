@@ -5,13 +5,14 @@ and returns the best image that it met instead of the last.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from segan_ext.latents import draw_ws, ws_from_z
 from segan_ext.layers import FeatureHooks
-from segan_ext.semantics.extractors import IGNORED
+from segan_ext.semantics.extractors import IGNORED, Extractor
 from segan_ext.semantics.iou import image_ious
 from torch_utils import cached_weights
 
@@ -26,8 +27,8 @@ class Sampled(NamedTuple):
     agreement: torch.Tensor
 
 
-def agreement(labels, target, classes):
-    """Mean IoU [N] of label maps [N, H, W] with a target [H, W], as in `scores.Scores`; IGNORED pixels do not count"""
+def agreement(labels: torch.Tensor, target: torch.Tensor, classes: int) -> torch.Tensor:
+    """Mean IoU [N] of label maps [N, H, W] with a target [H, W], as in `iou.Scores`; IGNORED pixels do not count"""
     known = target != IGNORED
     ious = [image_ious(each[known].cpu(), target[known].cpu(), classes)[0] for each in labels]
     return torch.stack([each[1:].nanmean() for each in ious]).nan_to_num(1.0).float()  # nothing but background: right
@@ -40,16 +41,18 @@ class Pool:
     """
 
     @cached_weights.enabled()
-    def __init__(self, G, extractor, size=1000, seed=0, truncation_psi=0.7):
-        taps = FeatureHooks(G, extractor.layers)
+    def __init__(
+        self, G: torch.nn.Module, extractor: Extractor, size: int = 1000, seed: int = 0, truncation_psi: float = 0.7
+    ) -> None:
+        hooks = FeatureHooks(G, extractor.layers)
         self.ws = draw_ws(G, size, seed, truncation_psi=truncation_psi)
         found = []
-        for part in self.ws.split(taps.batch):
-            images, features = taps(part, noise_mode="const")
+        for part in self.ws.split(hooks.batch):
+            images, features = hooks(part, noise_mode="const")
             found.append(extractor.labels(features, images.shape[-1]).to(torch.uint8).cpu())
         self.labels = torch.cat(found)
 
-    def best(self, target, count, classes):
+    def best(self, target: torch.Tensor, count: int, classes: int) -> torch.Tensor:
         """ws [count, num_ws, w_dim]: of each of `count` equal parts of the pool the one that agrees best.
 
         ValueError if the pool is smaller.
@@ -62,7 +65,18 @@ class Pool:
         )
 
 
-def sample(G, extractor, target, count=10, pool=None, steps=50, lr=0.05, pull=2e-3, truncation_psi=0.7, on_step=None):
+def sample(
+    G: torch.nn.Module,
+    extractor: Extractor,
+    target: torch.Tensor,
+    count: int = 10,
+    pool: Pool | None = None,
+    steps: int = 50,
+    lr: float = 0.05,
+    pull: float = 2e-3,
+    truncation_psi: float = 0.7,
+    on_step: Callable[[int, int], bool | None] | None = None,
+) -> Sampled:
     """`Sampled` images whose label map is `target` [H, W] (IGNORED where anything goes).
 
     pool: a `Pool`, which many targets can share; None: a new one. The ws of each layer is moved by Adam for `steps`
@@ -71,7 +85,7 @@ def sample(G, extractor, target, count=10, pool=None, steps=50, lr=0.05, pull=2e
     """
     target = _checked(G, target, extractor)
     pool = pool or Pool(G, extractor, truncation_psi=truncation_psi)
-    taps, classes = FeatureHooks(G, extractor.layers), len(extractor.classes)
+    hooks, classes = FeatureHooks(G, extractor.layers), len(extractor.classes)
     start, sigma = pool.best(target.cpu(), count, classes), w_deviation(G)
     move = torch.zeros_like(start, requires_grad=True)
     optimizer = torch.optim.Adam([move], lr=lr, betas=(0.9, 0.9))
@@ -79,7 +93,7 @@ def sample(G, extractor, target, count=10, pool=None, steps=50, lr=0.05, pull=2e
     best = _Best(count)
     for step in range(steps + 1):
         ws = start + move * sigma
-        images, features = taps(ws, noise_mode="const")
+        images, features = hooks(ws, noise_mode="const")
         logits = extractor(features, target.shape[-1])
         best.offer(ws, images, logits.argmax(dim=1), target, classes)
         if step == steps or (on_step is not None and on_step(step, steps) is False):
@@ -91,7 +105,18 @@ def sample(G, extractor, target, count=10, pool=None, steps=50, lr=0.05, pull=2e
     return best.result()
 
 
-def published(G, extractor, target, count=10, n_init=100, steps=50, lr=0.01, latents="z", seed=0, on_step=None):
+def published(
+    G: torch.nn.Module,
+    extractor: Extractor,
+    target: torch.Tensor,
+    count: int = 10,
+    n_init: int = 100,
+    steps: int = 50,
+    lr: float = 0.01,
+    latents: str = "z",
+    seed: int = 0,
+    on_step: Callable[[int, int], bool | None] | None = None,
+) -> Sampled:
     """`Sampled` images by the published procedure: the best of n_init random z, moved by Adam, the last one taken.
 
     latents: 'z', one for all layers, or 'mixwp', one for each. Neither z is truncated.
@@ -99,9 +124,9 @@ def published(G, extractor, target, count=10, n_init=100, steps=50, lr=0.01, lat
     target = _checked(G, target, extractor)
     if latents not in ("z", "mixwp"):
         raise ValueError(f"latents must be z or mixwp, not {latents!r}")
-    taps, device = FeatureHooks(G, extractor.layers), target.device
+    hooks, device = FeatureHooks(G, extractor.layers), target.device
     rng = torch.Generator().manual_seed(seed)
-    z0 = torch.stack([_best_z(G, taps, extractor, target, n_init, rng) for _ in range(count)])
+    z0 = torch.stack([_best_z(G, hooks, extractor, target, n_init, rng) for _ in range(count)])
     if latents == "mixwp":
         z0 = z0[:, None].repeat(1, G.num_ws, 1)
     z = z0.clone().requires_grad_(True)
@@ -110,7 +135,7 @@ def published(G, extractor, target, count=10, n_init=100, steps=50, lr=0.01, lat
     uniform = torch.ones(len(extractor.classes), device=device)
     for step in range(steps):
         ws = ws_from_z(G, z)
-        images, features = taps(ws, noise_mode="const")
+        images, features = hooks(ws, noise_mode="const")
         logits = extractor(features, target.shape[-1])
         if step == steps - 1 or (on_step is not None and on_step(step, steps) is False):
             break
@@ -123,12 +148,12 @@ def published(G, extractor, target, count=10, n_init=100, steps=50, lr=0.01, lat
 
 
 @cached_weights.enabled()
-def _best_z(G, taps, extractor, target, n_init, rng):
+def _best_z(G, hooks, extractor, target, n_init, rng):
     """Of n_init random z the one with most pixels right [z_dim]"""
     z = torch.randn(n_init, G.z_dim, generator=rng).to(target.device)
     right = []
-    for part in z.split(taps.batch):
-        features = taps(ws_from_z(G, part), noise_mode="const")[1]
+    for part in z.split(hooks.batch):
+        features = hooks(ws_from_z(G, part), noise_mode="const")[1]
         right.append(_pixels_right(extractor.labels(features, target.shape[-1]), target))
     return z[torch.cat(right).argmax()]
 
@@ -137,7 +162,7 @@ def _pixels_right(labels, target):
     return ((labels == target) & (target != IGNORED)).sum(dim=[1, 2])
 
 
-def diversity(images, features):
+def diversity(images: torch.Tensor, features: Callable[[torch.Tensor], torch.Tensor]) -> float:
     """Mean distance of two of the images [N, C, H, W] of one target; 0 for one image.
 
     features: `metrics.perceptual`, images in [0, 255] → features whose squared distance says how different they look.
@@ -150,12 +175,12 @@ def diversity(images, features):
 
 
 @torch.no_grad()
-def w_deviation(G, samples=1000):
+def w_deviation(G: torch.nn.Module, samples: int = 1000) -> torch.Tensor:
     """The deviation of each entry of w over random z [w_dim]"""
     return draw_ws(G, samples, latents="notrunc-wp")[:, 0].std(dim=0)
 
 
-def class_weights(target, classes):
+def class_weights(target: torch.Tensor, classes: int) -> torch.Tensor:
     """[classes]: 1/√frequency in the target, with the mean 1 over its pixels, so that small classes count too."""
     counts = target[target != IGNORED].bincount(minlength=classes).float()
     weights = counts.clamp(min=1).rsqrt()

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import safetensors
@@ -30,10 +31,16 @@ class Segmenter:
     classes: names, the first is the background. skill: mean IoU over held-out images, None if unknown.
     """
 
-    def __init__(self, network, classes, name, skill=None):
+    def __init__(
+        self,
+        network: Callable[[torch.Tensor], torch.Tensor],
+        classes: Iterable[str],
+        name: str,
+        skill: float | None = None,
+    ) -> None:
         self.network, self.classes, self.name, self.skill = network, tuple(classes), name, skill
 
-    def logits(self, images):
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
         """images [N, C, H, W] in [−1, 1] → [N, classes, H, W]; differentiable where the network is"""
         y = self.network((images.expand(-1, 3, -1, -1) * 127.5 + 127.5).clamp(0, 255))
         if y.ndim != 4 or y.shape[1] != len(self.classes):
@@ -44,12 +51,12 @@ class Segmenter:
         return resize(y.to(images.device), images.shape[-1])
 
     @torch.no_grad()
-    def __call__(self, images):
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """images [N, C, H, W] in [−1, 1] → indices of classes [N, H, W]"""
         return self.logits(images).argmax(dim=1)
 
 
-def open_segmenter(path, device="cpu", progress=True):
+def open_segmenter(path: str | Path, device: str | torch.device = "cpu", progress: bool = True) -> Segmenter:
     """The segmenter of a data set with masks (trained on first use, then cached), or of a file.
 
     path: an archive that has its masks beside it (avatars.zip and avatars-masks.zip); or a TorchScript or ONNX file,
@@ -109,13 +116,14 @@ def _open_file(path, device):
 class UNet(torch.nn.Module):
     """Images [N, 3, H, W] in [0, 255] → logits [N, classes, H, W] (Ronneberger et al. 2015, narrow)."""
 
-    def __init__(self, classes, widths=(24, 48, 64, 64)):
+    def __init__(self, classes: int, widths: Sequence[int] = (24, 48, 64, 64)) -> None:
         super().__init__()
         self.down = torch.nn.ModuleList(_pair(a, b) for a, b in zip((3, *widths), widths))
         self.up = torch.nn.ModuleList(_pair(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1]))
         self.last = torch.nn.Conv2d(widths[0], classes, 1)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images [N, 3, H, W] in [0, 255], squares → logits [N, classes, H, W]"""
         size = images.shape[-1]
         levels = len(self.down) - 1
         x = images.to(torch.float32) / 127.5 - 1
@@ -137,7 +145,15 @@ def _pair(width, next_width):
     return torch.nn.Sequential(*steps)
 
 
-def train(data, masks, classes, kimg=None, batch=32, device="cpu", progress=True):
+def train(
+    data: ImageFolderDataset,
+    masks: ImageFolderDataset,
+    classes: int,
+    kimg: float | None = None,
+    batch: int = 32,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> tuple[UNet, float]:
     """(network, skill): a `UNet` that has learned `masks` of `data`, and its mean IoU on a held-out tenth.
 
     Generated images are less crisp than drawn ones, so it also sees blurred and noisy copies.

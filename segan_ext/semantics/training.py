@@ -1,13 +1,14 @@
 """Extractors trained by the published recipe: cross-entropy on labels that a segmenter gives to fresh images."""
 
 import os
+from collections.abc import Callable, Sequence
 
 import torch
 import tqdm
 
 from segan_ext.latents import draw_ws
 from segan_ext.layers import FeatureHooks
-from segan_ext.semantics.extractors import IGNORED, resize
+from segan_ext.semantics.extractors import IGNORED, Extractor, resize
 from snapshots.atomic import write_atomically
 from torch_utils import cached_weights
 
@@ -16,23 +17,23 @@ SAMPLES = 51200  # images in all
 LOSSES = ("normal", "focal", "normallayer")
 
 
-def images_a_step(epoch):
+def images_a_step(epoch: int) -> int:
     """Images whose gradients are averaged for a step, as published"""
     return 1 if epoch < 2 else 4 if epoch < 18 else 64
 
 
 def train(
-    G,
-    extractors,
-    segmenter,
-    samples=SAMPLES,
-    loss="normal",
-    latents="trunc-wp",
-    truncation_psi=0.5,
-    seed=0,
-    state_path=None,
-    progress=True,
-):
+    G: torch.nn.Module,
+    extractors: Sequence[Extractor],
+    segmenter: Callable[[torch.Tensor], torch.Tensor],
+    samples: int = SAMPLES,
+    loss: str = "normal",
+    latents: str = "trunc-wp",
+    truncation_psi: float = 0.5,
+    seed: int = 0,
+    state_path: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> list[float]:
     """Trains extractors of the same layers side by side on the same images, in place. Returns their last losses.
 
     The recipe (Xu and Zheng 2021): 50 epochs of samples / 50 fresh images; a step for 1, 4, then 64 images; Adam at
@@ -41,7 +42,7 @@ def train(
     on; it is removed at the end. ValueError if the extractors read different layers.
     """
     _check(extractors, loss)
-    taps, known = FeatureHooks(G, extractors[0].layers), {}
+    hooks, known = FeatureHooks(G, extractors[0].layers), {}
     optimizers = [torch.optim.Adam(_groups(extractor)) for extractor in extractors]
     schedules = [torch.optim.lr_scheduler.MultiStepLR(optimizer, [20]) for optimizer in optimizers]
     trained = [*extractors, *optimizers, *schedules]
@@ -54,10 +55,10 @@ def train(
         order = torch.arange(epoch * per_epoch, (epoch + 1) * per_epoch)
         for step in order.split(images_a_step(epoch)):
             losses = [0.0] * len(extractors)
-            for part in step.split(taps.batch):
+            for part in step.split(hooks.batch):
                 with cached_weights.enabled(known):
                     ws = draw_ws(G, len(part), seed + int(part[0]), latents, truncation_psi)
-                    images, features = taps(ws, noise_mode="const")
+                    images, features = hooks(ws, noise_mode="const")
                     labels = segmenter(images)
                 for i, extractor in enumerate(extractors):
                     share = loss_of(extractor, features, labels, loss) * len(part) / len(step)
@@ -92,7 +93,9 @@ def _identities(G, extractors):
     return [weights, *([type(e).__name__, list(e.layers), list(e.classes)] for e in extractors)]
 
 
-def loss_of(extractor, features, labels, kind="normal"):
+def loss_of(
+    extractor: Extractor, features: Sequence[torch.Tensor], labels: torch.Tensor, kind: str = "normal"
+) -> torch.Tensor:
     """The mean loss of a pixel; labels [N, H, W], pixels that are IGNORED do not count.
 
     kind: 'normal' cross-entropy, 'focal' with γ = 2 (Lin et al. 2017), or 'normallayer', which adds a tenth of the

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from segan_ext.web.engine import Engine
 from segan_ext.web.session import Session
 from segan_ext.web.tabs.edit import EditTab
 from segan_ext.web.tabs.explore import ExploreTab
@@ -13,7 +14,7 @@ _LARGEST_UPLOAD = "20mb"
 _UPLOADS = (600, 3600)  # seconds between looks at what was uploaded, and after which it is deleted
 
 
-def build(engine):
+def build(engine: Engine) -> gr.Blocks:
     """The page as `gr.Blocks`. engine: with one network at least."""
     with gr.Blocks(title="SEGAN", analytics_enabled=False, delete_cache=_UPLOADS) as page:
         session = gr.State(Session(next(iter(engine.paths))))
@@ -41,7 +42,7 @@ def _explore_from_edit(explore):
     return take
 
 
-def serve(engine, address="127.0.0.1", port=7860):
+def serve(engine: Engine, address: str = "127.0.0.1", port: int = 7860) -> None:
     """Runs the page until it is interrupted. ValueError if the port is taken."""
     shown = dict(quiet=True, footer_links=[], css_paths=Path(__file__).parent / "static" / "page.css", show_error=True)
     page = build(engine).queue(default_concurrency_limit=4, max_size=64)

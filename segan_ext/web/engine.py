@@ -9,6 +9,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from segan_ext.control.address import Address
 from segan_ext.control.render import offsets_of
 from segan_ext.latents import coordinate_sigmas
 from segan_ext.layers import FeatureHooks
-from segan_ext.semantics.extractors import open_extractor
+from segan_ext.semantics.extractors import Extractor, open_extractor
 from segan_ext.semantics.regions import Region, class_mask
 from snapshots.load import load_generator
 from torch_utils import cached_weights
@@ -47,7 +48,7 @@ class View:
     inside: tuple = ()
     w: bytes | None = None
 
-    def with_edit(self, address, amount):
+    def with_edit(self, address: str, amount: float) -> "View":
         """This view with one dimension moved to `amount` σ"""
         edits = dict(self.edits) | {address: round(float(amount), 3)}
         return dataclasses.replace(self, edits=tuple((a, x) for a, x in edits.items() if x))
@@ -56,7 +57,7 @@ class View:
 class Opened:
     """A network, what the page knows of it, and what is computed from its weights once."""
 
-    def __init__(self, path, device, trust):
+    def __init__(self, path: str | Path, device: str | torch.device, trust: bool) -> None:
         self.path, self.G = path, load_generator(str(path), trust).to(device)
         self.subspaces = getattr(self.G, "subspaces", dict)()
         self.known, self.names, self.extractor = {}, {}, None
@@ -75,7 +76,7 @@ class Opened:
             strengths |= {Address(L, N, d): x for d, x in enumerate(strength)}
         return sorted(strengths, key=lambda address: -strengths[address])
 
-    def read_atlas(self, path):
+    def read_atlas(self, path: str | Path) -> None:
         """Takes order and names from a page of `explore --atlas`. ValueError if it is none, or of another network."""
         if not self.subspaces:
             raise ValueError(f"{path} cannot be of {self.path}, which has no subspaces")
@@ -90,12 +91,12 @@ class Opened:
             raise ValueError(f"{path} is no page of `explore --atlas`")
         self.ranking = addresses
 
-    def label(self, address):
+    def label(self, address: Address) -> str:
         """What the slider of a dimension is called"""
         name = self.names.get(address)
         return f"{address} · {name}" if name else str(address)
 
-    def search(self, text="", layer=None, count=12):
+    def search(self, text: str = "", layer: tuple[int, int] | None = None, count: int = 12) -> list[Address]:
         """The first addresses whose label has every word of `text`, of the layer (L, N) only if one is given."""
         words = text.lower().split()
         hits = (a for a in self.ranking if layer is None or a.layer == layer)
@@ -115,12 +116,18 @@ class Engine:
     networks, extractors: paths; a network has the first extractor that fits its features.
     """
 
-    def __init__(self, networks, device="cpu", trust=False, extractors=()):
+    def __init__(
+        self,
+        networks: Sequence[str],
+        device: str | torch.device = "cpu",
+        trust: bool = False,
+        extractors: Iterable[str] = (),
+    ) -> None:
         self.paths = {_short(path, networks): path for path in networks}
         self.device, self.trust, self.extractors = device, trust, list(extractors)
         self.opened, self.kept, self.lock = {}, {}, threading.RLock()
 
-    def network(self, name):
+    def network(self, name: str) -> Opened:
         """`Opened`. OSError or ValueError if it cannot be."""
         if name in self.opened:
             return self.opened[name]
@@ -134,26 +141,26 @@ class Engine:
             return self.opened[name]
 
     @contextlib.contextmanager
-    def work(self, name):
-        """The opened network, to be used inside by this thread only, without autograd and with folded weights."""
+    def work(self, name: str) -> Iterator[Opened]:
+        """The opened network, to be used inside by this thread only, without autograd and with cached weights."""
         opened = self.network(name)
         with self.lock, cached_weights.enabled(opened.known):
             yield opened
 
     @contextlib.contextmanager
-    def long_work(self, name):
+    def long_work(self, name: str) -> Iterator[Opened]:
         """The opened network for work with gradients, which calls `breathe` between its steps."""
         opened = self.network(name)
         with self.lock:
             yield opened
 
-    def breathe(self):
+    def breathe(self) -> None:
         """Lets those in who wait, in the midst of `long_work`."""
         self.lock.release()
         time.sleep(0.002)
         self.lock.acquire()
 
-    def ws(self, view):
+    def ws(self, view: View) -> torch.Tensor:
         """[1, num_ws, w_dim] of a view, with its style mixing"""
         with self.work(view.network) as opened:
             G = opened.G
@@ -169,12 +176,12 @@ class Engine:
         z = seed_latents(G, [seed], self.device).float()
         return G.mapping(z, label, truncation_psi=view.psi, truncation_cutoff=view.cutoff)
 
-    def label(self, G, view):
+    def label(self, G: torch.nn.Module, view: View) -> torch.Tensor | None:
         """The label [1, c_dim] of a view's class; None for an unconditional G"""
         table = label_table(G)
         return table[[view.class_idx % len(table)]].to(self.device) if G.c_dim else None
 
-    def render(self, view, extractor=None):
+    def render(self, view: View, extractor: Extractor | None = None) -> torch.Tensor:
         """Image [C, H, W] of a view; extractor: knows the classes of view.inside.
 
         ValueError for an address that G does not have.
@@ -195,7 +202,7 @@ class Engine:
             with G.edited(offsets=offsets):
                 return G.synthesis(ws, noise_mode=noise_mode)[0]
 
-    def before(self, view):
+    def before(self, view: View) -> torch.Tensor:
         """Image [C, H, W] of a view without its edits; the last few are kept."""
         view = dataclasses.replace(view, edits=(), inside=())
         image = self.kept.get(view)  # others may drop it at any moment
@@ -205,13 +212,13 @@ class Engine:
                 self.kept = dict([*self.kept.items()][1 - _KEPT :]) | {view: image}
         return image
 
-    def offsets(self, view):
+    def offsets(self, view: View) -> dict[tuple[int, int], torch.Tensor]:
         """{(L, N): offsets [K]} of a view's edits, for `G.edited`. ValueError for an address that G does not have."""
         opened = self.network(view.network)
         edits = {Address.parse(address): amount for address, amount in view.edits} if opened.subspaces else {}
         return offsets_of(opened.G, {a.check(opened.G): x for a, x in edits.items()}, opened.sigmas)
 
-    def mask(self, view, ws, extractor):
+    def mask(self, view: View, ws: torch.Tensor, extractor: Extractor | None) -> torch.Tensor | None:
         """[1, 1, H, W] of the classes in view.inside; None without"""
         if not view.inside or extractor is None:
             return None
@@ -219,14 +226,14 @@ class Engine:
         return class_mask(G, extractor, ws, view.inside, noise_mode="none" if view.noise == "none" else "const")
 
     @staticmethod
-    def noise_mode(view):
+    def noise_mode(view: View) -> str:
         """const, none, or random, for which the seed is set. Call it inside `work`."""
         if view.noise in ("const", "none"):
             return view.noise
         torch.manual_seed(int(view.noise))
         return "random"
 
-    def labels(self, view, extractor):
+    def labels(self, view: View, extractor: Extractor) -> tuple[torch.Tensor, torch.Tensor]:
         """(image [C, H, W], label map [H, W]) of a view without its edits"""
         with self.work(view.network) as opened:
             images, features = FeatureHooks(opened.G, extractor.layers)(self.ws(view), noise_mode="const")

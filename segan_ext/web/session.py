@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from segan_ext.control.address import Address
 from segan_ext.control.edit_file import describe, read_edit
-from segan_ext.web.engine import View
+from segan_ext.semantics.extractors import Extractor
+from segan_ext.web.engine import Engine, Opened, View
 
 SLOTS = 12
 _MERGED = 1.0  # seconds within which moves of one control are one step of undo
@@ -34,7 +37,7 @@ class Annotating:
 class Session:
     """The state of one browser. It is changed in place; Gradio keeps one for each open page."""
 
-    def __init__(self, network):
+    def __init__(self, network: str) -> None:
         self.view = View(network)
         self.past, self.future, self.last_change = [], [], (None, 0.0)
         self.slots, self.slots_of = [], None  # addresses of the sliders, in order, and their network
@@ -45,19 +48,19 @@ class Session:
         self.stopped = set()  # long work that the user wants to end: project, edit, train, batch
 
     @property
-    def work(self):
+    def work(self) -> Annotating:
         """The annotations of the view's network"""
         return self.works.setdefault(self.view.network, Annotating())
 
-    def extractor(self, opened):
+    def extractor(self, opened: Opened) -> Extractor | None:
         """The extractor of this browser for the view's network: its own, else that of the command line, or None"""
         return self.extractors.get(self.view.network, opened.extractor)
 
-    def change(self, what, **values):
+    def change(self, what: str | None, **values: Any) -> None:
         """Sets fields of the view. what: names the control, whose moves in quick succession are one step of undo."""
         self.replace(dataclasses.replace(self.view, **values), what)
 
-    def replace(self, view, what=None):
+    def replace(self, view: View, what: str | None = None) -> None:
         """Sets the view as a whole"""
         if view == self.view:
             return
@@ -66,23 +69,24 @@ class Session:
             self.past = [*self.past[-99:], self.view]
         self.future, self.view, self.last_change = [], view, (what, time.monotonic())
 
-    def undo(self):
+    def undo(self) -> None:
         """Back to the view before, if there is one"""
         if self.past:
             self.future.append(self.view)
             self.view, self.last_change = self.past.pop(), (None, 0.0)
 
-    def redo(self):
+    def redo(self) -> None:
+        """Forward to the view that was undone last, if there is one"""
         if self.future:
             self.past.append(self.view)
             self.view, self.last_change = self.future.pop(), (None, 0.0)
 
-    def amount(self, address):
+    def amount(self, address: Address | str) -> float:
         """σ of an address in the view's edits"""
         return dict(self.view.edits).get(str(address), 0.0)
 
 
-def saved(session, engine):
+def saved(session: Session, engine: Engine) -> str:
     """The view as text that `python -m segan_ext edit --replay` and `loaded` take; random noise replays as constant."""
     view = session.view
     edits = {Address.parse(address): amount for address, amount in view.edits}
@@ -97,7 +101,7 @@ def saved(session, engine):
     return json.dumps(content | dict(page=kept), indent=1)
 
 
-def loaded(path, session, engine):
+def loaded(path: str | Path, session: Session, engine: Engine) -> None:
     """Takes the view of a file of `saved`, or an edit.json's moves. ValueError, in one sentence, for another file."""
     G = engine.network(session.view.network).G
     content = read_edit(path, G, masks=False)
@@ -112,7 +116,7 @@ def loaded(path, session, engine):
         raise ValueError(f"this edit does not fit the network ({error})") from error
 
 
-def checked_view(kept, network, edits, G):
+def checked_view(kept: dict[str, Any], network: str, edits: tuple[tuple[str, float], ...], G: torch.nn.Module) -> View:
     """A `View` from what a file says of it. KeyError, TypeError or ValueError if something is missing or impossible."""
     w = None if kept["w"] is None else bytes.fromhex(kept["w"])
     if w is not None and len(w) != 4 * G.num_ws * G.w_dim:
@@ -132,7 +136,7 @@ def checked_view(kept, network, edits, G):
     )
 
 
-def checked_seed(value):
+def checked_seed(value: Any) -> int:
     """A seed. ValueError for a number that cannot be one"""
     seed = int(value)
     if not 0 <= seed < 2**32:
@@ -140,7 +144,7 @@ def checked_seed(value):
     return seed
 
 
-def checked_noise(text):
+def checked_noise(text: Any) -> str:
     """const, none, or a seed as text. ValueError for anything else"""
     text = str(text).strip() or "const"
     if text not in ("const", "none") and not (text.isascii() and text.isdigit() and len(text) < 10):

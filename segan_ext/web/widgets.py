@@ -5,10 +5,13 @@ import html
 import io
 import json
 import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
+import PIL.Image
 import torch
 
 from segan_ext.semantics.evaluation import colour_of
@@ -17,21 +20,21 @@ from segan_ext.semantics.extractors import IGNORED
 _STATIC = Path(__file__).parent / "static"
 
 
-def data_uri(picture):
+def data_uri(picture: PIL.Image.Image) -> str:
     """A PIL picture as a PNG in a data: address"""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def picture_of(image):
+def picture_of(image: torch.Tensor) -> PIL.Image.Image:
     """[C, H, W] in [−1, 1] → a PIL picture"""
     from training.images import to_pictures
 
     return to_pictures(image[None])[0]
 
 
-def figures(*pairs, kind="pictures"):
+def figures(*pairs: tuple[str, PIL.Image.Image], kind: str = "pictures") -> str:
     """HTML of (caption, PIL picture) side by side"""
     each = (
         f'<figure><img alt="{html.escape(c)}" src="{data_uri(p)}"><figcaption>{html.escape(c)}</figcaption></figure>'
@@ -40,13 +43,19 @@ def figures(*pairs, kind="pictures"):
     return f'<div class="{kind}">{"".join(each)}</div>'
 
 
-def paint_canvas(elem_id):
+def paint_canvas(elem_id: str) -> gr.HTML:
     """A component to paint on, whose `input` event carries the strokes (`strokes_of`)"""
     code = (_STATIC / "paint.js").read_text("utf-8")
     return gr.HTML(html_template='<div class="paint"></div>', js_on_load=code, elem_id=elem_id)
 
 
-def canvas_value(image, classes, labels=None, strokes=None, colours=True):
+def canvas_value(
+    image: torch.Tensor,
+    classes: Iterable[str],
+    labels: torch.Tensor | None = None,
+    strokes: torch.Tensor | None = None,
+    colours: bool = True,
+) -> tuple[str, str]:
     """(id, value) of what a canvas shows; its events carry the id.
 
     image [C, H, W]; labels, strokes [H, W] or None; colours: whether colours can be painted.
@@ -60,7 +69,7 @@ def canvas_value(image, classes, labels=None, strokes=None, colours=True):
     return value["id"], json.dumps(value)
 
 
-def strokes_of(data, size, classes):
+def strokes_of(data: dict[str, Any], size: int, classes: int) -> tuple[torch.Tensor, np.ndarray | None]:
     """(labels int64 [size, size], RGBA uint8 [size, size, 4] or None) of a canvas's event.
 
     ValueError for anything that does not fit: it comes from outside.
@@ -73,7 +82,7 @@ def strokes_of(data, size, classes):
     return torch.from_numpy(labels.astype(np.int64)), colours
 
 
-def downloads(button, handler, inputs):
+def downloads(button: gr.Button, handler: Callable[..., tuple[str, bytes]], inputs: list) -> None:
     """Lets a click on `button` save what `handler(*inputs)` returns, (name, bytes), in the browser."""
     content = gr.Textbox(visible="hidden")
     as_text = lambda *args: "\n".join(_named(*handler(*args)))
