@@ -1,5 +1,7 @@
 """The door from a seed to z, label, w and ws, and the statistics of w: no other module of the plugin draws latents."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -8,7 +10,7 @@ from training.latents import class_label, label_table, seed_latents
 LATENTS = ("trunc-wp", "notrunc-wp", "notrunc-mixwp")
 
 
-def ws_from_z(G, z, truncation_psi=1, class_idx=0):
+def ws_from_z(G: torch.nn.Module, z: torch.Tensor, truncation_psi: float = 1, class_idx: int = 0) -> torch.Tensor:
     """ws of latents z [N, z_dim], or of one for each layer z [N, num_ws, z_dim]; of one class of a conditional G
 
     Returns [N, num_ws, w_dim]. Differentiable.
@@ -23,7 +25,14 @@ def ws_from_z(G, z, truncation_psi=1, class_idx=0):
 
 
 @torch.no_grad()
-def draw_ws(G, count, seed=0, latents="trunc-wp", truncation_psi=0.5, class_idx=0):
+def draw_ws(
+    G: torch.nn.Module,
+    count: int,
+    seed: int = 0,
+    latents: str = "trunc-wp",
+    truncation_psi: float = 0.5,
+    class_idx: int = 0,
+) -> torch.Tensor:
     """Random ws [count, num_ws, w_dim], those of the seeds seed, seed + 1, … of `generate`, of one class.
 
     latents, as published: trunc-wp truncates to `truncation_psi`, notrunc-wp does not, notrunc-mixwp draws a z for
@@ -39,18 +48,29 @@ def draw_ws(G, count, seed=0, latents="trunc-wp", truncation_psi=0.5, class_idx=
     return ws_from_z(G, z, truncation_psi if latents == "trunc-wp" else 1, class_idx)
 
 
-def ws_of_seeds(G, seeds, truncation_psi=1, class_idx=0):
-    """ws [len(seeds), num_ws, w_dim] that the seeds stand for, of one class of a conditional G"""
+def ws_of_seeds(
+    G: torch.nn.Module,
+    seeds: Iterable[int],
+    truncation_psi: float = 1,
+    class_idx: int = 0,
+    truncation_cutoff: int | None = None,
+) -> torch.Tensor:
+    """ws [len(seeds), num_ws, w_dim] that the seeds stand for, of one class of a conditional G
+
+    truncation_psi, truncation_cutoff: as in `MappingNetwork.forward`.
+    """
     z = seed_latents(G, seeds, next(G.parameters()).device).float()
-    return G.mapping(z, labels_of(G, len(z), class_idx), truncation_psi=truncation_psi)
+    truncation = dict(truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+    return G.mapping(z, labels_of(G, len(z), class_idx), **truncation)
 
 
-def labels_of(G, count, class_idx=0):
-    """Labels [count, c_dim] of `generate.label_table`; None for an unconditional G"""
-    return label_table(G)[[class_idx] * count].to(next(G.parameters()).device) if G.c_dim else None
+def labels_of(G: torch.nn.Module, count: int, class_idx: int = 0) -> torch.Tensor | None:
+    """Labels [count, c_dim] of one class, counted around; None for an unconditional G"""
+    table = label_table(G)
+    return table[[class_idx % len(table)] * count].to(next(G.parameters()).device) if G.c_dim else None
 
 
-def chosen_class(G, class_idx):
+def chosen_class(G: torch.nn.Module, class_idx: int | None) -> int:
     """The class that --class asks for; 0, and a sentence, where a conditional G is given none.
 
     ValueError for a class that G does not have.
@@ -62,21 +82,16 @@ def chosen_class(G, class_idx):
     return class_idx or 0
 
 
-def random_ws(G, count, seed):
-    """ws [count, num_ws, w_dim] of random latents (and labels)"""
-    device = next(G.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn([count, G.z_dim], generator=generator).to(device)
-    table = label_table(G)
-    c = table[torch.randint(len(table), [count], generator=generator)].to(device) if G.c_dim else None
-    return G.mapping(z, c)
+def random_ws(G: torch.nn.Module, count: int, seed: int = 0) -> torch.Tensor:
+    """ws [count, num_ws, w_dim] of random latents (and labels): `random_w`, the same w for every layer"""
+    return random_w(G, count, seed)[:, None].repeat(1, G.num_ws, 1)
 
 
 SIGMA_SAMPLES = 10000
 
 
 @torch.no_grad()
-def random_w(G, samples, seed=0):
+def random_w(G: torch.nn.Module, samples: int, seed: int = 0) -> torch.Tensor:
     """w [samples, w_dim] of random latents (and labels, drawn uniformly, of a conditional G)"""
     rng = np.random.RandomState(seed)
     device = next(G.parameters()).device
@@ -87,12 +102,16 @@ def random_w(G, samples, seed=0):
 
 
 @torch.no_grad()
-def coordinates_of(G, samples=SIGMA_SAMPLES, seed=0):
+def coordinates_of(
+    G: torch.nn.Module, samples: int = SIGMA_SAMPLES, seed: int = 0
+) -> dict[tuple[int, int], torch.Tensor]:
     """{(L, N): coordinates [samples, K]} of random latents"""
     w = random_w(G, samples, seed)
     return {address: subspace.coordinates(w) for address, subspace in G.subspaces().items()}
 
 
-def coordinate_sigmas(G, samples=SIGMA_SAMPLES, seed=0):
+def coordinate_sigmas(
+    G: torch.nn.Module, samples: int = SIGMA_SAMPLES, seed: int = 0
+) -> dict[tuple[int, int], torch.Tensor]:
     """{(L, N): σ of each coordinate [K]} over random latents."""
     return {address: found.std(dim=0) for address, found in coordinates_of(G, samples, seed).items()}

@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import torch
 
+from segan_ext.latents import labels_of
 from snapshots.atomic import write_atomically
-from training.latents import label_table, seed_latents
+from training.latents import seed_latents
 
 
 class _WithFixedNoise(torch.nn.Module):
@@ -66,5 +67,5 @@ def export_onnx(G: torch.nn.Module, dest: str | os.PathLike) -> float:
 def _onnx_inputs(G, seeds):
     inputs = dict(z=seed_latents(G, seeds, "cpu").float(), truncation_psi=torch.tensor(0.7))
     if G.c_dim:
-        inputs["label"] = label_table(G)[[seed % len(label_table(G)) for seed in seeds]]
+        inputs["label"] = torch.cat([labels_of(G, 1, seed) for seed in seeds])
     return inputs

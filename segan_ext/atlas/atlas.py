@@ -9,7 +9,7 @@ from PIL import Image
 
 from segan_ext.control.address import Address
 from segan_ext.control.sweep import Progress, sweep
-from segan_ext.images import encoded
+from segan_ext.images import encoded, to_uint8
 from segan_ext.latents import coordinate_sigmas, ws_of_seeds
 from segan_ext.metrics.attributes import Predictor
 from segan_ext.metrics.purity import AttributeEffects, Purity
@@ -132,6 +132,6 @@ def _with_likes(entries, signatures):
 def _strip_picture(strip):
     """WebP of images [S, 3, C, h, w]: a row a latent, a column a step"""
     S, steps, C, h, w = strip.shape
-    pixels = ((strip + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 3, 1, 4, 2).reshape(S * h, steps * w, C)
+    pixels = to_uint8(strip).permute(0, 3, 1, 4, 2).reshape(S * h, steps * w, C)
     picture = Image.fromarray(pixels.numpy().squeeze()).convert("RGB")
     return encoded(picture, "WEBP", quality=80)

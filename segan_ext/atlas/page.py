@@ -12,7 +12,7 @@ from PIL import Image
 from metrics.perceptual import perceptual_features
 from segan_ext.atlas.atlas import Entry, make_atlas
 from segan_ext.control.sweep import Progress
-from segan_ext.images import data_uri_of, encoded
+from segan_ext.images import data_uri, encoded
 from segan_ext.metrics.attributes import open_predictor
 from segan_ext.semantics.class_effects import most_moved
 from segan_ext.semantics.extractors import open_extractor
@@ -66,9 +66,7 @@ def page(entries: Sequence[Entry], seeds: Sequence[int], title: str, detector: s
 def _record(entry, unit):
     """What the page needs of an entry"""
     record = dict(id=str(entry.address), l=f"L{entry.address.L}.N{entry.address.N}", e=round(unit * entry.effect, 4))
-    record |= dict(
-        s=round(entry.sigma, 3), n=entry.name, h=_heat_picture(entry.heat), t=data_uri_of("webp", entry.strip)
-    )
+    record |= dict(s=round(entry.sigma, 3), n=entry.name, h=_heat_picture(entry.heat), t=data_uri(entry.strip, "webp"))
     if entry.purity is not None:
         strongest = sorted(entry.purity.effects.items(), key=lambda item: -item[1])[:3]
         record |= dict(p=round(entry.purity.purity, 3), g=round(entry.purity.strength, 3))
@@ -87,4 +85,4 @@ def _heat_picture(heat):
     palette = np.concatenate([(2 * ramp).clip(0.1, 1), (2 * ramp - 0.8).clip(0, 1), 0.15 + 0 * ramp], axis=1)
     picture = Image.fromarray((heat * 255).astype(np.uint8), mode="P")
     picture.putpalette((palette * 255).astype(np.uint8).tobytes())
-    return data_uri_of("png", encoded(picture, "PNG"))
+    return data_uri(encoded(picture, "PNG"))

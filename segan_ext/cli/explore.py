@@ -16,7 +16,7 @@ from segan_ext.control.traversal import Dimension, interpolation, rank_dimension
 from segan_ext.images import draw_grid, write_pictures
 from segan_ext.latents import chosen_class, coordinate_sigmas, labels_of
 from torch_utils import cached_weights
-from training.latents import label_table, seed_latents
+from training.latents import seed_latents
 
 
 def _chosen(G, texts):
@@ -42,7 +42,7 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     G = open_generator(network, choose_device(device), trust_pickle)
     seeds = range(seed, seed + columns * rows)
     device = next(G.parameters()).device
-    labels = [labels_of(G, 1, i % max(len(label_table(G)), 1)) for i in seeds]
+    labels = [labels_of(G, 1, i) for i in seeds]
     latents = zip(seed_latents(G, seeds, device), labels)
     images = torch.cat([G(z[None], c, truncation_psi=trunc, noise_mode="const") for z, c in latents])
     images = images.unflatten(0, (rows, columns))

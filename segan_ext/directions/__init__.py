@@ -10,8 +10,7 @@ from segan_ext import host
 
 host.activate()
 
-from segan_ext.directions.pca import pca_of_features, pca_of_w  # noqa: E402 (the host has to be on the path)
-from segan_ext.directions.sefa import sefa  # noqa: E402
+from segan_ext.directions import pca, sefa  # noqa: E402 (the host has to be on the path)
 from segan_ext.directions.subspaces import parse_layers, with_directions  # noqa: E402
 from segan_ext.networks import style_layers  # noqa: E402
 
@@ -21,9 +20,9 @@ def _addresses(G):
 
 
 FINDERS = {
-    "sefa": lambda G, dims, layers, samples, seed: sefa(G, parse_layers(layers, _addresses(G))),
-    "pca": lambda G, dims, layers, samples, seed: dict.fromkeys(_addresses(G), pca_of_w(G, samples or 10000, seed)),
-    "pca-features": lambda G, dims, layers, samples, seed: pca_of_features(G, dims, samples or 512, seed),
+    "sefa": lambda G, dims, layers, samples, seed: sefa.sefa(G, parse_layers(layers, _addresses(G))),
+    "pca": lambda G, dims, layers, samples, seed: dict.fromkeys(_addresses(G), pca.pca_of_w(G, samples or 10000, seed)),
+    "pca-features": lambda G, dims, layers, samples, seed: pca.pca_of_features(G, dims, samples or 512, seed),
 }
 
 

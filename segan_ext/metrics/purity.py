@@ -113,6 +113,7 @@ def purity(opts: metric_utils.MetricOptions) -> dict[str, float]:
     dims = sum(subspace.dims for subspace in G.subspaces().values())
     samples = max(opts.count(16 * dims) // (2 * dims), 1)  # latents that every dimension is moved on
     opts.protocol["num_gen"] = opts.num_gen or "16 a dimension"
+    opts.protocol["version"] = 2  # 1 drew other latents
     with cached_weights.enabled():
         found = measure(G, predictor, predictor.reliable(), samples, seed=opts.seed or 0, progress=counted(opts))
     opts.details |= {

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from segan_ext.images import draw_traversal
+from segan_ext.latents import ws_of_seeds
 from segan_ext.report.runs import _LOSSES, Column, Run, short_names
 from torch_utils import cached_weights
-from training.latents import label_table, seed_latents
 
 
 def draw_curves(runs: Sequence[Run], columns: Sequence[Column]) -> bytes | None:
@@ -65,9 +65,7 @@ def draw_samples(
     """PNG bytes: a row a run, a column a seed."""
     rows = []
     for G in generators:
-        label = label_table(G)[[0] * len(seeds)].to(next(G.parameters()).device) if G.c_dim else None
-        z = seed_latents(G, seeds, next(G.parameters()).device)
-        images = G(z, label, truncation_psi=truncation_psi, noise_mode="const").cpu()
+        images = G.synthesis(ws_of_seeds(G, seeds, truncation_psi), noise_mode="const").cpu()
         rows.append(images.expand(-1, 3, -1, -1))
     size = max(max(images.shape[2] for images in rows), 96)
     rows = [torch.nn.functional.interpolate(images, [size, size], mode="nearest") for images in rows]

@@ -17,13 +17,12 @@ import torch
 
 from segan_ext.control.address import Address
 from segan_ext.control.render import offsets_of
-from segan_ext.latents import coordinate_sigmas
+from segan_ext.latents import coordinate_sigmas, ws_of_seeds
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import Extractor, open_extractor
 from segan_ext.semantics.regions import Region, class_mask
 from snapshots.load import load_generator
 from torch_utils import cached_weights
-from training.latents import label_table, seed_latents
 
 _KEPT = 16  # images
 
@@ -172,14 +171,7 @@ class Engine:
             return ws
 
     def _ws_of(self, G, view, seed):
-        label = self.label(G, view)
-        z = seed_latents(G, [seed], self.device).float()
-        return G.mapping(z, label, truncation_psi=view.psi, truncation_cutoff=view.cutoff)
-
-    def label(self, G: torch.nn.Module, view: View) -> torch.Tensor | None:
-        """The label [1, c_dim] of a view's class; None for an unconditional G"""
-        table = label_table(G)
-        return table[[view.class_idx % len(table)]].to(self.device) if G.c_dim else None
+        return ws_of_seeds(G, [seed], view.psi, view.class_idx, view.cutoff)
 
     def render(self, view: View, extractor: Extractor | None = None) -> torch.Tensor:
         """Image [C, H, W] of a view; extractor: knows the classes of view.inside.

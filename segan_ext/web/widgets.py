@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import json
 import uuid
 from collections.abc import Callable, Iterable
@@ -14,30 +13,26 @@ import numpy as np
 import PIL.Image
 import torch
 
+from segan_ext.images import data_uri, encoded, to_pictures
 from segan_ext.semantics.evaluation import colour_of
 from segan_ext.semantics.extractors import IGNORED
 
 _STATIC = Path(__file__).parent / "static"
 
 
-def data_uri(picture: PIL.Image.Image) -> str:
-    """A PIL picture as a PNG in a data: address"""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _uri(picture):
+    return data_uri(encoded(picture, "PNG", compress_level=1))
 
 
 def picture_of(image: torch.Tensor) -> PIL.Image.Image:
     """[C, H, W] in [−1, 1] → a PIL picture"""
-    from training.images import to_pictures
-
     return to_pictures(image[None])[0]
 
 
 def figures(*pairs: tuple[str, PIL.Image.Image], kind: str = "pictures") -> str:
     """HTML of (caption, PIL picture) side by side"""
     each = (
-        f'<figure><img alt="{html.escape(c)}" src="{data_uri(p)}"><figcaption>{html.escape(c)}</figcaption></figure>'
+        f'<figure><img alt="{html.escape(c)}" src="{_uri(p)}"><figcaption>{html.escape(c)}</figcaption></figure>'
         for c, p in pairs
     )
     return f'<div class="{kind}">{"".join(each)}</div>'
@@ -61,7 +56,11 @@ def canvas_value(
     image [C, H, W]; labels, strokes [H, W] or None; colours: whether colours can be painted.
     """
     as_text = lambda each: base64.b64encode(each.cpu().to(torch.uint8).numpy().tobytes()).decode()
-    value = dict(id=uuid.uuid4().hex, size=image.shape[-1], image=data_uri(picture_of(image).convert("RGB")))
+    value = dict(
+        id=uuid.uuid4().hex,
+        size=image.shape[-1],
+        image=_uri(picture_of(image).convert("RGB")),
+    )
     value["colours"] = colours
     value["classes"] = [dict(name=name, colour=colour_of(i)) for i, name in enumerate(classes)]
     value["labels"] = None if labels is None else as_text(labels)

@@ -17,6 +17,7 @@ from metrics.perceptual import perceptual_features
 from runs.numbers import parse_numbers
 from segan_ext.control.address import Address
 from segan_ext.images import draw_traversal, write_pictures
+from segan_ext.latents import labels_of
 from segan_ext.web.session import SLOTS, checked_noise, checked_seed, loaded, saved
 from segan_ext.web.widgets import downloads, figures, picture_of
 from training.latents import label_table
@@ -309,7 +310,7 @@ class ExploreTab:
         except (OSError, ValueError) as error:
             raise refused(error) from error
         session.stopped.discard("project")
-        device, label = torch.device(self.engine.device), self.engine.label(opened.G, session.view)
+        device, label = torch.device(self.engine.device), labels_of(opened.G, 1, session.view.class_idx)
 
         def on_step(step, count):
             progress((step, count), desc="Projecting")
