@@ -73,7 +73,7 @@ wavelets = _parse_wavelets(_WAVELET_TABLE)
 # Matrices of homogeneous coordinates; an argument that is a tensor [N] gives a batch [N, 3, 3] or [N, 4, 4]
 
 
-def matrix(*rows, device=None):
+def matrix(*rows: list[float | torch.Tensor], device: torch.device | str | None = None) -> torch.Tensor:
     """The matrix of these rows, whose elements are numbers or tensors of equal shape S: [*S, rows, columns]."""
     elements = [x for row in rows for x in row]
     tensors = [x for x in elements if isinstance(x, torch.Tensor)]
@@ -87,43 +87,62 @@ def matrix(*rows, device=None):
 _LAST_ROW_2D, _LAST_ROW_3D = [0, 0, 1], [0, 0, 0, 1]
 
 
-def translate2d(tx, ty, **kwargs):
+def translate2d(
+    tx: float | torch.Tensor, ty: float | torch.Tensor, **kwargs: torch.device | str | None
+) -> torch.Tensor:
+    """By tx along the x axis and ty along the y axis."""
     rows = [1, 0, tx], [0, 1, ty]
     return matrix(*rows, _LAST_ROW_2D, **kwargs)
 
 
-def translate2d_inv(tx, ty, **kwargs):
+def translate2d_inv(
+    tx: float | torch.Tensor, ty: float | torch.Tensor, **kwargs: torch.device | str | None
+) -> torch.Tensor:
+    """The inverse of `translate2d`."""
     return translate2d(-tx, -ty, **kwargs)
 
 
-def translate3d(tx, ty, tz, **kwargs):
+def translate3d(
+    tx: float | torch.Tensor, ty: float | torch.Tensor, tz: float | torch.Tensor, **kwargs: torch.device | str | None
+) -> torch.Tensor:
+    """By tx, ty and tz along the axes."""
     return matrix([1, 0, 0, tx], [0, 1, 0, ty], [0, 0, 1, tz], _LAST_ROW_3D, **kwargs)
 
 
-def scale2d(sx, sy, **kwargs):
+def scale2d(sx: float | torch.Tensor, sy: float | torch.Tensor, **kwargs: torch.device | str | None) -> torch.Tensor:
+    """By the factors sx and sy along the axes."""
     rows = [sx, 0, 0], [0, sy, 0]
     return matrix(*rows, _LAST_ROW_2D, **kwargs)
 
 
-def scale2d_inv(sx, sy, **kwargs):
+def scale2d_inv(
+    sx: float | torch.Tensor, sy: float | torch.Tensor, **kwargs: torch.device | str | None
+) -> torch.Tensor:
+    """The inverse of `scale2d`."""
     return scale2d(1 / sx, 1 / sy, **kwargs)
 
 
-def scale3d(sx, sy, sz, **kwargs):
+def scale3d(
+    sx: float | torch.Tensor, sy: float | torch.Tensor, sz: float | torch.Tensor, **kwargs: torch.device | str | None
+) -> torch.Tensor:
+    """By the factors sx, sy and sz along the axes."""
     return matrix([sx, 0, 0, 0], [0, sy, 0, 0], [0, 0, sz, 0], _LAST_ROW_3D, **kwargs)
 
 
-def rotate2d(theta, **kwargs):
+def rotate2d(theta: float | torch.Tensor, **kwargs: torch.device | str | None) -> torch.Tensor:
     """By theta radians, from the x axis towards the y axis."""
     sin, cos = _sin_cos(theta)
     return matrix([cos, -sin, 0], [sin, cos, 0], _LAST_ROW_2D, **kwargs)
 
 
-def rotate2d_inv(theta, **kwargs):
+def rotate2d_inv(theta: float | torch.Tensor, **kwargs: torch.device | str | None) -> torch.Tensor:
+    """The inverse of `rotate2d`."""
     return rotate2d(-theta, **kwargs)
 
 
-def rotate3d(v, theta, **kwargs):
+def rotate3d(
+    v: list[float] | torch.Tensor, theta: float | torch.Tensor, **kwargs: torch.device | str | None
+) -> torch.Tensor:
     """By theta radians around the unit vector v (Rodrigues' formula)."""
     (x, y, z), (sin, cos) = v[:3], _sin_cos(theta)
     rest = 1 - cos
@@ -216,35 +235,35 @@ class AugmentPipe(torch.nn.Module):
 
     def __init__(
         self,
-        xflip=0,
-        rotate90=0,
-        xint=0,
-        xint_max=0.125,
-        scale=0,
-        rotate=0,
-        aniso=0,
-        xfrac=0,
-        scale_std=0.2,
-        rotate_max=1,
-        aniso_std=0.2,
-        xfrac_std=0.125,
-        brightness=0,
-        contrast=0,
-        lumaflip=0,
-        hue=0,
-        saturation=0,
-        brightness_std=0.2,
-        contrast_std=0.5,
-        hue_max=1,
-        saturation_std=1,
-        imgfilter=0,
-        imgfilter_bands=[1, 1, 1, 1],
-        imgfilter_std=1,
-        noise=0,
-        cutout=0,
-        noise_std=0.1,
-        cutout_size=0.5,
-    ):
+        xflip: float = 0,
+        rotate90: float = 0,
+        xint: float = 0,
+        xint_max: float = 0.125,
+        scale: float = 0,
+        rotate: float = 0,
+        aniso: float = 0,
+        xfrac: float = 0,
+        scale_std: float = 0.2,
+        rotate_max: float = 1,
+        aniso_std: float = 0.2,
+        xfrac_std: float = 0.125,
+        brightness: float = 0,
+        contrast: float = 0,
+        lumaflip: float = 0,
+        hue: float = 0,
+        saturation: float = 0,
+        brightness_std: float = 0.2,
+        contrast_std: float = 0.5,
+        hue_max: float = 1,
+        saturation_std: float = 1,
+        imgfilter: float = 0,
+        imgfilter_bands: list[float] = [1, 1, 1, 1],
+        imgfilter_std: float = 1,
+        noise: float = 0,
+        cutout: float = 0,
+        noise_std: float = 0.1,
+        cutout_size: float = 0.5,
+    ) -> None:
         options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         for name, value in options.items():
@@ -254,7 +273,7 @@ class AugmentPipe(torch.nn.Module):
         bands = _band_filters(wavelets["sym2"])
         self.register_buffer("Hz_fbank", torch.as_tensor(bands, dtype=torch.float32))
 
-    def forward(self, images, debug_percentile=None):
+    def forward(self, images: torch.Tensor, debug_percentile: float | torch.Tensor | None = None) -> torch.Tensor:
         """[N, C, H, W] in [−1, 1] → the same. `debug_percentile`: fixes all strengths at that percentile, in [0, 1]."""
         draws = _Draws(images.shape[0], images.device, self.p, debug_percentile)
         if any((self.xflip, self.rotate90, self.xint, self.scale, self.rotate, self.aniso, self.xfrac)):

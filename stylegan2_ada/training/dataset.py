@@ -6,6 +6,8 @@ import os
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -27,7 +29,15 @@ class Dataset(torch.utils.data.Dataset):
     float32 [N, dim], or None.
     """
 
-    def __init__(self, name, raw_shape, max_size=None, use_labels=False, xflip=False, random_seed=0):
+    def __init__(
+        self,
+        name: str,
+        raw_shape: Sequence[int],
+        max_size: int | None = None,
+        use_labels: bool = False,
+        xflip: bool = False,
+        random_seed: int = 0,
+    ) -> None:
         self._name = name
         self._raw_shape = list(raw_shape)
         self._use_labels = use_labels
@@ -57,20 +67,20 @@ class Dataset(torch.utils.data.Dataset):
             self._raw_labels = labels
         return self._raw_labels
 
-    def close(self):
+    def close(self) -> None:
         """Closes files; the object can still be used."""
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__, _raw_labels=None)
 
-    def __del__(self):
+    def __del__(self) -> None:
         with contextlib.suppress(Exception):  # half-constructed objects, or an interpreter that is shutting down
             self.close()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._raw_idx.size
 
-    def __getitem__(self, idx):
+    def __getitem__(self, idx: int) -> tuple[np.ndarray, np.ndarray]:
         """(image uint8 [C, H, W], label float32 [label_dim])"""
         image = self._load_raw_image(self._raw_idx[idx])
         if list(image.shape) != self.image_shape or image.dtype != np.uint8:
@@ -79,7 +89,7 @@ class Dataset(torch.utils.data.Dataset):
         image = image[:, :, ::-1] if self._xflip[idx] else image
         return image.copy(), self.get_label(idx)
 
-    def get_label(self, idx):
+    def get_label(self, idx: int) -> np.ndarray:
         """float32 [label_dim]; one-hot for classes"""
         label = self._labels()[self._raw_idx[idx]]
         if label.dtype != np.int64:
@@ -88,26 +98,28 @@ class Dataset(torch.utils.data.Dataset):
         onehot[label] = 1
         return onehot
 
-    def get_details(self, idx):
+    def get_details(self, idx: int) -> EasyDict:
         """raw_idx, xflip, raw_label of an item"""
         raw_idx = int(self._raw_idx[idx])
         return EasyDict(raw_idx=raw_idx, xflip=bool(self._xflip[idx]), raw_label=self._labels()[raw_idx].copy())
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """What the data set is called in messages and file names."""
         return self._name
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> list[int]:
         """[C, H, W]"""
         return list(self._raw_shape[1:])
 
     @property
-    def num_channels(self):
+    def num_channels(self) -> int:
+        """C of the images."""
         return self.image_shape[0]
 
     @property
-    def resolution(self):
+    def resolution(self) -> int:
         """Height and width; ValueError unless they are equal."""
         _, height, width = self.image_shape
         if height != width:
@@ -115,21 +127,25 @@ class Dataset(torch.utils.data.Dataset):
         return height
 
     @property
-    def label_shape(self):
+    def label_shape(self) -> list[int]:
+        """[number of classes], or the shape of one label vector; [0] without labels. Loads the labels."""
         labels = self._labels()
         return [int(labels.max()) + 1] if labels.dtype == np.int64 else list(labels.shape[1:])
 
     @property
-    def label_dim(self):
+    def label_dim(self) -> int:
+        """Length of the labels; 0 without labels."""
         (dim,) = self.label_shape
         return dim
 
     @property
-    def has_labels(self):
+    def has_labels(self) -> bool:
+        """True if labels are used and there are some."""
         return any(size != 0 for size in self.label_shape)
 
     @property
-    def has_onehot_labels(self):
+    def has_onehot_labels(self) -> bool:
+        """True if the labels are classes."""
         return self._labels().dtype == np.int64
 
 
@@ -140,7 +156,7 @@ class ImageFolderDataset(Dataset):
     `resolution`² pixels.
     """
 
-    def __init__(self, path, resolution=None, **super_kwargs):
+    def __init__(self, path: str | os.PathLike, resolution: int | None = None, **super_kwargs: Any) -> None:
         self._path = str(path)
         self._zip = None  # (process, file): a handle must not be shared with a forked worker
         if os.path.isdir(self._path):
@@ -177,12 +193,13 @@ class ImageFolderDataset(Dataset):
         with open(os.path.join(self._path, fname), "rb") as file:
             return file.read()
 
-    def close(self):
+    def close(self) -> None:
+        """Closes the zip; the next read opens it again."""
         if getattr(self, "_zip", None) is not None and self._zip[0] == os.getpid():
             self._zip[1].close()
         self._zip = None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return dict(super().__getstate__(), _zip=None)
 
     def _load_raw_image(self, raw_idx):
@@ -193,7 +210,7 @@ class ImageFolderDataset(Dataset):
             raise OSError(f"{self._path}: {fname} cannot be read ({error})") from error
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
 
-    def json(self):
+    def json(self) -> dict[str, Any]:
         """What `dataset.json` holds; an empty dict where there is none."""
         if "dataset.json" not in self._all_fnames:
             return {}
@@ -238,10 +255,11 @@ class ImageFolderDataset(Dataset):
         return vectors
 
     @property
-    def path(self):
+    def path(self) -> str:
+        """The folder or zip, as it was given."""
         return self._path
 
-    def digest(self):
+    def digest(self) -> str:
         """16 hex digits that stand for names and contents of all files; the same for a folder and a zip of them."""
         known = hashlib.sha256()
         for name in sorted(name for name in self._all_fnames if not name.endswith("/")):
@@ -252,11 +270,11 @@ class ImageFolderDataset(Dataset):
             known.update(f"{name} {checksum}\n".encode())
         return known.hexdigest()[:16]
 
-    def has_stored_labels(self):
+    def has_stored_labels(self) -> bool:
         """True if `dataset.json` holds labels, whether they are used or not."""
         return self._stored_labels() is not None
 
-    def check_images(self, progress=True):
+    def check_images(self, progress: bool = True) -> None:
         """Opens every picture and raises ValueError with one sentence if one would stop training later.
 
         Reads all bytes of the data set, but decodes only what has no checksums (formats other than PNG).

@@ -10,7 +10,7 @@ import os
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +21,15 @@ from training.files import MOST_BYTES, MOST_CLASSES, MOST_JSON_BYTES, SUFFIXES, 
 
 
 class Source(NamedTuple):
+    """An open source: names and contents of its images, and the labels it has."""
+
     names: list[str]  # in the order of the data set; relative paths with forward slashes where there are files
     read: Callable[[str], Any]  # name -> bytes of an image file, or a uint8 array [H, W] or [H, W, 3]
     labels: dict[str, int] | None = None
     meta: bytes | None = None  # the source's own dataset.json
 
 
-def images_among(paths):
+def images_among(paths: Iterable[str]) -> list[str]:
     """The paths that look like images, sorted; hidden files and the Mac's resource forks left out."""
     return sorted(
         p
@@ -38,14 +40,16 @@ def images_among(paths):
 
 
 @contextmanager
-def folder_source(path):
+def folder_source(path: Path) -> Iterator[Source]:
+    """All images below a folder; its dataset.json, if any, as `meta`."""
     files = [Path(root, f).relative_to(path).as_posix() for root, _, found in os.walk(path) for f in found]
     meta = (path / "dataset.json").read_bytes() if "dataset.json" in files else None
     yield Source(images_among(files), lambda name: (path / name).read_bytes(), meta=meta)
 
 
 @contextmanager
-def zip_source(path):
+def zip_source(path: Path) -> Iterator[Source]:
+    """All images in a zip; its dataset.json, if any, as `meta`."""
     with zipfile.ZipFile(path) as archive:
         files = archive.namelist()
         meta = read_entry(archive, "dataset.json", MOST_JSON_BYTES) if "dataset.json" in files else None
@@ -53,7 +57,8 @@ def zip_source(path):
 
 
 @contextmanager
-def lmdb_source(path):
+def lmdb_source(path: Path) -> Iterator[Source]:
+    """The images of an LSUN folder, by key. ValueError without the lmdb package, or for a file that is cut short."""
     try:
         import lmdb
     except ImportError:
@@ -72,7 +77,8 @@ def lmdb_source(path):
 
 
 @contextmanager
-def cifar_source(path):
+def cifar_source(path: Path) -> Iterator[Source]:
+    """The 50 000 training images [32, 32, 3] of CIFAR-10 with their classes. ValueError if some are missing."""
     from snapshots import safe_pickle  # brings PyTorch, which no other source needs
 
     images, labels = {}, {}
@@ -105,7 +111,7 @@ def _tar_members(archive):
     return members
 
 
-def read_idx(path, magic, dims):
+def read_idx(path: Path, magic: int, dims: int) -> np.ndarray:
     """An array of bytes in MNIST's format: magic number, one size per dimension, values."""
     with gzip.open(path) as file:
         found, *shape = struct.unpack(f">{dims + 1}i", file.read(4 * (dims + 1)))
@@ -117,7 +123,8 @@ def read_idx(path, magic, dims):
 
 
 @contextmanager
-def mnist_source(path):
+def mnist_source(path: Path) -> Iterator[Source]:
+    """The images of MNIST, padded from 28² to 32² pixels, with the classes in the labels file beside them."""
     labels_path = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
     if not labels_path.is_file():
         raise ValueError(f"--source: {labels_path.name} is missing; put it beside {path.name}")
@@ -139,7 +146,7 @@ SOURCES = [  # (kind, is a folder, pattern of the name, opens it); the first tha
 
 
 @contextmanager
-def open_source(path):
+def open_source(path: Path) -> Iterator[Source]:
     """Open any source of the table; what is broken in it becomes one sentence."""
     if not path.exists():
         raise ValueError(f"--source: {path} does not exist; check the path")
@@ -168,7 +175,8 @@ def open_source(path):
 # Labels
 
 
-def label_kind(label):
+def label_kind(label: Any) -> str:
+    """What a label of dataset.json is: 'class numbers', 'vectors of … numbers' or 'other values'."""
     if type(label) is int and 0 <= label < MOST_CLASSES:
         return "class numbers"
     if isinstance(label, list) and 0 < len(label) <= MOST_CLASSES and all(map(is_number, label)):
@@ -176,12 +184,12 @@ def label_kind(label):
     return "other values"
 
 
-def is_number(x):
+def is_number(x: Any) -> bool:
     """True for what a float32 can hold."""
     return type(x) in (int, float) and abs(x) < 3e38
 
 
-def labels_from_json(source):
+def labels_from_json(source: Source) -> tuple[dict[str, Any] | None, list | None]:
     """(labels, classes) from the source's own dataset.json."""
     cure = "mend it or pass --labels=none"
     try:
@@ -207,7 +215,7 @@ def labels_from_json(source):
     raise ValueError(f"--source: its dataset.json {problem}; {cure}")
 
 
-def labels_from_folders(source):
+def labels_from_folders(source: Source) -> tuple[dict[str, int], list[str]]:
     """(labels, classes) from the first folder in each name; a folder around all of them (as zips have) is no class."""
     parts = [name.split("/") for name in source.names]
     while all(len(p) > 2 for p in parts) and len({p[0] for p in parts}) == 1:
@@ -223,7 +231,11 @@ def labels_from_folders(source):
     return {name: number[p[0]] for name, p in zip(source.names, parts)}, classes
 
 
-def choose_labels(source, labels):
+def choose_labels(source: Source, labels: str) -> tuple[dict[str, Any] | None, list | None]:
+    """(labels {name: label}, classes) for the option --labels: 'none', 'folders', or 'auto': the source's own.
+
+    Either is None where there is none. ValueError with one sentence for labels that cannot be used.
+    """
     if labels == "none":
         return None, None
     if labels == "folders":

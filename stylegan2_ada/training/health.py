@@ -10,7 +10,7 @@ _HIGH_P = 0.8  # beyond this ADA's augmentations begin to show in the images
 _COLLAPSED = 0.35  # diversity of the samples relative to that of the real images
 
 
-def diversity(images, points=16):
+def diversity(images: torch.Tensor | np.ndarray, points: int = 16) -> float:
     """Mean distance between pairs of images [N, C, H, W], as root mean square over pixels shrunk to 16×16."""
     images = torch.as_tensor(images, dtype=torch.float32)
     if len(images) < 2:
@@ -20,7 +20,15 @@ def diversity(images, points=16):
     return float(distances.mean())
 
 
-def assess(signs_real, signs_fake, augment_p, adaptive, nonfinite, relative_diversity, left_out={}):
+def assess(
+    signs_real: float,
+    signs_fake: float,
+    augment_p: float,
+    adaptive: bool,
+    nonfinite: float,
+    relative_diversity: float,
+    left_out: dict[str, int] = {},
+) -> list[str]:
     """A list of sentences, each a problem and what to change; empty when all is well. NaN means not known.
 
     signs_real, signs_fake: mean sign of D's scores. augment_p: ADA's p; adaptive: whether it adapts. nonfinite: share

@@ -1,5 +1,7 @@
 """The door from tensors to pictures: nothing else of the host turns the one into the other."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import PIL.Image
 import torch
@@ -10,13 +12,13 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
-def to_pictures(images):
+def to_pictures(images: torch.Tensor) -> list[PIL.Image.Image]:
     """Images [N, C, H, W] in [−1, 1] → list of N PIL images"""
     pixels = to_uint8(images.cpu()).movedim(1, -1).numpy()
     return [PIL.Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
 
 
-def save_video(path, frames, fps=10):
+def save_video(path: str, frames: Iterable[np.ndarray], fps: float = 10) -> None:
     """Writes uint8 frames [H, W, 3] as MP4. ImportError without imageio-ffmpeg."""
     import imageio_ffmpeg
 

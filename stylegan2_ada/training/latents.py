@@ -1,18 +1,20 @@
 """The door from a seed or a file to latents and labels: nothing else of the host draws the one or makes the other."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
 from training.files import read_npz
 
 
-def seed_latents(G, seeds, device):
+def seed_latents(G: torch.nn.Module, seeds: Iterable[int], device: torch.device | str) -> torch.Tensor:
     """z [len(seeds), z_dim]: the latent that each seed stands for"""
     z = np.concatenate([np.random.RandomState(seed).randn(1, G.z_dim) for seed in seeds])
     return torch.from_numpy(z).to(device)
 
 
-def label_table(G):
+def label_table(G: torch.nn.Module) -> torch.Tensor:
     """Labels [classes, c_dim] that a conditional G knows, in the order that --class counts them.
 
     One-hot ones; those of a network trained on label vectors are the examples that its snapshot keeps.
@@ -21,7 +23,7 @@ def label_table(G):
     return torch.eye(G.c_dim) if examples is None else examples
 
 
-def class_label(G, class_idx, count, device):
+def class_label(G: torch.nn.Module, class_idx: int | None, count: int, device: torch.device | str) -> torch.Tensor:
     """Labels [count, c_dim] of one class. ValueError unless a conditional generator gets a class it has."""
     if G.c_dim == 0:
         if class_idx is not None:
@@ -34,7 +36,7 @@ def class_label(G, class_idx, count, device):
     return table[[class_idx] * count].to(device)
 
 
-def load_ws(G, path, device):
+def load_ws(G: torch.nn.Module, path: str, device: torch.device | str) -> torch.Tensor:
     """[N, num_ws, w_dim]"""
     try:
         ws = torch.from_numpy(read_npz(path, "w")).to(device, torch.float32)

@@ -10,7 +10,18 @@ from torch_utils.ops import conv2d_gradfix
 
 
 class Loss:
-    def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
+    """What a training run makes small: called once a phase and part of a batch."""
+
+    def accumulate_gradients(
+        self,
+        phase: str,
+        real_img: torch.Tensor,
+        real_c: torch.Tensor,
+        gen_z: torch.Tensor,
+        gen_c: torch.Tensor,
+        sync: bool,
+        gain: float,
+    ) -> None:
         """Adds the gradients of one phase to the parameters' `grad`. To be overridden."""
         raise NotImplementedError
 
@@ -25,17 +36,17 @@ class StyleGAN2Loss(Loss):
 
     def __init__(
         self,
-        device,
-        G_mapping,
-        G_synthesis,
-        D,
-        augment_pipe=None,
-        style_mixing_prob=0.9,
-        r1_gamma=10,
-        pl_batch_shrink=2,
-        pl_decay=0.01,
-        pl_weight=2,
-    ):
+        device: torch.device | str,
+        G_mapping: torch.nn.Module,
+        G_synthesis: torch.nn.Module,
+        D: torch.nn.Module,
+        augment_pipe: torch.nn.Module | None = None,
+        style_mixing_prob: float = 0.9,
+        r1_gamma: float = 10,
+        pl_batch_shrink: int = 2,
+        pl_decay: float = 0.01,
+        pl_weight: float = 2,
+    ) -> None:
         self.device = device
         self.G_mapping, self.G_synthesis, self.D = G_mapping, G_synthesis, D
         self.augment_pipe = augment_pipe
@@ -43,7 +54,7 @@ class StyleGAN2Loss(Loss):
         self.pl_batch_shrink, self.pl_decay, self.pl_weight = pl_batch_shrink, pl_decay, pl_weight
         self.pl_mean = torch.tensor(0.0, device=device)  # moving average of the path lengths
 
-    def run_G(self, z, c, sync):
+    def run_G(self, z: torch.Tensor, c: torch.Tensor, sync: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """z [N, z_dim], c → images, ws [N, num_ws, w_dim]"""
         with misc.ddp_sync(self.G_mapping, sync):
             ws = self.G_mapping(z, c)
@@ -62,14 +73,23 @@ class StyleGAN2Loss(Loss):
         from_other = torch.arange(num_ws, device=ws.device) >= crossover
         return torch.where(from_other[None, :, None], other, ws)
 
-    def run_D(self, img, c, sync):
+    def run_D(self, img: torch.Tensor, c: torch.Tensor, sync: bool) -> torch.Tensor:
         """Augmented images → logits [N, 1]"""
         if self.augment_pipe is not None:
             img = self.augment_pipe(img)
         with misc.ddp_sync(self.D, sync):
             return self.D(img, c)
 
-    def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
+    def accumulate_gradients(
+        self,
+        phase: str,
+        real_img: torch.Tensor,
+        real_c: torch.Tensor,
+        gen_z: torch.Tensor,
+        gen_c: torch.Tensor,
+        sync: bool,
+        gain: float,
+    ) -> None:
         """Adds the gradients of `phase` to the parameters' `grad`.
 
         phase: Gmain, Greg, Gboth, Dmain, Dreg or Dboth. real_img [N, C, H, W] in [−1, 1], real_c [N, c_dim], gen_z

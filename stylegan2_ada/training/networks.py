@@ -23,7 +23,7 @@ _MAX_SIZE = 2**16  # of a resolution or a number of features
 _MAX_MAPPING_LAYERS = 100
 
 
-def normalize_2nd_moment(x, dim=1, eps=1e-8):
+def normalize_2nd_moment(x: torch.Tensor, dim: int = 1, eps: float = 1e-8) -> torch.Tensor:
     """Scales x so that the mean square along `dim` is 1."""
     return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
 
@@ -34,18 +34,18 @@ def _once(name, tensor, compute):
 
 
 def modulated_conv2d(
-    x,
-    weight,
-    styles,
-    noise=None,
-    up=1,
-    down=1,
-    padding=0,
-    resample_filter=None,
-    demodulate=True,
-    flip_weight=True,
-    fused_modconv=True,
-):
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    styles: torch.Tensor,
+    noise: torch.Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: int | list[int] = 0,
+    resample_filter: torch.Tensor | None = None,
+    demodulate: bool = True,
+    flip_weight: bool = True,
+    fused_modconv: bool = True,
+) -> torch.Tensor:
     """A convolution whose weights each image scales by its own style (StyleGAN2, section 2.2 and appendix B).
 
     x: images [N, I, H, W]. weight: [O, I, kh, kw]. styles: scale of every input channel [N, I]. noise: added to the
@@ -131,7 +131,15 @@ def _kernel_gain(in_channels, kernel_size):
 class FullyConnectedLayer(torch.nn.Module):
     """y = act(W x + b). `lr_multiplier` makes its parameters learn that much faster or slower than the rest."""
 
-    def __init__(self, in_features, out_features, bias=True, activation="linear", lr_multiplier=1, bias_init=0):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        activation: str = "linear",
+        lr_multiplier: float = 1,
+        bias_init: float = 0,
+    ) -> None:
         if activation not in bias_act.activation_funcs:
             raise ValueError(f"unknown activation {activation!r}; known: {', '.join(bias_act.activation_funcs)}")
         super().__init__()
@@ -142,14 +150,14 @@ class FullyConnectedLayer(torch.nn.Module):
         initial = torch.full([out_features], float(bias_init))
         self.bias = torch.nn.Parameter(initial) if bias else None
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, in_features] → [N, out_features]"""
         weight, bias = self.effective(x.dtype)
         if self.activation == "linear":
             return torch.nn.functional.linear(x, weight, bias)
         return bias_act.bias_act(x @ weight.t(), bias, act=self.activation)
 
-    def effective(self, dtype=torch.float32):
+    def effective(self, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The matrix and the bias (or None) that the layer computes with."""
         weight = _once(dtype, self.weight, lambda weight: (weight * self.weight_gain).to(dtype))
         if self.bias is None:
@@ -163,18 +171,18 @@ class Conv2dLayer(torch.nn.Module):
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        bias=True,
-        activation="linear",
-        up=1,
-        down=1,
-        resample_filter=[1, 3, 3, 1],
-        conv_clamp=None,
-        channels_last=False,
-        trainable=True,
-    ):
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        bias: bool = True,
+        activation: str = "linear",
+        up: int = 1,
+        down: int = 1,
+        resample_filter: list[float] | None = [1, 3, 3, 1],
+        conv_clamp: float | None = None,
+        channels_last: bool = False,
+        trainable: bool = True,
+    ) -> None:
         super().__init__()
         self.up, self.down, self.padding = up, down, kernel_size // 2
         self.activation, self.conv_clamp = activation, conv_clamp
@@ -188,7 +196,7 @@ class Conv2dLayer(torch.nn.Module):
                 tensor = torch.nn.Parameter(tensor)
             (self.register_parameter if trainable or tensor is None else self.register_buffer)(name, tensor)
 
-    def forward(self, x, gain=1):
+    def forward(self, x: torch.Tensor, gain: float = 1) -> torch.Tensor:
         """[N, in_channels, H, W] → [N, out_channels, H·up/down, W·up/down], scaled by `gain`"""
         x = conv2d_resample.conv2d_resample(
             x,
@@ -217,17 +225,17 @@ class MappingNetwork(torch.nn.Module):
 
     def __init__(
         self,
-        z_dim,
-        c_dim,
-        w_dim,
-        num_ws,
-        num_layers=8,
-        embed_features=None,
-        layer_features=None,
-        activation="lrelu",
-        lr_multiplier=0.01,
-        w_avg_beta=0.995,
-    ):
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        num_ws: int | None,
+        num_layers: int = 8,
+        embed_features: int | None = None,
+        layer_features: int | None = None,
+        activation: str = "lrelu",
+        lr_multiplier: float = 0.01,
+        w_avg_beta: float | None = 0.995,
+    ) -> None:
         _check_sizes(z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_layers=num_layers)
         if num_layers > _MAX_MAPPING_LAYERS:
             raise ValueError(f"num_layers must be {_MAX_MAPPING_LAYERS} at most, not {num_layers}")
@@ -247,7 +255,14 @@ class MappingNetwork(torch.nn.Module):
         if num_ws is not None and w_avg_beta is not None:
             self.register_buffer("w_avg", torch.zeros([w_dim]))
 
-    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, skip_w_avg_update=False):
+    def forward(
+        self,
+        z: torch.Tensor | None,
+        c: torch.Tensor | None,
+        truncation_psi: float = 1,
+        truncation_cutoff: int | None = None,
+        skip_w_avg_update: bool = False,
+    ) -> torch.Tensor:
         """z [N, z_dim], c [N, c_dim] (None where a dimension is 0) → ws [N, num_ws, w_dim], or [N, w_dim].
 
         truncation_psi: 1 leaves w as it is, 0 gives the mean; for the first `truncation_cutoff` layers (None: all).
@@ -288,18 +303,18 @@ class SynthesisLayer(torch.nn.Module):
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        w_dim,
-        resolution,
-        kernel_size=3,
-        up=1,
-        use_noise=True,
-        activation="lrelu",
-        resample_filter=[1, 3, 3, 1],
-        conv_clamp=None,
-        channels_last=False,
-    ):
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        kernel_size: int = 3,
+        up: int = 1,
+        use_noise: bool = True,
+        activation: str = "lrelu",
+        resample_filter: list[float] | None = [1, 3, 3, 1],
+        conv_clamp: float | None = None,
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
         self.resolution, self.up, self.padding = resolution, up, kernel_size // 2
         self.activation, self.conv_clamp = activation, conv_clamp
@@ -313,7 +328,9 @@ class SynthesisLayer(torch.nn.Module):
             self.register_buffer("noise_const", torch.randn([resolution] * 2))
         self.bias = torch.nn.Parameter(torch.zeros([out_channels]))
 
-    def forward(self, x, w, noise_mode="random", fused_modconv=True, gain=1):
+    def forward(
+        self, x: torch.Tensor, w: torch.Tensor, noise_mode: str = "random", fused_modconv: bool = True, gain: float = 1
+    ) -> torch.Tensor:
         """[N, in_channels, H, W], w [N, w_dim] → [N, out_channels, resolution, resolution]"""
         if noise_mode not in ("random", "const", "none"):
             raise ValueError(f"noise_mode must be random, const or none, not {noise_mode!r}")
@@ -339,14 +356,22 @@ class SynthesisLayer(torch.nn.Module):
 class ToRGBLayer(torch.nn.Module):
     """Modulated convolution to the image's channels, without demodulation."""
 
-    def __init__(self, in_channels, out_channels, w_dim, kernel_size=1, conv_clamp=None, channels_last=False):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        kernel_size: int = 1,
+        conv_clamp: float | None = None,
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
         self.conv_clamp, self.weight_gain = conv_clamp, _kernel_gain(in_channels, kernel_size)
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = torch.nn.Parameter(_random_kernels(in_channels, out_channels, kernel_size, channels_last))
         self.bias = torch.nn.Parameter(torch.zeros([out_channels]))
 
-    def forward(self, x, w, fused_modconv=True):
+    def forward(self, x: torch.Tensor, w: torch.Tensor, fused_modconv: bool = True) -> torch.Tensor:
         """[N, in_channels, H, W], w [N, w_dim] → [N, out_channels, H, W]"""
         styles = self.affine(w) * self.weight_gain
         x = modulated_conv2d(x, _in_layout_of(x, self.weight), styles, demodulate=False, fused_modconv=fused_modconv)
@@ -363,19 +388,19 @@ class SynthesisBlock(torch.nn.Module):
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        w_dim,
-        resolution,
-        img_channels,
-        is_last,
-        architecture="skip",
-        resample_filter=[1, 3, 3, 1],
-        conv_clamp=None,
-        use_fp16=False,
-        fp16_channels_last=False,
-        **layer_kwargs,
-    ):
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        img_channels: int,
+        is_last: bool,
+        architecture: str = "skip",
+        resample_filter: list[float] | None = [1, 3, 3, 1],
+        conv_clamp: float | None = None,
+        use_fp16: bool = False,
+        fp16_channels_last: bool = False,
+        **layer_kwargs: object,
+    ) -> None:
         if architecture not in ("orig", "skip", "resnet"):
             raise ValueError(f"architecture must be orig, skip or resnet, not {architecture!r}")
         super().__init__()
@@ -405,7 +430,15 @@ class SynthesisBlock(torch.nn.Module):
                 channels_last=self.channels_last,
             )
 
-    def forward(self, x, img, ws, force_fp32=False, fused_modconv=None, **layer_kwargs):
+    def forward(
+        self,
+        x: torch.Tensor | None,
+        img: torch.Tensor | None,
+        ws: torch.Tensor,
+        force_fp32: bool = False,
+        fused_modconv: bool | None = None,
+        **layer_kwargs: object,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x [N, C, res/2, res/2] (None at first), img likewise or None, ws [N, num_conv + num_torgb, w_dim] → x, img"""
         misc.assert_shape(ws, [None, self.num_conv + self.num_torgb, self.w_dim])
         batch = ws.shape[0]
@@ -473,14 +506,14 @@ class SynthesisNetwork(torch.nn.Module):
 
     def __init__(
         self,
-        w_dim,
-        img_resolution,
-        img_channels,
-        channel_base=32768,
-        channel_max=512,
-        num_fp16_res=0,
-        **block_kwargs,
-    ):
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        num_fp16_res: int = 0,
+        **block_kwargs: object,
+    ) -> None:
         _check_resolution(img_resolution)
         super().__init__()
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
@@ -505,7 +538,7 @@ class SynthesisNetwork(torch.nn.Module):
             setattr(self, f"b{resolution}", block)
             in_channels = out_channels
 
-    def forward(self, ws, **block_kwargs):
+    def forward(self, ws: torch.Tensor, **block_kwargs: object) -> torch.Tensor:
         """ws [N, num_ws, w_dim] → images [N, img_channels, img_resolution, img_resolution], about [−1, 1].
 
         block_kwargs: `noise_mode` (random, const, none), `force_fp32`, `fused_modconv`.
@@ -525,7 +558,16 @@ class SynthesisNetwork(torch.nn.Module):
 class Generator(torch.nn.Module):
     """Mapping and synthesis: z and label → image."""
 
-    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs={}, synthesis_kwargs={}):
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        mapping_kwargs: dict[str, object] = {},
+        synthesis_kwargs: dict[str, object] = {},
+    ) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.img_channels = img_resolution, img_channels
@@ -533,7 +575,14 @@ class Generator(torch.nn.Module):
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **mapping_kwargs)
 
-    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
+    def forward(
+        self,
+        z: torch.Tensor | None,
+        c: torch.Tensor | None,
+        truncation_psi: float = 1,
+        truncation_cutoff: int | None = None,
+        **synthesis_kwargs: object,
+    ) -> torch.Tensor:
         """z [N, z_dim], c [N, c_dim] → images [N, img_channels, img_resolution, img_resolution], about [−1, 1]"""
         ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
         return self.synthesis(ws, **synthesis_kwargs)
@@ -553,20 +602,20 @@ class DiscriminatorBlock(torch.nn.Module):
 
     def __init__(
         self,
-        in_channels,
-        tmp_channels,
-        out_channels,
-        resolution,
-        img_channels,
-        first_layer_idx,
-        architecture="resnet",
-        activation="lrelu",
-        resample_filter=[1, 3, 3, 1],
-        conv_clamp=None,
-        use_fp16=False,
-        fp16_channels_last=False,
-        freeze_layers=0,
-    ):
+        in_channels: int,
+        tmp_channels: int,
+        out_channels: int,
+        resolution: int,
+        img_channels: int,
+        first_layer_idx: int,
+        architecture: str = "resnet",
+        activation: str = "lrelu",
+        resample_filter: list[float] | None = [1, 3, 3, 1],
+        conv_clamp: float | None = None,
+        use_fp16: bool = False,
+        fp16_channels_last: bool = False,
+        freeze_layers: int = 0,
+    ) -> None:
         if in_channels not in (0, tmp_channels):
             raise ValueError(f"in_channels must be 0 or tmp_channels ({tmp_channels}), not {in_channels}")
         if architecture not in ("orig", "skip", "resnet"):
@@ -591,7 +640,9 @@ class DiscriminatorBlock(torch.nn.Module):
             plain = dict(bias=False, activation="linear", conv_clamp=None)
             self.skip = conv(tmp_channels, out_channels, 1, down=2, resample_filter=resample_filter, **plain)
 
-    def forward(self, x, img, force_fp32=False):
+    def forward(
+        self, x: torch.Tensor | None, img: torch.Tensor | None, force_fp32: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x [N, in_channels, res, res] or None, img [N, img_channels, res, res] or None → both at res/2"""
         dtype, memory_format = _precision(self, force_fp32, (img if x is None else x).device)
         size = [self.resolution, self.resolution]
@@ -614,12 +665,12 @@ class DiscriminatorBlock(torch.nn.Module):
 class MinibatchStdLayer(torch.nn.Module):
     """Adds channels that hold the mean standard deviation within groups of images (Karras et al. 2018)."""
 
-    def __init__(self, group_size, num_channels=1):
+    def __init__(self, group_size: int | None, num_channels: int = 1) -> None:
         super().__init__()
         self.group_size = group_size
         self.num_channels = num_channels
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, C, H, W] → [N, C + num_channels, H, W]; N must be divisible by the group's size (None: all of N)"""
         batch, channels, height, width = x.shape
         with misc.suppress_tracer_warnings():  # inside a trace the batch size is a tensor
@@ -637,16 +688,16 @@ class DiscriminatorEpilogue(torch.nn.Module):
 
     def __init__(
         self,
-        in_channels,
-        cmap_dim,
-        resolution,
-        img_channels,
-        architecture="resnet",
-        mbstd_group_size=4,
-        mbstd_num_channels=1,
-        activation="lrelu",
-        conv_clamp=None,
-    ):
+        in_channels: int,
+        cmap_dim: int,
+        resolution: int,
+        img_channels: int,
+        architecture: str = "resnet",
+        mbstd_group_size: int | None = 4,
+        mbstd_num_channels: int = 1,
+        activation: str = "lrelu",
+        conv_clamp: float | None = None,
+    ) -> None:
         if architecture not in ("orig", "skip", "resnet"):
             raise ValueError(f"architecture must be orig, skip or resnet, not {architecture!r}")
         super().__init__()
@@ -662,7 +713,9 @@ class DiscriminatorEpilogue(torch.nn.Module):
         self.fc = FullyConnectedLayer(resolution * resolution * in_channels, in_channels, **act)
         self.out = FullyConnectedLayer(in_channels, cmap_dim or 1)
 
-    def forward(self, x, img, cmap, force_fp32=False):
+    def forward(
+        self, x: torch.Tensor, img: torch.Tensor | None, cmap: torch.Tensor | None, force_fp32: bool = False
+    ) -> torch.Tensor:
         """x [N, in_channels, res, res], img likewise for 'skip', cmap [N, cmap_dim] → logits [N, 1]; always float32"""
         misc.assert_shape(x, [None, self.in_channels, self.resolution, self.resolution])
         x = x.to(dtype=torch.float32, memory_format=torch.contiguous_format)
@@ -683,19 +736,19 @@ class Discriminator(torch.nn.Module):
 
     def __init__(
         self,
-        c_dim,
-        img_resolution,
-        img_channels,
-        architecture="resnet",
-        channel_base=32768,
-        channel_max=512,
-        num_fp16_res=0,
-        conv_clamp=None,
-        cmap_dim=None,
-        block_kwargs={},
-        mapping_kwargs={},
-        epilogue_kwargs={},
-    ):
+        c_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        architecture: str = "resnet",
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        num_fp16_res: int = 0,
+        conv_clamp: float | None = None,
+        cmap_dim: int | None = None,
+        block_kwargs: dict[str, object] = {},
+        mapping_kwargs: dict[str, object] = {},
+        epilogue_kwargs: dict[str, object] = {},
+    ) -> None:
         _check_resolution(img_resolution)
         if img_resolution < 8:
             raise ValueError(f"a discriminator needs images of 8×8 or more, not {img_resolution}×{img_resolution}")
@@ -729,7 +782,7 @@ class Discriminator(torch.nn.Module):
             self.mapping = MappingNetwork(c_dim=c_dim, w_dim=cmap_dim, **labels_only, **mapping_kwargs)
         self.b4 = DiscriminatorEpilogue(channels[4], cmap_dim=cmap_dim, resolution=4, **epilogue_kwargs, **shared)
 
-    def forward(self, img, c, **block_kwargs):
+    def forward(self, img: torch.Tensor, c: torch.Tensor | None, **block_kwargs: object) -> torch.Tensor:
         """img [N, img_channels, img_resolution, img_resolution], c [N, c_dim] → logits [N, 1]; `force_fp32`"""
         x = None
         for res in self.block_resolutions:

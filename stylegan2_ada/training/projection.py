@@ -6,6 +6,7 @@ a penalty that keeps the noise images free of the picture.
 
 import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import PIL.Image
@@ -17,23 +18,23 @@ from training.files import MOST_BYTES, decode
 
 
 def project(
-    G,
-    target,
+    G: torch.nn.Module,
+    target: torch.Tensor,
     *,
-    features,
-    label=None,
-    num_steps=1000,
-    w_avg_samples=10000,
-    initial_learning_rate=0.1,
-    initial_noise_factor=0.05,
-    lr_rampdown_length=0.25,
-    lr_rampup_length=0.05,
-    noise_ramp_length=0.75,
-    regularize_noise_weight=1e5,
-    verbose=False,
-    device=torch.device("cpu"),
-    on_step=None,
-):
+    features: Callable[[torch.Tensor], torch.Tensor],
+    label: torch.Tensor | None = None,
+    num_steps: int = 1000,
+    w_avg_samples: int = 10000,
+    initial_learning_rate: float = 0.1,
+    initial_noise_factor: float = 0.05,
+    lr_rampdown_length: float = 0.25,
+    lr_rampup_length: float = 0.05,
+    noise_ramp_length: float = 0.75,
+    regularize_noise_weight: float = 1e5,
+    verbose: bool = False,
+    device: torch.device | str = torch.device("cpu"),
+    on_step: Callable[[int, int], bool | None] | None = None,
+) -> torch.Tensor:
     """The path of w towards a target, [num_steps, num_ws, w_dim]; the last one is the result.
 
     target: [C, H, W] in [0, 255], of the generator's size. features: images [N, C, H, W] in [0, 255] → [N, F] whose
@@ -108,7 +109,7 @@ def _autocorrelation(noise):
         noise = torch.nn.functional.avg_pool2d(noise, 2)
 
 
-def open_target(path, G):
+def open_target(path: str, G: torch.nn.Module) -> torch.Tensor:
     """The picture as the generator would see it: upright, cut to its central square, resized; uint8 [C, H, W].
 
     ValueError if it cannot be opened.

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import random
 import re
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from training import files
 _FILE_NAME = re.compile(r"training-state-(\d{6,})\.pt")
 
 
-def state_path(run_dir, kimg):
+def state_path(run_dir: str, kimg: int) -> str:
+    """Where a run keeps the state that it saves after `kimg` thousand images."""
     return os.path.join(run_dir, f"training-state-{kimg:06d}.pt")
 
 
-def saved_states(run_dir):
+def saved_states(run_dir: str) -> list[str]:
     """Paths of the states in a run directory, oldest first."""
     found = [(int(m[1]), name) for name in os.listdir(run_dir) if (m := _FILE_NAME.fullmatch(name))]
     return [os.path.join(run_dir, name) for _, name in sorted(found)]
@@ -49,7 +51,7 @@ class TrainingState:
 
     _COUNTERS = ("cur_nimg", "cur_tick", "tick_start_nimg", "batch_idx", "seconds", "log_bytes", "stats_bytes")
 
-    def capture(self):
+    def capture(self) -> dict[str, Any]:
         """The state as tensors and plain values, to be saved with `torch.save`. All processes must call it together."""
         return dict(
             format=1,
@@ -61,7 +63,7 @@ class TrainingState:
             random=random_state(),
         )
 
-    def load(self, path):
+    def load(self, path: str) -> dict[str, Any]:
         """Takes everything but the random numbers from a saved state, and returns those for `set_random_state`."""
         saved = read(path)
         for name, module in self.modules.items():
@@ -77,7 +79,7 @@ class TrainingState:
         return saved["random"]
 
 
-def read(path):
+def read(path: str) -> dict[str, Any]:
     """The saved result of `TrainingState.capture`. ValueError for a file that is not one."""
     try:
         files.check_torch_zip(path)
@@ -97,7 +99,7 @@ def _tensors(obj):
     return {name: value for name, value in vars(obj).items() if isinstance(value, torch.Tensor)}
 
 
-def random_state():
+def random_state() -> dict[str, Any]:
     """The state of all random number generators, as tensors and plain values."""
     _, keys, pos, has_gauss, cached = np.random.get_state()
     version, words, gauss = random.getstate()
@@ -109,7 +111,7 @@ def random_state():
     )
 
 
-def set_random_state(state):
+def set_random_state(state: dict[str, Any]) -> None:
     """Undoes everything drawn since `random_state()`."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():

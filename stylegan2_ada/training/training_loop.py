@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -27,7 +29,9 @@ _HEALTH_SAMPLES = 64
 _LABEL_EXAMPLES = 64
 
 
-def setup_snapshot_image_grid(training_set, random_seed=0, grid_size=None):
+def setup_snapshot_image_grid(
+    training_set: torch.utils.data.Dataset, random_seed: int = 0, grid_size: Sequence[int] | None = None
+) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
     """Chooses real images for `reals.png`, whose labels the generated grids then share.
 
     With labels, every row shows one class. grid_size: (columns, rows); None fills about 8K by 4K pixels.
@@ -56,7 +60,7 @@ def setup_snapshot_image_grid(training_set, random_seed=0, grid_size=None):
     return (columns, rows), np.stack(images), np.stack(labels)
 
 
-def save_image_grid(img, fname, drange, grid_size):
+def save_image_grid(img: np.ndarray, fname: str, drange: Sequence[float], grid_size: Sequence[int]) -> None:
     """Writes images [columns·rows, C, H, W] with values in drange = (lowest, highest) as one PNG."""
     columns, rows = grid_size
     low, high = drange
@@ -72,44 +76,44 @@ def save_image_grid(img, fname, drange, grid_size):
 
 
 def training_loop(
-    run_dir=".",
-    training_set_kwargs={},
-    data_loader_kwargs={},
-    G_kwargs={},
-    D_kwargs={},
-    G_opt_kwargs={},
-    D_opt_kwargs={},
-    augment_kwargs=None,
-    loss_kwargs={},
-    metrics=[],
-    random_seed=0,
-    num_gpus=1,
-    rank=0,
-    batch_size=4,
-    batch_gpu=4,
-    ema_kimg=10,
-    ema_rampup=None,
-    G_reg_interval=4,
-    D_reg_interval=16,
-    augment_p=0,
-    ada_target=None,
-    ada_interval=4,
-    ada_kimg=500,
-    total_kimg=25000,
-    kimg_per_tick=4,
-    image_snapshot_ticks=50,
-    network_snapshot_ticks=50,
-    resume_pkl=None,
-    cudnn_benchmark=True,
-    allow_tf32=False,
-    abort_fn=None,
-    progress_fn=None,
-    device=None,
-    resume_state=None,
-    grid_size=None,
-    metric_kwargs={},
-    trust_pickle=False,
-):
+    run_dir: str = ".",
+    training_set_kwargs: dict[str, Any] = {},
+    data_loader_kwargs: dict[str, Any] = {},
+    G_kwargs: dict[str, Any] = {},
+    D_kwargs: dict[str, Any] = {},
+    G_opt_kwargs: dict[str, Any] = {},
+    D_opt_kwargs: dict[str, Any] = {},
+    augment_kwargs: dict[str, Any] | None = None,
+    loss_kwargs: dict[str, Any] = {},
+    metrics: list[str] = [],
+    random_seed: int = 0,
+    num_gpus: int = 1,
+    rank: int = 0,
+    batch_size: int = 4,
+    batch_gpu: int = 4,
+    ema_kimg: float = 10,
+    ema_rampup: float | None = None,
+    G_reg_interval: int | None = 4,
+    D_reg_interval: int | None = 16,
+    augment_p: float = 0,
+    ada_target: float | None = None,
+    ada_interval: int = 4,
+    ada_kimg: float = 500,
+    total_kimg: float = 25000,
+    kimg_per_tick: float = 4,
+    image_snapshot_ticks: int | None = 50,
+    network_snapshot_ticks: int | None = 50,
+    resume_pkl: str | None = None,
+    cudnn_benchmark: bool = True,
+    allow_tf32: bool = False,
+    abort_fn: Callable[[], bool] | None = None,
+    progress_fn: Callable[[float, float], None] | None = None,
+    device: torch.device | str | None = None,
+    resume_state: str | None = None,
+    grid_size: Sequence[int] | None = None,
+    metric_kwargs: dict[str, Any] = {},
+    trust_pickle: bool = False,
+) -> None:
     """Trains G and D; everything that comes out lies in `run_dir` (host_api: run directory).
 
     *_kwargs: `class_name` and constructor arguments; the networks also get the data set's shape. batch_size: images a
@@ -132,11 +136,11 @@ def training_loop(
 class Phase:
     """One kind of step: `name` of the loss's phase, the network it trains, and how often it runs."""
 
-    def __init__(self, name, module, opt, interval):
+    def __init__(self, name: str, module: torch.nn.Module, opt: torch.optim.Optimizer, interval: int) -> None:
         self.name, self.module, self.opt, self.interval = name, module, opt, interval
         self.times = []  # (start, end) of every step in this tick
 
-    def mean_seconds(self):
+    def mean_seconds(self) -> float:
         """Mean duration of a step; on CUDA this waits for the steps that are queued."""
         if isinstance(self.times[0][0], float):
             return sum(end - start for start, end in self.times) / len(self.times)
@@ -153,7 +157,7 @@ def _ignore_signals(_worker):
 class Trainer:
     """A training run. `run()` is the loop; the methods below it are its steps in order of use."""
 
-    def __init__(self, options):
+    def __init__(self, options: dnnlib.EasyDict) -> None:
         self.o = options
         self.device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda":
@@ -170,7 +174,8 @@ class Trainer:
         self._build_state()
         self._open_logs()
 
-    def run(self):
+    def run(self) -> None:
+        """Trains to `total_kimg`, or until `abort_fn` asks to stop; what comes out is then saved."""
         self._prepare_samples()
         self._start_loader()
         tick = self._start_tick()
