@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import tempfile
+from typing import Any
 
 import click
 import torch
@@ -50,7 +51,15 @@ def _check_gpus(gpus, device):
         raise click.UsageError(f"--gpus: {gpus} are asked for; this machine has {torch.cuda.device_count()}")
 
 
-def measure(network, metrics, data=None, mirror=None, verbose=True, trust=False, **kwargs):
+def measure(
+    network: str,
+    metrics: list[str],
+    data: str | None = None,
+    mirror: bool | None = None,
+    verbose: bool = True,
+    trust: bool = False,
+    **kwargs: Any,
+) -> None:
     """Computes metrics of a network file, prints them and keeps them in the run directory that it lies in, if any.
 
     data, mirror: as the options. kwargs: of `MetricOptions`, without G, rank and progress. click.UsageError with the

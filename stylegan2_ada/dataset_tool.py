@@ -11,10 +11,11 @@ import re
 import shutil
 import zipfile
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -23,7 +24,7 @@ from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
 from runs.options import Command
-from training.dataset_sources import SOURCES, choose_labels, open_source
+from training.dataset_sources import SOURCES, Source, choose_labels, open_source
 from training.files import decode
 
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
@@ -37,6 +38,8 @@ BLOCK = 32  # results in flight at once; bounds the memory
 
 
 class Policy(NamedTuple):
+    """What `convert_dataset` is to make of every picture; its arguments of the same names."""
+
     width: int | None
     height: int | None
     transform: str | None
@@ -45,12 +48,12 @@ class Policy(NamedTuple):
     mode: str | None
 
 
-def picture_of(data, verify=False):
+def picture_of(data: bytes | np.ndarray, verify: bool = False) -> Image.Image:
     """What a source reads, bytes or an array, as a PIL image. ValueError with a short reason."""
     return Image.fromarray(data) if isinstance(data, np.ndarray) else decode(data, verify)
 
 
-def to_grey_or_rgb(image, policy):
+def to_grey_or_rgb(image: Image.Image, policy: Policy) -> tuple[Image.Image, tuple[str, ...]]:
     """(image in mode L or RGB, what had to be done for it). Loss-free steps and those that need a policy alike."""
     steps = []
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -75,7 +78,9 @@ def to_grey_or_rgb(image, policy):
     return image.convert(MODES.get(policy.mode, image.mode)), tuple(steps)
 
 
-def layout(size, policy):
+def layout(
+    size: tuple[int, int], policy: Policy
+) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int]] | None:
     """(box to cut out, size to bring it to, size of the finished image), or None for an image that is too small."""
     width, height = size
     inner = outer = (policy.width or width, policy.height or height)
@@ -92,7 +97,7 @@ def layout(size, policy):
     return (left, top, left + cut[0], top + cut[1]), inner, outer
 
 
-def finish(image, policy):
+def finish(image: Image.Image, policy: Policy) -> bytes:
     """The image as it goes into the data set, in bytes of PNG."""
     image, _ = to_grey_or_rgb(image, policy)
     box, inner, outer = layout(image.size, policy)
@@ -114,13 +119,16 @@ def finish(image, policy):
 
 
 class Finding(NamedTuple):
+    """What the scan has found out about one picture."""
+
     size: tuple[int, int] | None = None  # of the finished image; None: too small for the transform
     mode: str = ""
     steps: tuple[str, ...] = ()
     error: str = ""  # why it cannot be used at all
 
 
-def inspect(source, name, policy):
+def inspect(source: Source, name: str, policy: Policy) -> Finding:
+    """Opens a picture of the source and says how it would go into the data set, or why it cannot; raises nothing."""
     try:
         image, steps = to_grey_or_rgb(picture_of(source.read(name), verify=True), policy)
     except Exception as error:  # decoders raise what they like on broken files
@@ -129,7 +137,7 @@ def inspect(source, name, policy):
     return Finding(placed and placed[2], image.mode, steps)
 
 
-def in_order(function, items, what):
+def in_order(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> Iterator[Any]:
     """Yield function(item) of every item in order, computed in threads, with a progress bar on a terminal."""
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(items), desc=what, unit="img", disable=None) as bar:
@@ -139,11 +147,12 @@ def in_order(function, items, what):
                 bar.update()
 
 
-def some(names, limit=1):
+def some(names: Sequence[str], limit: int = 1) -> str:
+    """The first `limit` names, and an ellipsis if there are more."""
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
-def size_misfit(sizes, policy):
+def size_misfit(sizes: Counter[tuple[int, int]], policy: Policy) -> tuple[str, str] | None:
     """(what is wrong, cure) with the sizes of the finished images, or None."""
     usual = sizes.most_common(1)[0][0]
     square = all(w == h for w, h in sizes)
@@ -155,7 +164,7 @@ def size_misfit(sizes, policy):
     return f"sizes: {counts}; all must be one square with a power of two of {SMALLEST} or more as its side", cure
 
 
-def misfits(found, policy, on_bad):
+def misfits(found: dict[str, Finding], policy: Policy, on_bad: str) -> list[tuple[str, str]]:
     """[(what is wrong, cure)] for {name: Finding}."""
     rows = []
     bad = [f"{name} ({f.error})" for name, f in found.items() if f.error]
@@ -175,7 +184,7 @@ def misfits(found, policy, on_bad):
     return rows + [row for row in [sizes and size_misfit(sizes, policy)] if row]
 
 
-def scan(source, names, policy, on_bad):
+def scan(source: Source, names: list[str], policy: Policy, on_bad: str) -> dict[str, Finding]:
     """{name: Finding} of the pictures that can be used; if they do not fit, one UsageError with the whole listing."""
     found = dict(zip(names, in_order(lambda name: inspect(source, name, policy), names, "Scan")))
     rows = misfits(found, policy, on_bad)
@@ -204,7 +213,7 @@ def scan(source, names, policy, on_bad):
 # Write
 
 
-def check_dest(source, dest, overwrite):
+def check_dest(source: Path, dest: Path, overwrite: bool) -> None:
     """Refuse a destination whose content would be lost."""
     if dest == source or dest in source.parents:
         raise UsageError(f"--dest: {dest} holds the source; name another place")
@@ -220,7 +229,7 @@ def check_dest(source, dest, overwrite):
 
 
 @contextmanager
-def writing(source, dest, overwrite):
+def writing(source: Path, dest: Path, overwrite: bool) -> Iterator[Callable[[str, bytes], Any]]:
     """Give a function save(name, data); all of it appears at `dest` at the end, or nothing does."""
     temp, old = (dest.with_name(f".{dest.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
 
@@ -254,7 +263,14 @@ def writing(source, dest, overwrite):
             temp.unlink()
 
 
-def write(source, usable, labels, classes, policy, save):
+def write(
+    source: Source,
+    usable: dict[str, Finding],
+    labels: dict[str, Any] | None,
+    classes: list | None,
+    policy: Policy,
+    save: Callable[[str, bytes], Any],
+) -> None:
     """Save all images and dataset.json."""
 
     def render(name):
@@ -275,7 +291,8 @@ def write(source, usable, labels, classes, policy, save):
 # The command
 
 
-def check_options(policy):
+def check_options(policy: Policy) -> None:
+    """UsageError for sizes that training does not take, or that do not go with the transform."""
     width, height, transform = policy[:3]
     if transform and not (width and height):
         raise UsageError(f"--transform: {transform} needs the size of the result; give --width and --height too")
@@ -289,7 +306,8 @@ def check_options(policy):
             raise UsageError(f"--{name}: {side} is not a power of two from {SMALLEST} on; try {lower} or {2 * lower}")
 
 
-def print_summary(usable, labels, classes, dest):
+def print_summary(usable: dict[str, Finding], labels: dict[str, Any] | None, classes: list | None, dest: Path) -> None:
+    """Prints what was written, and the first 20 classes with the number of their images."""
     ((size, mode),) = {(f.size, f.mode) for f in usable.values()}
     click.echo(f"Wrote {len(usable)} images, {size[0]}×{size[1]} {mode}, to {dest}")
     used = [labels[name] for name in usable] if labels else []
@@ -300,19 +318,19 @@ def print_summary(usable, labels, classes, dest):
 
 
 def convert_dataset(
-    source,
-    dest,
-    max_images=None,
-    resize_filter="lanczos",
-    transform=None,
-    width=None,
-    height=None,
-    labels="auto",
-    on_bad="stop",
-    alpha=None,
-    mode=None,
-    overwrite=False,
-):
+    source: str | os.PathLike,
+    dest: str | os.PathLike,
+    max_images: int | None = None,
+    resize_filter: str = "lanczos",
+    transform: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    labels: str = "auto",
+    on_bad: str = "stop",
+    alpha: str | None = None,
+    mode: str | None = None,
+    overwrite: bool = False,
+) -> int:
     """Scan the images of `source`, then write them as a data set to `dest`, a folder or a .zip; return their number.
 
     source, dest   paths; SOURCES lists the kinds of source

@@ -18,7 +18,7 @@ from snapshots.load import (  # noqa: F401 (names of the reference's module)
 from snapshots.save import save_snapshot
 
 
-def convert_network_pickle(source, dest, force_fp16=False, trust=False):
+def convert_network_pickle(source: str, dest: str, force_fp16: bool = False, trust: bool = False) -> None:
     """Opens the pickle `source` (path or URL) and writes it to `dest` as a snapshot of today's format.
 
     OSError or ValueError with the reason; `dest` is then as it was.

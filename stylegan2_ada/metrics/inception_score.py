@@ -6,7 +6,7 @@ from metrics import detectors, metric_utils
 from metrics.frechet_inception_distance import INCEPTION
 
 
-def compute_is(opts, num_gen, num_splits):
+def compute_is(opts: metric_utils.MetricOptions, num_gen: int, num_splits: int) -> tuple[float, float]:
     """Mean and standard deviation of the score over num_splits parts of num_gen generated images."""
     probabilities = metric_utils.compute_feature_stats_for_generator(
         opts=opts,
@@ -22,7 +22,7 @@ def compute_is(opts, num_gen, num_splits):
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def score(probabilities):
+def score(probabilities: np.ndarray) -> float:
     """exp of the mean divergence of each row [classes] from the mean row, for [N, classes]"""
     p = probabilities.astype(np.float64)
     mean = p.mean(axis=0, keepdims=True)

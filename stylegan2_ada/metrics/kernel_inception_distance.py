@@ -6,7 +6,9 @@ from metrics import detectors, metric_utils
 from metrics.frechet_inception_distance import INCEPTION
 
 
-def compute_kid(opts, max_real, num_gen, num_subsets, max_subset_size):
+def compute_kid(
+    opts: metric_utils.MetricOptions, max_real: int | None, num_gen: int, num_subsets: int, max_subset_size: int
+) -> float:
     """KID between the images of the data set (max_real at most) and num_gen generated ones: a mean over random subsets.
 
     The subsets are drawn with NumPy's global generator.
@@ -17,7 +19,7 @@ def compute_kid(opts, max_real, num_gen, num_subsets, max_subset_size):
     return kernel_distance(generated, real, num_subsets, max_subset_size) if opts.rank == 0 else float("nan")
 
 
-def kernel_distance(a, b, num_subsets, max_subset_size):
+def kernel_distance(a: np.ndarray, b: np.ndarray, num_subsets: int, max_subset_size: int) -> float:
     """Squared maximum mean discrepancy of features [N, F] and [M, F], estimated without bias, under (x·y/F + 1)³.
 
     The mean over random subsets of at most max_subset_size rows.

@@ -3,6 +3,8 @@
 import json
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,9 @@ from torch_utils import misc
 _metrics = {}  # name → function(opts) returning {result: number}
 
 
-def register_metric(fn):
+def register_metric(
+    fn: Callable[[metric_utils.MetricOptions], dict[str, float]],
+) -> Callable[[metric_utils.MetricOptions], dict[str, float]]:
     """Decorator: makes `fn(opts)` available under its name. It returns a dict of numbers."""
     if not callable(fn):
         raise TypeError(f"a metric is a function, not {fn!r}")
@@ -28,20 +32,22 @@ def register_metric(fn):
     return fn
 
 
-def is_valid_metric(metric):
+def is_valid_metric(metric: str) -> bool:
+    """True if a metric of that name is registered."""
     return metric in _metrics
 
 
-def list_valid_metrics():
+def list_valid_metrics() -> list[str]:
+    """Names of all metrics, in the order in which they were registered."""
     return list(_metrics)
 
 
-def module_of(metric):
+def module_of(metric: str) -> str:
     """Name of the module that registers a metric when it is imported"""
     return _metrics[metric].__module__
 
 
-def calc_metric(metric, **kwargs):
+def calc_metric(metric: str, **kwargs: Any) -> dnnlib.EasyDict:
     """Runs one metric; `kwargs` are those of `metric_utils.MetricOptions`, which it is called with.
 
     Returns results, metric, total_time, total_time_str, num_gpus, protocol (what the numbers depend on) and details
@@ -80,7 +86,7 @@ def _departure(opts):
     return "".join(f"_{part}" for part in parts)
 
 
-def report_metric(result_dict, run_dir=None, snapshot_pkl=None):
+def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snapshot_pkl: str | None = None) -> None:
     """Prints one line of JSON, and appends it to `metric-<name>.jsonl` in the run directory.
 
     Details, where there are some, go to `metric-<name>-details.json` there, which holds those of the newest result.
@@ -107,32 +113,32 @@ def report_metric(result_dict, run_dir=None, snapshot_pkl=None):
 
 
 @register_metric
-def fid50k_full(opts):
+def fid50k_full(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """FID between 50 000 generated images and all of the data set"""
     return dict(fid50k_full=compute_fid(_plain(opts), max_real=None, num_gen=opts.count(50000)))
 
 
 @register_metric
-def kid50k_full(opts):
+def kid50k_full(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """KID between 50 000 generated images and all of the data set"""
     return dict(kid50k_full=_kid(_plain(opts), max_real=1000000))
 
 
 @register_metric
-def pr50k3_full(opts):
+def pr50k3_full(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Precision and recall, k = 3, of 50 000 generated images against all of the data set (200 000 at most)"""
     precision, recall = _pr(_plain(opts), max_real=200000)
     return dict(pr50k3_full_precision=precision, pr50k3_full_recall=recall)
 
 
 @register_metric
-def ppl2_wend(opts):
+def ppl2_wend(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in w at the ends of 50 000 paths, whole picture"""
     return dict(ppl2_wend=_ppl(opts, space="w", sampling="end", crop=False))
 
 
 @register_metric
-def is50k(opts):
+def is50k(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Inception score of 50 000 generated images in ten parts"""
     mean, std = compute_is(_plain(opts), num_gen=opts.count(50000), num_splits=10)
     return dict(is50k_mean=mean, is50k_std=std)
@@ -143,44 +149,44 @@ def is50k(opts):
 
 
 @register_metric
-def fid50k(opts):
+def fid50k(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """FID between 50 000 generated images and at most 50 000 of the data set"""
     return dict(fid50k=compute_fid(_all_images(opts), max_real=50000, num_gen=opts.count(50000)))
 
 
 @register_metric
-def kid50k(opts):
+def kid50k(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """KID between 50 000 generated images and at most 50 000 of the data set"""
     return dict(kid50k=_kid(_all_images(opts), max_real=50000))
 
 
 @register_metric
-def pr50k3(opts):
+def pr50k3(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Precision and recall, k = 3, of 50 000 generated images against at most 50 000 of the data set"""
     precision, recall = _pr(_all_images(opts), max_real=50000)
     return dict(pr50k3_precision=precision, pr50k3_recall=recall)
 
 
 @register_metric
-def ppl_zfull(opts):
+def ppl_zfull(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in z along 50 000 paths, middle of the picture"""
     return dict(ppl_zfull=_ppl(opts, space="z", sampling="full", crop=True))
 
 
 @register_metric
-def ppl_wfull(opts):
+def ppl_wfull(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in w along 50 000 paths, middle of the picture"""
     return dict(ppl_wfull=_ppl(opts, space="w", sampling="full", crop=True))
 
 
 @register_metric
-def ppl_zend(opts):
+def ppl_zend(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in z at the ends of 50 000 paths, middle of the picture"""
     return dict(ppl_zend=_ppl(opts, space="z", sampling="end", crop=True))
 
 
 @register_metric
-def ppl_wend(opts):
+def ppl_wend(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in w at the ends of 50 000 paths, middle of the picture"""
     return dict(ppl_wend=_ppl(opts, space="w", sampling="end", crop=True))
 

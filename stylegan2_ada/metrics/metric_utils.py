@@ -1,11 +1,15 @@
 """What metrics share: options, feature detectors, statistics of features, and the report of progress."""
 
+from __future__ import annotations
+
 import copy
 import hashlib
 import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,19 +40,19 @@ class MetricOptions:
 
     def __init__(
         self,
-        G=None,
-        G_kwargs={},
-        dataset_kwargs={},
-        num_gpus=1,
-        rank=0,
-        device=None,
-        progress=None,
-        cache=True,
-        detectors=(),
-        num_gen=None,
-        seed=None,
-        attributes=None,
-    ):
+        G: torch.nn.Module | None = None,
+        G_kwargs: dict[str, Any] = {},
+        dataset_kwargs: dict[str, Any] = {},
+        num_gpus: int = 1,
+        rank: int = 0,
+        device: torch.device | str | None = None,
+        progress: ProgressMonitor | None = None,
+        cache: bool = True,
+        detectors: Sequence[str] = (),
+        num_gen: int | None = None,
+        seed: int | None = None,
+        attributes: str | None = None,
+    ) -> None:
         if not 0 <= rank < num_gpus:
             raise ValueError(f"rank must lie between 0 and num_gpus − 1 = {num_gpus - 1}, not {rank}")
         self.G, self.G_kwargs = G, dnnlib.EasyDict(G_kwargs)
@@ -61,12 +65,12 @@ class MetricOptions:
         self.attributes = attributes
         self.protocol, self.details = dict(seed=seed), {}
 
-    def count(self, default):
+    def count(self, default: int) -> int:
         """How many images or pairs to generate, for a metric that is defined with `default` of them"""
         self.protocol["asked_for"] = self.num_gen
         return self.num_gen or default
 
-    def detector(self, kind, default):
+    def detector(self, kind: str, default: str) -> str:
         """Name, path or URL of the detector for a `kind` of `metrics.detectors`: `default` unless others were given.
 
         ValueError if none of those can do it.
@@ -86,12 +90,19 @@ class MetricOptions:
         return chosen
 
 
-def get_feature_detector_name(url):
+def get_feature_detector_name(url: str) -> str:
     """The name by which results say what they were computed with: the file's, without folders and ending."""
     return os.path.splitext(url.split("/")[-1])[0]
 
 
-def get_feature_detector(url, device=torch.device("cpu"), num_gpus=1, rank=0, verbose=False, num_attempts=10):
+def get_feature_detector(
+    url: str,
+    device: torch.device | str = torch.device("cpu"),
+    num_gpus: int = 1,
+    rank: int = 0,
+    verbose: bool = False,
+    num_attempts: int = 10,
+) -> torch.nn.Module:
     """The detector behind a name, a URL or a path (`metrics.detectors`), on `device`; opened once in a process.
 
     With several processes the first one downloads and the others wait. OSError or ValueError with one sentence.
@@ -122,15 +133,15 @@ class ProgressMonitor:
 
     def __init__(
         self,
-        tag=None,
-        num_items=None,
-        flush_interval=1000,
-        verbose=False,
-        progress_fn=None,
-        pfn_lo=0,
-        pfn_hi=1000,
-        pfn_total=1000,
-    ):
+        tag: str | None = None,
+        num_items: int | None = None,
+        flush_interval: int | None = 1000,
+        verbose: bool = False,
+        progress_fn: Callable[[float, float], None] | None = None,
+        pfn_lo: float = 0,
+        pfn_hi: float = 1000,
+        pfn_total: float = 1000,
+    ) -> None:
         self.tag, self.num_items, self.flush_interval, self.verbose = tag, num_items, flush_interval, verbose
         self.progress_fn, self.pfn_lo, self.pfn_hi, self.pfn_total = progress_fn, pfn_lo, pfn_hi, pfn_total
         self.started = self.last_time = time.time()
@@ -138,7 +149,7 @@ class ProgressMonitor:
         if progress_fn is not None:
             progress_fn(pfn_lo, pfn_total)
 
-    def update(self, cur_items):
+    def update(self, cur_items: int) -> None:
         """Says that `cur_items` are done, if enough of them are new or it was the last."""
         finished = self.num_items is not None and cur_items >= self.num_items
         new = cur_items - self.last_items
@@ -154,7 +165,14 @@ class ProgressMonitor:
             share = min(cur_items / self.num_items, 1) if self.num_items else 1
             self.progress_fn(self.pfn_lo + (self.pfn_hi - self.pfn_lo) * share, self.pfn_total)
 
-    def sub(self, tag=None, num_items=None, flush_interval=1000, rel_lo=0, rel_hi=1):
+    def sub(
+        self,
+        tag: str | None = None,
+        num_items: int | None = None,
+        flush_interval: int | None = 1000,
+        rel_lo: float = 0,
+        rel_hi: float = 1,
+    ) -> ProgressMonitor:
         """The monitor of a part that covers rel_lo … rel_hi of this one's range."""
         width = self.pfn_hi - self.pfn_lo
         return ProgressMonitor(
@@ -175,13 +193,13 @@ class FeatureStats:
     capture_all: keep the rows. capture_mean_cov: keep float64 sums. max_items: what comes after that many is ignored.
     """
 
-    def __init__(self, capture_all=False, capture_mean_cov=False, max_items=None):
+    def __init__(self, capture_all: bool = False, capture_mean_cov: bool = False, max_items: int | None = None) -> None:
         self.capture_all, self.capture_mean_cov, self.max_items = capture_all, capture_mean_cov, max_items
         self.num_items, self.num_features = 0, None
         self.all_features = None  # [at least num_items, num_features], float32
         self.raw_mean = self.raw_cov = None  # sums of x and of x xᵀ, float64
 
-    def set_num_features(self, num_features):
+    def set_num_features(self, num_features: int) -> None:
         """Fixes the width of a row. ValueError if it is another one already."""
         if self.num_features not in (None, num_features):
             raise ValueError(f"features of {self.num_features} and of {num_features} numbers do not mix")
@@ -189,11 +207,12 @@ class FeatureStats:
             self.num_features = num_features
             self.raw_mean, self.raw_cov = np.zeros(num_features), np.zeros((num_features,) * 2)
 
-    def is_full(self):
+    def is_full(self) -> bool:
+        """True once max_items rows have come."""
         limit = float("inf") if self.max_items is None else self.max_items
         return self.num_items >= limit
 
-    def append(self, x):
+    def append(self, x: np.ndarray) -> None:
         """x: [n, num_features]"""
         x = np.asarray(x, dtype=np.float32)
         if x.ndim != 2:
@@ -224,7 +243,7 @@ class FeatureStats:
             self.all_features = grown
         self.all_features[self.num_items : needed] = x
 
-    def append_torch(self, x, num_gpus=1, rank=0):
+    def append_torch(self, x: torch.Tensor, num_gpus: int = 1, rank: int = 0) -> None:
         """x: tensor [n, num_features] of this process; those of all processes are appended, row by row in turn."""
         if num_gpus > 1:
             parts = [torch.empty_like(x) for _ in range(num_gpus)]
@@ -232,23 +251,24 @@ class FeatureStats:
             x = torch.stack(parts, dim=1).flatten(0, 1)
         self.append(x.cpu().numpy())
 
-    def get_all(self):
+    def get_all(self) -> np.ndarray:
         """[num_items, num_features], float32"""
         if not self.capture_all:
             raise ValueError("these statistics were made without capture_all")
         return self.all_features[: self.num_items]
 
-    def get_all_torch(self):
+    def get_all_torch(self) -> torch.Tensor:
+        """`get_all` as a tensor on the CPU, which shares its memory."""
         return torch.from_numpy(self.get_all())
 
-    def get_mean_cov(self):
+    def get_mean_cov(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean [num_features] and covariance (of the population) [num_features, num_features], float64."""
         if not self.capture_mean_cov:
             raise ValueError("these statistics were made without capture_mean_cov")
         mean = self.raw_mean / self.num_items
         return mean, self.raw_cov / self.num_items - np.outer(mean, mean)
 
-    def save(self, pkl_file):
+    def save(self, pkl_file: str) -> None:
         """Writes the statistics; NumPy arrays and JSON, no pickled objects."""
         state = {name: value for name, value in vars(self).items() if value is not None}
         if self.capture_all:
@@ -256,7 +276,7 @@ class FeatureStats:
         write_atomically(pkl_file, lambda file: np.savez(file, **state))
 
     @staticmethod
-    def load(pkl_file):
+    def load(pkl_file: str) -> FeatureStats:
         """What `save` wrote. OSError or ValueError if it is something else."""
         stats = FeatureStats()
         with np.load(pkl_file, allow_pickle=False) as state:
@@ -267,16 +287,16 @@ class FeatureStats:
 
 
 def compute_feature_stats_for_dataset(
-    opts,
-    detector_url,
-    detector_kwargs,
-    rel_lo=0,
-    rel_hi=1,
-    batch_size=64,
-    data_loader_kwargs=None,
-    max_items=None,
-    **stats_kwargs,
-):
+    opts: MetricOptions,
+    detector_url: str,
+    detector_kwargs: dict[str, Any],
+    rel_lo: float = 0,
+    rel_hi: float = 1,
+    batch_size: int = 64,
+    data_loader_kwargs: dict[str, Any] | None = None,
+    max_items: int | None = None,
+    **stats_kwargs: Any,
+) -> FeatureStats:
     """`FeatureStats` of the data set's images, from the cache where they were computed before (opts.cache).
 
     detector_kwargs: arguments of the detector's calls. max_items: only that many images, in order. stats_kwargs: of
@@ -305,8 +325,16 @@ def compute_feature_stats_for_dataset(
 
 
 def compute_feature_stats_for_generator(
-    opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, batch_size=64, batch_gen=None, jit=False, **stats_kwargs
-):
+    opts: MetricOptions,
+    detector_url: str,
+    detector_kwargs: dict[str, Any],
+    rel_lo: float = 0,
+    rel_hi: float = 1,
+    batch_size: int = 64,
+    batch_gen: int | None = None,
+    jit: bool = False,
+    **stats_kwargs: Any,
+) -> FeatureStats:
     """`FeatureStats` of images of opts.G, with labels drawn from the data set. ValueError without max_items.
 
     batch_size: images a call of the detector, batch_gen: of the generator. jit: traces the generator. The rest as
@@ -336,14 +364,16 @@ def compute_feature_stats_for_generator(
     return stats
 
 
-def features_of_both(opts, detector, max_real, num_gen, **stats_kwargs):
+def features_of_both(
+    opts: MetricOptions, detector: str, max_real: int | None, num_gen: int, **stats_kwargs: Any
+) -> tuple[FeatureStats, FeatureStats]:
     """`FeatureStats` of the data set's images (max_real at most, None: all) and of num_gen generated ones."""
     shared = dict(opts=opts, detector_url=detector, detector_kwargs=dict(return_features=True), **stats_kwargs)
     real = compute_feature_stats_for_dataset(rel_lo=0, rel_hi=0, max_items=max_real, **shared)
     return real, compute_feature_stats_for_generator(rel_lo=0, rel_hi=1, max_items=num_gen, **shared)
 
 
-def open_dataset(opts):
+def open_dataset(opts: MetricOptions) -> torch.utils.data.Dataset:
     """The data set that opts.dataset_kwargs describes. ValueError if they are empty."""
     name = opts.dataset_kwargs.get("class_name")
     if not name:
@@ -355,7 +385,7 @@ def open_dataset(opts):
     return dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
 
 
-def label_sampler(opts, G):
+def label_sampler(opts: MetricOptions, G: torch.nn.Module) -> Callable[[int], torch.Tensor]:
     """A function count → labels [count, c_dim] as often as the data set has them; no data set for unconditional G."""
     if G.c_dim == 0:
         return lambda count: torch.zeros([count, 0], device=opts.device)
@@ -383,7 +413,7 @@ def _feature_adder(tag, stats, opts, detector_url, detector_kwargs, rel_lo, rel_
     return add
 
 
-def data_protocol(opts, dataset):
+def data_protocol(opts: MetricOptions, dataset: torch.utils.data.Dataset) -> dict[str, Any]:
     """What a result's protocol says of the data set: name, digest of its files, resolution, mirrored copies."""
     path = getattr(dataset, "path", None)
     key = path and (path, os.stat(path).st_mtime_ns)

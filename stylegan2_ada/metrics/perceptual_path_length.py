@@ -1,6 +1,7 @@
 """Perceptual path length (Karras et al. 2019): how much images change over a small step through the latents."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from metrics.perceptual import VGG16
 from torch_utils import cached_weights
 
 
-def slerp(a, b, t):
+def slerp(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor | float) -> torch.Tensor:
     """The point at t (0: a, 1: b) of the great circle through the directions of a and b [..., F]; unit length."""
     a, b = (torch.nn.functional.normalize(v, dim=-1) for v in (a, b))
     cosine = (a * b).sum(dim=-1, keepdim=True)
@@ -27,7 +28,17 @@ class PPLSampler(torch.nn.Module):
     `return_lpips`. redraw_noise: new noise images for every batch.
     """
 
-    def __init__(self, G, G_kwargs, epsilon, space, sampling, crop, vgg16, redraw_noise=True):
+    def __init__(
+        self,
+        G: torch.nn.Module,
+        G_kwargs: dict[str, Any],
+        epsilon: float,
+        space: str,
+        sampling: str,
+        crop: bool,
+        vgg16: torch.nn.Module,
+        redraw_noise: bool = True,
+    ) -> None:
         if space not in ("z", "w") or sampling not in ("full", "end"):
             raise ValueError(f"space is z or w, sampling full or end, not {space!r} and {sampling!r}")
         super().__init__()
@@ -35,7 +46,7 @@ class PPLSampler(torch.nn.Module):
         self.space, self.sampling, self.crop, self.redraw_noise = space, sampling, crop, redraw_noise
         self.vgg16 = vgg16
 
-    def forward(self, c):
+    def forward(self, c: torch.Tensor) -> torch.Tensor:
         """c: labels [N, c_dim] → distances / ε² [N]"""
         batch, device = len(c), c.device
         t = torch.rand([batch], device=device)[:, None] * (1 if self.sampling == "full" else 0)
@@ -70,8 +81,17 @@ class PPLSampler(torch.nn.Module):
 
 
 def compute_ppl(
-    opts, num_samples, epsilon, space, sampling, crop, batch_size, jit=False, redraw_noise=True, percentiles=(1, 99)
-):
+    opts: metric_utils.MetricOptions,
+    num_samples: int,
+    epsilon: float,
+    space: str,
+    sampling: str,
+    crop: bool,
+    batch_size: int,
+    jit: bool = False,
+    redraw_noise: bool = True,
+    percentiles: tuple[float, float] | None = (1, 99),
+) -> float:
     """Mean distance over num_samples steps, without those beyond `percentiles` (None: of all).
 
     batch_size: pairs at a time. The rest as in `PPLSampler`.

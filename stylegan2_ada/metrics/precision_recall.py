@@ -12,7 +12,9 @@ from metrics import detectors, metric_utils
 from metrics.perceptual import VGG16
 
 
-def compute_distances(row_features, col_features, num_gpus, rank, col_batch_size):
+def compute_distances(
+    row_features: torch.Tensor, col_features: torch.Tensor, num_gpus: int, rank: int, col_batch_size: int
+) -> torch.Tensor | None:
     """Euclidean distances [rows, columns] of features [rows, F] and [columns, F], on the CPU; None but on rank 0.
 
     Processes share the columns between them; col_batch_size are computed at a time.
@@ -36,7 +38,14 @@ def _distances(a, b):
     return torch.addmm(lengths[1], a, b.t(), alpha=-2).add_(lengths[0][:, None]).clamp_(min=0).sqrt_()
 
 
-def compute_pr(opts, max_real, num_gen, nhood_size, row_batch_size, col_batch_size):
+def compute_pr(
+    opts: metric_utils.MetricOptions,
+    max_real: int | None,
+    num_gen: int,
+    nhood_size: int,
+    row_batch_size: int,
+    col_batch_size: int,
+) -> tuple[float, float]:
     """(precision, recall) of num_gen generated images against at most max_real of the data set, with k = nhood_size."""
     detector = opts.detector(detectors.FEATURES, VGG16)
     both = metric_utils.features_of_both(opts, detector, max_real, num_gen, capture_all=True)

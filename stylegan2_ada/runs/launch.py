@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+from typing import Any
 
 import torch
 import tqdm
@@ -22,7 +23,7 @@ from snapshots.save import save_snapshot
 from training import training_loop
 
 
-def choose_device(name):
+def choose_device(name: str | None) -> str:
     """The device to work on: `name`, or cuda where there is one. ValueError for one that is not there.
 
     Every command comes by here, so it also turns TF32 off, which training turns on again where --allow-tf32 asks.
@@ -38,7 +39,7 @@ def choose_device(name):
     return name
 
 
-def open_training_set(kwargs):
+def open_training_set(kwargs: dict[str, Any]) -> torch.utils.data.Dataset:
     """The data set of these arguments after a check of every picture in it. ValueError if it cannot be used."""
     try:
         data = dnnlib.util.construct_class_by_name(**kwargs)
@@ -57,7 +58,7 @@ def open_training_set(kwargs):
     return data
 
 
-def adopt_networks(args, data):
+def adopt_networks(args: dict[str, Any], data: torch.utils.data.Dataset) -> dict[str, Any] | None:
     """The networks that --resume starts from (None without it); their widths win over the recipe's, and this is said.
 
     ValueError if they cannot be opened, or make images or take labels of another shape than the data's.
@@ -138,7 +139,14 @@ def _taken_by(function, **kwargs):
     return {name: value for name, value in kwargs.items() if name in taken}
 
 
-def start(outdir, description, args, options, dry_run=False, networks=None):
+def start(
+    outdir: str,
+    description: str,
+    args: dict[str, Any],
+    options: dict[str, Any],
+    dry_run: bool = False,
+    networks: dict[str, Any] | None = None,
+) -> str | None:
     """Trains in a new directory `NNNNN-description` below `outdir`; returns its path (None for a dry run).
 
     args: of `training_loop`. options: what the user asked for, kept beside them in training_options.json. networks:
@@ -167,7 +175,8 @@ def start(outdir, description, args, options, dry_run=False, networks=None):
     return run_dir
 
 
-def summarise(args):
+def summarise(args: dict[str, Any]) -> None:
+    """Prints, a line each, what a user should see of the arguments of `training_loop` before it runs."""
     data, G = args["training_set_kwargs"], args["G_kwargs"]
     rows = [
         ("Output directory", args["run_dir"]),
@@ -183,7 +192,7 @@ def summarise(args):
     print()
 
 
-def run(args):
+def run(args: dict[str, Any]) -> None:
     """Calls the loop with a log file, a progress bar and a clean way to stop."""
     run_dir = args["run_dir"]
     log = os.path.join(run_dir, "log.txt")
@@ -246,6 +255,6 @@ def _stoppable():
             signal.signal(number, old)
 
 
-def listdir(folder):
+def listdir(folder: str) -> list[str]:
     """Names in a folder, sorted; none if it is not there."""
     return sorted(os.listdir(folder)) if os.path.isdir(folder) else []

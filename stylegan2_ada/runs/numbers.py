@@ -3,7 +3,7 @@
 import re
 
 
-def parse_numbers(text, most=10**6):
+def parse_numbers(text: str, most: int = 10**6) -> list[int]:
     """`1,5,7` or `10-20` (both ends included) as a list of numbers below 2³². ValueError for more than `most`."""
     numbers = []
     for part in text.replace(" ", "").split(","):

@@ -1,15 +1,21 @@
 """The options of the commands, what they are parsed to, and what turns refusals of libraries into usage errors."""
 
+from __future__ import annotations
+
 import contextlib
 import difflib
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from runs.numbers import parse_numbers
 from runs.recipe import AUGPIPES, PRETRAINED
+
+if TYPE_CHECKING:  # slow to import
+    import torch
 
 
 @contextlib.contextmanager
@@ -24,7 +30,8 @@ def usage_errors(option: str = "") -> Iterator[None]:
 class Command(click.Command):
     """A command in which a ValueError or OSError that begins with an option, as "--data: …", is a usage error."""
 
-    def invoke(self, ctx: click.Context):
+    def invoke(self, ctx: click.Context) -> Any:
+        """What the callback returns. click.UsageError for its ValueError or OSError if that begins with an option."""
         try:
             return super().invoke(ctx)
         except (OSError, ValueError) as error:
@@ -41,7 +48,8 @@ class Numbers(click.ParamType):
 
     name = "numbers"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """The list of a text; a list stays as it is. click.UsageError, with the option, for a text that is none."""
         if isinstance(value, list):
             return value
         try:
@@ -50,7 +58,7 @@ class Numbers(click.ParamType):
             raise click.UsageError(f"{param.opts[0]}: {error}") from error
 
 
-def open_generator(network, device, trust=False):
+def open_generator(network: str, device: torch.device | str, trust: bool = False) -> torch.nn.Module:
     """The averaged generator of a pickle or export (`snapshots.load.load_generator`) on a device.
 
     click.UsageError if it cannot be opened.
@@ -62,7 +70,7 @@ def open_generator(network, device, trust=False):
         return load_generator(network, trust).to(device)
 
 
-def generator_options(command):
+def generator_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: the options that choose a generator and the device it runs on."""
     options = [
         click.option("--network", required=True, metavar="PKL", help="Network pickle (path or URL), or .safetensors"),
@@ -72,7 +80,7 @@ def generator_options(command):
     return with_options(command, options)
 
 
-def network_options(command):
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: the options that all of the host's scripts around a generator share."""
     noise = click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise")
     outdir = click.option("--outdir", required=True, metavar="DIR", help="Where to save the images")
@@ -84,13 +92,15 @@ class OneOf(click.ParamType):
 
     name = "choice"
 
-    def __init__(self, values):
+    def __init__(self, values: Iterable[str]) -> None:
         self.values = list(values)
 
-    def get_metavar(self, param, ctx=None):
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """`[one|other|…]`, by which --help shows the values."""
         return f"[{'|'.join(self.values)}]"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The value, if it is one of those. click.UsageError that names the nearest for any other."""
         if value in self.values:
             return value
         near = difflib.get_close_matches(value, self.values, n=1, cutoff=0.4)
@@ -159,18 +169,18 @@ OPTIONS = [
 ]
 
 
-def with_options(command, options):
+def with_options(command: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
     """A click command with these options added; --help lists them in this order."""
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def train_options(command):
+def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: adds `OPTIONS` to a click command."""
     return with_options(command, OPTIONS)
 
 
-def metric_options(command):
+def metric_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: adds `METRIC_OPTIONS` to a click command."""
     return with_options(command, METRIC_OPTIONS)

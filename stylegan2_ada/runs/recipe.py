@@ -6,6 +6,7 @@ functions below turn the options of `train_options` into one dictionary for `tra
 
 import dataclasses
 import os
+from typing import Any
 
 _PRETRAINED = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets/"
 
@@ -68,7 +69,7 @@ BASE_CONFIGS = {
 }
 
 
-def auto_config(gpus, resolution):
+def auto_config(gpus: int, resolution: int) -> BaseConfig:
     """The configuration `auto`, which depends on the number of GPUs and the resolution."""
     batch = max(min(gpus * min(4096 // resolution, 32), 64), gpus)
     return BaseConfig(
@@ -112,7 +113,9 @@ AUGPIPES = {
 # The arguments of the training loop
 
 
-def build(options, config_name, config, data, device, cores):
+def build(
+    options: dict[str, Any], config_name: str, config: Any, data: Any, device: str, cores: int
+) -> tuple[str, dict[str, Any]]:
     """(description for the run directory's name, arguments of `training_loop`) for a set of options.
 
     options: values of `OPTIONS`, None where not given. config: `BaseConfig`, or an object with its attributes.
@@ -137,7 +140,7 @@ def build(options, config_name, config, data, device, cores):
     return _describe(options, data, name), args
 
 
-def dataset_kwargs(options, data=None):
+def dataset_kwargs(options: dict[str, Any], data: Any = None) -> dict[str, Any]:
     """Arguments of `ImageFolderDataset`; with `data`, its resolution too."""
     subset = None if options["subset"] is None else _positive(options, "subset", 1)
     kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=os.path.abspath(options["data"]))
@@ -241,7 +244,7 @@ def _schedule(options, config, device):
     return args | free_arguments(options)
 
 
-def free_arguments(options):
+def free_arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the training loop, for the options given, that have no part in the arithmetic."""
     args = {}
     if options["kimg"] is not None:
@@ -262,7 +265,7 @@ def free_arguments(options):
     return args
 
 
-def metric_names(text):
+def metric_names(text: str) -> list[str]:
     """The metrics in a comma-separated list; ValueError for one that does not exist."""
     from metrics import metric_main
 
@@ -275,7 +278,7 @@ def metric_names(text):
     return names
 
 
-def metric_kwargs(detector, num_gen, attributes):
+def metric_kwargs(detector: str | None, num_gen: int | None, attributes: str | None) -> dict[str, Any]:
     """Arguments of `MetricOptions` for the options of `METRIC_OPTIONS`.
 
     ValueError for a detector that does not open (one behind a URL is not tried), or missing attributes.
@@ -295,7 +298,7 @@ def metric_kwargs(detector, num_gen, attributes):
     return dict(detectors=names, num_gen=num_gen, attributes=attributes)
 
 
-def parse_grid(text):
+def parse_grid(text: str) -> list[int]:
     """[columns, rows] of a text like 8x4; ValueError for any other."""
     try:
         columns, rows = (int(number) for number in text.lower().split("x"))

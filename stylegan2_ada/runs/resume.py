@@ -1,6 +1,7 @@
 """Goes on with a training run exactly where its newest state left off."""
 
 import os
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ _HOW_TO_MEASURE = {"detector", "num_gen", "attributes"}
 _FREE |= _HOW_TO_MEASURE
 
 
-def continued(options, outdir, dry_run):
+def continued(options: dict[str, Any], outdir: str, dry_run: bool) -> bool:
     """True if --resume means a run, which has then been continued to its end; False if there is a run to start."""
     run_dir = _run_to_continue(options["resume"], outdir)
     if run_dir is not None:
@@ -39,7 +40,7 @@ def _run_to_continue(resume, outdir):
     return resume
 
 
-def continue_run(run_dir, given, dry_run=False):
+def continue_run(run_dir: str, given: dict[str, Any], dry_run: bool = False) -> None:
     """Goes on with a run exactly where its newest state left off.
 
     given: the options of this command line, None where not given. ValueError for one that would change the run.

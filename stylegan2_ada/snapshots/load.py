@@ -1,6 +1,7 @@
 """Opens networks: snapshots of ours and of the reference, of TensorFlow's time, safetensors; runs no code of theirs."""
 
 import inspect
+from typing import Any, BinaryIO
 
 import torch
 
@@ -12,7 +13,7 @@ from torch_utils import misc, persistence
 _NETWORKS = ("G", "D", "G_ema")
 
 
-def load_network_pkl(f, force_fp16=False, trust=False):
+def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust: bool = False) -> dict[str, Any]:
     """The dict of G, D, G_ema (modules), augment_pipe (module or None) and training_set_kwargs in a snapshot.
 
     Of a network trained on label vectors also label_examples [N, c_dim], which its generators get as an attribute.
@@ -44,13 +45,13 @@ def load_network_pkl(f, force_fp16=False, trust=False):
     return data
 
 
-def is_generator(net):
+def is_generator(net: Any) -> bool:
     """True for a module with what every tool here needs of a generator."""
     needed = ("z_dim", "c_dim", "w_dim", "num_ws", "img_resolution", "img_channels", "mapping", "synthesis")
     return all(hasattr(net, name) for name in needed)
 
 
-def load_snapshot(network, trust=False):
+def load_snapshot(network: str, trust: bool = False) -> dict[str, Any]:
     """What a snapshot or an export holds, as `load_network_pkl` gives it; G_ema is sure to be a generator.
 
     network: path or URL of a pickle, or path of a `.safetensors` with its `.json` beside it. G_ema is on the CPU, in
@@ -67,7 +68,7 @@ def load_snapshot(network, trust=False):
     return data
 
 
-def load_generator(network, trust=False):
+def load_generator(network: str, trust: bool = False) -> torch.nn.Module:
     """The averaged generator of `load_snapshot`."""
     return load_snapshot(network, trust)["G_ema"]
 
@@ -101,11 +102,11 @@ def _with_fp16(net):
     return rebuilt
 
 
-def convert_tf_generator(tf_G):
+def convert_tf_generator(tf_G: safe_pickle.TFNetwork) -> torch.nn.Module:
     """Our Generator with the weights of a TensorFlow one from `safe_pickle.load`. ValueError with the reason."""
     return tensorflow.convert_generator(tf_G)
 
 
-def convert_tf_discriminator(tf_D):
+def convert_tf_discriminator(tf_D: safe_pickle.TFNetwork) -> torch.nn.Module:
     """Our Discriminator with the weights of a TensorFlow one. ValueError with the reason."""
     return tensorflow.convert_discriminator(tf_D)

@@ -12,6 +12,8 @@ import io
 import itertools
 import math
 import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ _MAX_DEPTH = 20  # modules within modules
 _STYLEGAN3 = {"SynthesisInput", "MultiLayerNetwork"}  # classes that StyleGAN3 and its relatives have
 
 
-def load(file):
+def load(file: BinaryIO) -> Any:
     """What a pickle holds, with `PickledModule` and `TFNetwork` in place of networks.
 
     file: binary file. pickle.UnpicklingError with the reason for anything but a plain pickle of networks.
@@ -45,7 +47,7 @@ def load(file):
     return found
 
 
-def load_arrays(file):
+def load_arrays(file: BinaryIO) -> dict[Any, Any]:
     """The dict in a pickle of containers, numbers and NumPy arrays; words of Python 2 are bytes.
 
     file: binary file. pickle.UnpicklingError with the reason for anything else.
@@ -80,7 +82,7 @@ def _check_copies(found, size):
 class PickledModule:
     """A persistent module as the pickle describes it: class name, constructor's arguments, tensors, parts."""
 
-    def __init__(self, meta):
+    def __init__(self, meta: dict[str, Any]) -> None:
         meta = persistence.current_meta(meta)
         state = _expect(dict, meta.get("state"), "the state of a network")
         self.class_name = _expect(str, meta.get("class_name"), "a class name")
@@ -97,7 +99,7 @@ class PickledModule:
             if not (isinstance(name, str) and 0 < len(name) <= _MAX_NAME and "." not in name):
                 raise pickle.UnpicklingError("a part of a network has a name that no part can have")
 
-    def walk(self):
+    def walk(self) -> Iterator[tuple[str, Any]]:
         """(dotted name, part) of every module and tensor in this one, itself first."""
         seen = itertools.count(1)
         parts = [("", self)]
@@ -114,7 +116,7 @@ class PickledModule:
 class TFNetwork:
     """A network of the TensorFlow era: `name`, `version`, `static_kwargs`, `components`, `variables` (name → array)"""
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         state = _expect(dict, state, "the state of a TensorFlow network")
         self.name = _expect(str, state.get("name"), "a network's name")[:_MAX_NAME]
         self.version = _expect(int, state.get("version"), "a network's version")
@@ -127,7 +129,7 @@ class TFNetwork:
             name = _expect(str, name, "a variable's name")[:_MAX_NAME]
             self.variables[name] = _expect(_Array, value, "a variable").array
 
-    def size(self, depth=_MAX_DEPTH):
+    def size(self, depth: int = _MAX_DEPTH) -> int:
         """Bytes of all its variables, as float32."""
         if not depth:
             raise pickle.UnpicklingError("it holds more parts than any network has")
@@ -381,7 +383,7 @@ def _expect(kind, value, what):
     return value
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """`value` after a look at every part: words, numbers, None, and containers of them; arrays become lists.
 
     pickle.UnpicklingError for anything else, and for more of it than arguments of a constructor can be.
@@ -410,7 +412,7 @@ def plain(value):
 # From records to networks
 
 
-def rebuild(record):
+def rebuild(record: PickledModule) -> torch.nn.Module:
     """The module that a `PickledModule` describes, made anew as our class of the same name and given its tensors.
 
     pickle.UnpicklingError unless names and shapes of the tensors, and what decides the computation, are our class's.
@@ -431,7 +433,9 @@ def rebuild(record):
     return module
 
 
-def build_module(class_name, init_args, init_kwargs, tensors):
+def build_module(
+    class_name: str, init_args: Sequence[Any], init_kwargs: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> torch.nn.Module:
     """Our class of that name with these constructor's arguments and tensors (dotted name → tensor).
 
     pickle.UnpicklingError unless names and shapes of the tensors are those of our class, exactly.

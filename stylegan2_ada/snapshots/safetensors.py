@@ -19,7 +19,7 @@ _FORMAT = "segan-generator"
 _VERSION = 1
 
 
-def save_safetensors(G, dest):
+def save_safetensors(G: torch.nn.Module, dest: str) -> tuple[str, str]:
     """Writes `dest` (a .safetensors path) and the JSON beside it; returns both paths. ValueError for another ending."""
     config_path = _config_path(dest)
     config = dict(format=_FORMAT, version=_VERSION, class_name=type(G).__name__)
@@ -35,7 +35,7 @@ def save_safetensors(G, dest):
     return dest, config_path
 
 
-def load_safetensors(path):
+def load_safetensors(path: str) -> torch.nn.Module:
     """The generator in `path` (.safetensors) and the JSON beside it. OSError or ValueError with one sentence."""
     config_path = _config_path(path)
     try:

@@ -11,6 +11,7 @@ import re
 import numpy as np
 import torch
 
+from snapshots.safe_pickle import TFNetwork
 from torch_utils import misc
 from training import networks
 
@@ -65,7 +66,7 @@ _OF_NO_CONCERN = {
 }
 
 
-def convert_generator(tf_G):
+def convert_generator(tf_G: TFNetwork) -> networks.Generator:
     """Our Generator with the weights of a `safe_pickle.TFNetwork`. ValueError if it is none that ours can be."""
     variables, kwargs = _opened(tf_G, _GENERATOR)
     if kwargs["mapping_kwargs"]["w_avg_beta"] is None:  # no average is kept; ours then stays as it is
@@ -92,7 +93,7 @@ def convert_generator(tf_G):
     return _filled(G, kwargs, names, variables, unused)
 
 
-def convert_discriminator(tf_D):
+def convert_discriminator(tf_D: TFNetwork) -> networks.Discriminator:
     """Our Discriminator with the weights of a `safe_pickle.TFNetwork`. ValueError if it is none that ours can be."""
     variables, kwargs = _opened(tf_D, _DISCRIMINATOR)
     from_rgb = [name for name in variables if re.search(r"FromRGB(_lod\d+)?/weight", name)]

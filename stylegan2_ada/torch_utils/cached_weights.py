@@ -6,6 +6,8 @@ kernels laid out for the processor. Inside, each is computed once.
 
 import contextlib
 import contextvars
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
 
 import torch
 
@@ -13,7 +15,7 @@ _known = contextvars.ContextVar("folded_weights", default=None)  # (name, tensor
 
 
 @contextlib.contextmanager
-def enabled(known=None):
+def enabled(known: dict | None = None) -> Iterator[None]:
     """Inside, in this thread or task only: no autograd, and what depends on weights alone is computed once.
 
     The weights must stay as they are. known: a dict that keeps what was computed for the next time; None: only nested
@@ -28,12 +30,12 @@ def enabled(known=None):
         _known.reset(token)
 
 
-def active():
+def active() -> bool:
     """True inside `folded`."""
     return _known.get() is not None
 
 
-def once(name, tensor, compute):
+def once(name: Hashable, tensor: torch.Tensor, compute: Callable[[torch.Tensor], Any]) -> Any:
     """compute(tensor); inside `folded` only the first time for this name, if tensor is a parameter or a view of one."""
     known = _known.get()
     base = tensor if tensor._base is None else tensor._base

@@ -15,7 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +35,7 @@ _PASSING = re.compile("killed|signal|memory|no space left|temporarily|interrupte
 _ARCHITECTURES = ("75", "80", "86", "89", "90", "100")  # of GPUs that nvcc is asked for, as far as it knows them
 
 
-def get_plugin(module_name, sources, **build_kwargs):
+def get_plugin(module_name: str, sources: Sequence[str | os.PathLike], **build_kwargs: Any) -> types.ModuleType:
     """The extension module `module_name` built from `sources` (paths of .cpp and .cu files).
 
     A build is kept in the cache by a digest of its sources, options, and the versions of torch and Python, and reused
@@ -69,7 +72,7 @@ def get_plugin(module_name, sources, **build_kwargs):
     return plugin
 
 
-def get_library(device_type, sources, headers):
+def get_library(device_type: str, sources: Sequence[Path], headers: Sequence[Path]) -> Path:
     """Path of a library of C functions for 'cpu' or 'cuda', built from `sources` if it is not in the cache.
 
     RuntimeError with the compiler's reason when that fails, or failed in the last day for a reason that will not pass.

@@ -9,7 +9,9 @@ import functools
 import os
 import subprocess
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +22,7 @@ _SOURCES = Path(__file__).parent / "ops" / "csrc"
 enabled = os.environ.get("SEGAN_NATIVE", "1") != "0"
 
 
-def available(device_type):
+def available(device_type: str) -> ctypes.CDLL | None:
     """The library with the kernels for 'cpu' or 'cuda' tensors, or None: there are none, or the program is traced."""
     traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
     if not enabled or traced or device_type not in ("cpu", "cuda"):
@@ -35,7 +37,7 @@ _TYPES = {
 }
 
 
-def kernel(op, *tensors):
+def kernel(op: str, *tensors: torch.Tensor) -> Callable[..., Any] | None:
     """The kernel of `op` for these tensors of one dtype, or None.
 
     There is none if none was built, for other dtypes, in a traced program, and for tensors without memory to read.
@@ -47,19 +49,19 @@ def kernel(op, *tensors):
     return None if name is None or library is None else getattr(library, f"{op}_{name}", None)
 
 
-def threads_for(numel):
+def threads_for(numel: int) -> int:
     """Threads to share an elementwise job of that size between; a thread is not worth its start below 16384 numbers."""
     return max(min(torch.get_num_threads(), numel // 16384), 1)
 
 
-def dense(x):
+def dense(x: torch.Tensor) -> tuple[torch.Tensor, torch.memory_format]:
     """x in a layout that kernels take, and that layout: channels-last where it is so already, else contiguous."""
     if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return x, torch.channels_last
     return x.contiguous(), torch.contiguous_format
 
 
-def launch(name, kernel, device, *arguments):
+def launch(name: str, kernel: Callable[..., int], device: torch.device, *arguments: Any) -> None:
     """Calls a CUDA kernel on the current stream of `device`. RuntimeError unless it was launched.
 
     Kernels run on the current device, whichever their pointers belong to, hence the guard.
@@ -70,7 +72,7 @@ def launch(name, kernel, device, *arguments):
         raise RuntimeError(f"{name} could not be launched on CUDA (error {error})")
 
 
-def pointer(tensor):
+def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p | None:
     """Address of a tensor's first element, for a kernel; None stays None."""
     return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
 

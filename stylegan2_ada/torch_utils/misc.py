@@ -4,6 +4,8 @@ import contextlib
 import functools
 import re
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,13 @@ _constants = {}  # the most recently used last
 _MOST_CONSTANTS = 1000
 
 
-def constant(value, shape=None, dtype=None, device=None, memory_format=None):
+def constant(
+    value: Any,
+    shape: Sequence[int] | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    memory_format: torch.memory_format | None = None,
+) -> torch.Tensor:
     """A tensor of fixed `value`, made once per (value, shape, dtype, device, memory_format) and then shared.
 
     Saves a host-to-device copy at every use. The caller must not write to it. Only those of late are kept, but values
@@ -37,7 +45,7 @@ def constant(value, shape=None, dtype=None, device=None, memory_format=None):
 
 
 @contextlib.contextmanager
-def without_tf32():
+def without_tf32() -> Iterator[None]:
     """Inside, float32 means float32 on CUDA: the ten bits of TF32 are too few to measure with."""
     switches = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [switch.allow_tf32 for switch in switches]
@@ -53,13 +61,13 @@ def without_tf32():
 class suppress_tracer_warnings(warnings.catch_warnings):
     """Hides the `TracerWarning`s that shape arithmetic causes under `torch.jit.trace`. A context manager."""
 
-    def __enter__(self):
+    def __enter__(self) -> list | None:
         result = super().__enter__()
         warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
         return result
 
 
-def assert_shape(tensor, ref_shape):
+def assert_shape(tensor: torch.Tensor, ref_shape: Sequence[int | None]) -> None:
     """AssertionError unless `tensor` has the shape `ref_shape`, where None stands for any size."""
     fits = tensor.ndim == len(ref_shape) and all(
         want is None or bool(size == want) for size, want in zip(tensor.shape, ref_shape)
@@ -68,7 +76,7 @@ def assert_shape(tensor, ref_shape):
         raise AssertionError(f"shape is {list(tensor.shape)}, expected {list(ref_shape)}")
 
 
-def profiled_function(fn):
+def profiled_function(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: the function appears under its own name in the autograd profiler."""
 
     return functools.wraps(fn)(torch.autograd.profiler.record_function(fn.__name__)(fn))
@@ -82,7 +90,16 @@ class InfiniteSampler(torch.utils.data.Sampler):
     resumed run takes up where it left off.
     """
 
-    def __init__(self, dataset, rank=0, num_replicas=1, shuffle=True, seed=0, window_size=0.5, start=0):
+    def __init__(
+        self,
+        dataset: Sized,
+        rank: int = 0,
+        num_replicas: int = 1,
+        shuffle: bool = True,
+        seed: int = 0,
+        window_size: float = 0.5,
+        start: int = 0,
+    ) -> None:
         super().__init__()
         if len(dataset) == 0:
             raise ValueError("the data set is empty")
@@ -98,7 +115,7 @@ class InfiniteSampler(torch.utils.data.Sampler):
         self.window_size = window_size
         self.start = start
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         size = len(self.dataset)
         order, swaps = list(range(size)), None
         if self.shuffle:
@@ -126,18 +143,20 @@ def _endless_integers(rng, high, block=4096):
         yield from rng.randint(high, size=block).tolist()
 
 
-def params_and_buffers(module):
+def params_and_buffers(module: torch.nn.Module) -> list[torch.Tensor]:
     """All parameters, then all buffers."""
     return list(module.parameters()) + list(module.buffers())
 
 
-def named_params_and_buffers(module):
+def named_params_and_buffers(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     """(name, tensor) of all parameters, then of all buffers."""
     return list(module.named_parameters()) + list(module.named_buffers())
 
 
 @torch.no_grad()
-def copy_params_and_buffers(src_module, dst_module, require_all=False):
+def copy_params_and_buffers(
+    src_module: torch.nn.Module, dst_module: torch.nn.Module, require_all: bool = False
+) -> None:
     """Copies tensors of equal names from one module to another.
 
     Names that only the source has are ignored. RuntimeError for shapes that differ, and with `require_all` for names
@@ -154,7 +173,7 @@ def copy_params_and_buffers(src_module, dst_module, require_all=False):
             raise RuntimeError(f"the source has no {name}")
 
 
-def keep_label_examples(generators, labels, name):
+def keep_label_examples(generators: Iterable[torch.nn.Module], labels: Any, name: str) -> None:
     """Gives generators the label vectors of their snapshot, as `label_examples` [N, c_dim].
 
     ValueError for anything but such labels, in the file `name`.
@@ -167,14 +186,14 @@ def keep_label_examples(generators, labels, name):
 
 
 @contextlib.contextmanager
-def ddp_sync(module, sync):
+def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
     """Gradients of a DistributedDataParallel module are exchanged inside only where `sync` is true."""
     wrapped = isinstance(module, torch.nn.parallel.DistributedDataParallel)
     with module.no_sync() if wrapped and not sync else contextlib.nullcontext():
         yield
 
 
-def check_ddp_consistency(module, ignore_regex=None):
+def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = None) -> None:
     """AssertionError unless every process holds the same tensors (NaNs count as equal)."""
     for name, tensor in named_params_and_buffers(module):
         full_name = f"{type(module).__name__}.{name}"
@@ -188,7 +207,9 @@ def check_ddp_consistency(module, ignore_regex=None):
             raise AssertionError(f"{full_name} differs between processes")
 
 
-def print_module_summary(module, inputs, max_nesting=3, skip_redundant=True):
+def print_module_summary(
+    module: torch.nn.Module, inputs: Sequence[Any], max_nesting: int = 3, skip_redundant: bool = True
+) -> Any:
     """Runs `module(*inputs)`, prints a table of its parts, and returns the outputs.
 
     One row per submodule down to `max_nesting` levels: parameters and buffers of its own, output shape, dtype. With

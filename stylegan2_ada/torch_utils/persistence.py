@@ -13,7 +13,9 @@ import inspect
 import pickle
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +30,7 @@ known_modules = ["training.networks", "training.augment", "segan_ext.networks"]
 _BESIDE_THE_HOST = str(Path(__file__).resolve().parents[2])  # plugins are found there too
 
 
-def persistent_class(orig_class):
+def persistent_class(orig_class: type) -> type:
     """Class decorator: objects remember their constructor's arguments and pickle together with their source.
 
     The attributes `init_args` and `init_kwargs` return copies of those arguments.
@@ -82,18 +84,18 @@ def persistent_class(orig_class):
     return Persistent
 
 
-def is_persistent(obj):
+def is_persistent(obj: Any) -> bool:
     """True for persistent classes and for objects of them."""
     cls = obj if isinstance(obj, type) else type(obj)
     return "_embedded_name" in vars(cls)  # a subclass has to be decorated too
 
 
-def import_hook(hook):
+def import_hook(hook: Callable[[dnnlib.EasyDict], dict[str, Any] | None]) -> None:
     """Registers `hook(meta)`, which may return a changed `meta` before an object is rebuilt from it."""
     _import_hooks.append(hook)
 
 
-def current_meta(meta):
+def current_meta(meta: dict[str, Any]) -> dnnlib.EasyDict:
     """The description that a pickle gives of a persistent object, after all import hooks.
 
     pickle.UnpicklingError unless its format is the one we know.
@@ -126,7 +128,7 @@ def _with_state(cls, state):
     return obj
 
 
-def known_class(name):
+def known_class(name: str) -> type:
     """Our persistent class of that name. pickle.UnpicklingError if there is none in `known_modules`."""
     if _BESIDE_THE_HOST not in sys.path:
         sys.path.append(_BESIDE_THE_HOST)
@@ -147,7 +149,8 @@ def known_class(name):
 class TrustingUnpickler(pickle.Unpickler):
     """Opens a pickle with the code that it carries, as the reference does. Only for files whose maker you trust."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
+        """Any object of that name, as `pickle` does it; persistent ones are rebuilt by the source they carry."""
         if (module, name) == (__name__, "_reconstruct_persistent_obj"):
             return _reconstruct_with_its_source
         return super().find_class(module, name)

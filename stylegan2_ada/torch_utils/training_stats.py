@@ -5,6 +5,7 @@ number of those that were not finite. They count in nothing else, since a single
 """
 
 import re
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,14 @@ _pending = {}  # name → {device → sums not yet added to the totals}
 _totals = {}  # name → sums since the start, over all processes, on the CPU in float64
 
 
-def init_multiprocessing(rank, sync_device):
+def init_multiprocessing(rank: int, sync_device: torch.device | None) -> None:
     """Tells this process its rank and the device for collective operations (None for a single process)."""
     global _rank, _sync_device
     _rank = rank
     _sync_device = sync_device
 
 
-def report(name, value):
+def report(name: str, value: Any) -> Any:
     """Adds all scalars in `value` (number, array or tensor) to the statistic `name`; returns `value`.
 
     Cheap: nothing leaves the tensor's device. Every process must report the same names.
@@ -44,7 +45,7 @@ def report(name, value):
     return value
 
 
-def report0(name, value):
+def report0(name: str, value: Any) -> Any:
     """Like `report`, but only what the first process reports counts."""
     report(name, value if _rank == 0 else [])
     return value
@@ -57,7 +58,7 @@ class Collector:
     With `keep_previous`, a statistic for which nothing was reported keeps the value it had; otherwise it is NaN.
     """
 
-    def __init__(self, regex=".*", keep_previous=True):
+    def __init__(self, regex: str = ".*", keep_previous: bool = True) -> None:
         self._regex = re.compile(regex)
         self._keep_previous = keep_previous
         self._seen = {}  # name → totals at the last update
@@ -66,11 +67,11 @@ class Collector:
         self.update()
         self._moments.clear()
 
-    def names(self):
+    def names(self) -> list[str]:
         """Names reported so far that match."""
         return [name for name in _pending if self._regex.fullmatch(name)]
 
-    def update(self):
+    def update(self) -> None:
         """Takes in what was reported since the last call, from all processes. All of them must call it together."""
         if not self._keep_previous:
             self._moments.clear()
@@ -81,13 +82,13 @@ class Collector:
             if float(delta[0]) != 0:
                 self._moments[name] = delta
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, dict[str, torch.Tensor]]:
         """What this collector knows, and what has been reported that it has not taken in yet (float64 tensors)."""
         totals = dict(_synced_totals(self.names()))
         copies = lambda sums: {name: value.clone() for name, value in sums.items()}
         return dict(totals=copies(totals), seen=copies(self._seen), moments=copies(self._moments))
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, dict[str, torch.Tensor]]) -> None:
         """Goes on where the collector that made `state` was, in a process that starts from there too.
 
         Restores the process's totals of these statistics, so that even their rounding is the same.
@@ -100,21 +101,21 @@ class Collector:
         self._seen = {name: value for name, value in _finite(state["seen"]).items() if name in totals}
         self._moments = _finite(state["moments"])
 
-    def num(self, name):
+    def num(self, name: str) -> int:
         """Number of scalars; 0 if nothing was collected."""
         return int(self._moments[name][0]) if name in self._moments else 0
 
-    def nonfinite(self, name):
+    def nonfinite(self, name: str) -> int:
         """Number of NaNs and infinities between the last two updates, which count in nothing else."""
         return self._nonfinite.get(name, 0)
 
-    def mean(self, name):
+    def mean(self, name: str) -> float:
         """NaN if nothing was collected."""
         if not self.num(name):
             return float("nan")
         return float(self._moments[name][1] / self._moments[name][0])
 
-    def std(self, name):
+    def std(self, name: str) -> float:
         """Population standard deviation; 0 for a single scalar, NaN if nothing was collected."""
         if not self.num(name):
             return float("nan")
@@ -123,13 +124,13 @@ class Collector:
             return 0.0
         return float(np.sqrt(max(float(self._moments[name][2] / self._moments[name][0]) - mean**2, 0)))
 
-    def as_dict(self):
+    def as_dict(self) -> dnnlib.EasyDict:
         """{name: {num, mean, std}} for everything collected."""
         return dnnlib.EasyDict(
             {n: dnnlib.EasyDict(num=self.num(n), mean=self.mean(n), std=self.std(n)) for n in self.names()}
         )
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> float:
         """The mean."""
         return self.mean(name)
 

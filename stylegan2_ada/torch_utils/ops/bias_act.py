@@ -36,7 +36,16 @@ activation_funcs = dnnlib.EasyDict(
 )
 
 
-def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, impl="cuda"):
+def bias_act(
+    x: torch.Tensor,
+    b: torch.Tensor | None = None,
+    dim: int = 1,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+    impl: str = "cuda",
+) -> torch.Tensor:
     """`clamp(gain · act(x + b))`, differentiable any number of times (by native kernels twice, but for lrelu and relu).
 
     x: tensor of any shape and floating dtype. b: bias [x.shape[dim]] or None. act: a key of `activation_funcs`.
@@ -135,7 +144,9 @@ class _Job(NamedTuple):
         return b.reshape([-1 if i == self.dim else 1 for i in range(like.ndim)]).expand_as(like)
 
 
-def times_derivative(t, y, spec, alpha, gain, clamp):
+def times_derivative(
+    t: torch.Tensor, y: torch.Tensor, spec: Activation, alpha: float, gain: float, clamp: float
+) -> torch.Tensor:
     """t · φ' at y = φ(…), for activations that keep the sign; differentiable in t. Native kernels only."""
     job = _Job(kernels.kernel("bias_act", t), spec, 1, alpha, gain, clamp)
     return _BiasActGrad.apply(t, None, None, y, job, False)[0]

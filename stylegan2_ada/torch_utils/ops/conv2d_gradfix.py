@@ -7,6 +7,7 @@ of its own; differentiating either again gives nothing but those same three oper
 
 import contextlib
 import ctypes
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ weight_gradients_disabled = False  # True: no gradient is computed with respect 
 
 
 @contextlib.contextmanager
-def no_weight_gradients():
+def no_weight_gradients() -> Iterator[None]:
     """Inside, a backward pass through these convolutions leaves the weights' gradients at None.
 
     Saves work where only gradients with respect to images or latents are wanted (R1, path length).
@@ -32,12 +33,29 @@ def no_weight_gradients():
         weight_gradients_disabled = old
 
 
-def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def conv2d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> torch.Tensor:
     """As `torch.nn.functional.conv2d`."""
     return _convolution(input, weight, bias, _Spec(_pair(stride), _pair(padding), _pair(dilation), groups))
 
 
-def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+def conv_transpose2d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> torch.Tensor:
     """As `torch.nn.functional.conv_transpose2d`."""
     spec = _Spec(_pair(stride), _pair(padding), _pair(dilation), groups, True, _pair(output_padding))
     return _convolution(input, weight, bias, spec)

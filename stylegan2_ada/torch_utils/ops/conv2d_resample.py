@@ -1,10 +1,24 @@
 """Convolution of images that are enlarged before it or shrunk after it, in the cheapest order."""
 
+from collections.abc import Sequence
+
+import torch
+
 from . import conv2d_gradfix
 from .upfirdn2d import downsampling_padding, parse_padding, upfirdn2d, upsampling_padding
 
 
-def conv2d_resample(x, w, f=None, up=1, down=1, padding=0, groups=1, flip_weight=True, flip_filter=False):
+def conv2d_resample(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    f: torch.Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    flip_weight: bool = True,
+    flip_filter: bool = False,
+) -> torch.Tensor:
     """Upsamples by `up`, convolves with `w`, downsamples by `down`, all with the low-pass filter `f`.
 
     x: [N, C_in, H, W]. w: [C_out, C_in / groups, kh, kw]. f: from `upfirdn2d.setup_filter`, or None (no filtering).

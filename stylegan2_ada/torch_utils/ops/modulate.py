@@ -13,18 +13,26 @@ from torch_utils import kernels
 from . import bias_act
 
 
-def memory_format(device):
+def memory_format(device: torch.device | str) -> torch.memory_format:
     """The layout in which float32 images are convolved fastest."""
     on_cpu = torch.device(device).type == "cpu"
     return torch.channels_last if on_cpu and kernels.available("cpu") is not None else torch.contiguous_format
 
 
-def prefers_shared_weights(x):
+def prefers_shared_weights(x: torch.Tensor) -> bool:
     """True if a convolution with weights of each image's own is better had by scaling the images x."""
     return kernels.kernel("conv2d", x) is not None
 
 
-def modulate(x, scale=None, noise=None, b=None, act="linear", gain=None, clamp=None):
+def modulate(
+    x: torch.Tensor,
+    scale: torch.Tensor | None = None,
+    noise: torch.Tensor | None = None,
+    b: torch.Tensor | None = None,
+    act: str = "linear",
+    gain: float | None = None,
+    clamp: float | None = None,
+) -> torch.Tensor | None:
     """`clamp(gain · act(x · scale + noise + b))`, twice differentiable; None where there is no kernel for these.
 
     x: channels-last images [N, C, H, W]. scale: of every channel [N, C], or None. noise: broadcasts to [N, 1, H, W], or

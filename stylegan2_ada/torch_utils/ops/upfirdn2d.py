@@ -7,6 +7,7 @@ gradients of any order cost no more than the operation itself.
 """
 
 import ctypes
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,14 @@ import torch.nn.functional as F
 from torch_utils import kernels
 
 
-def setup_filter(f, device=torch.device("cpu"), normalize=True, flip_filter=False, gain=1, separable=None):
+def setup_filter(
+    f: torch.Tensor | Sequence | float | None,
+    device: torch.device | str = torch.device("cpu"),
+    normalize: bool = True,
+    flip_filter: bool = False,
+    gain: float = 1,
+    separable: bool | None = None,
+) -> torch.Tensor:
     """Makes a float32 filter for the functions below.
 
     f: [height, width], a one-dimensional filter [taps] that stands for its outer product, a number, or None (identity).
@@ -39,7 +47,16 @@ def setup_filter(f, device=torch.device("cpu"), normalize=True, flip_filter=Fals
     return (f * gain ** (f.ndim / 2)).to(device)
 
 
-def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl="cuda"):
+def upfirdn2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: int | Sequence[int] = 1,
+    down: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> torch.Tensor:
     """Pads, upsamples, filters and downsamples a batch of images.
 
     x: [N, C, H, W]. f: from `setup_filter`, or None for the identity. up, down: int or [x, y]. padding, in pixels of
@@ -62,7 +79,14 @@ def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl="cu
     return _Upfirdn.apply(_Upfirdn.apply(x, f[None, :], row, kernel), f[:, None], column, kernel)
 
 
-def filter2d(x, f, padding=0, flip_filter=False, gain=1, impl="cuda"):
+def filter2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> torch.Tensor:
     """Filters images [N, C, H, W] without changing their size; `padding` is in addition to what that needs."""
     width, height = filter_size(f)
     extra = (width // 2, (width - 1) // 2, height // 2, (height - 1) // 2)
@@ -70,14 +94,30 @@ def filter2d(x, f, padding=0, flip_filter=False, gain=1, impl="cuda"):
     return upfirdn2d(x, f, padding=padding, flip_filter=flip_filter, gain=gain, impl=impl)
 
 
-def upsample2d(x, f, up=2, padding=0, flip_filter=False, gain=1, impl="cuda"):
+def upsample2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: int | Sequence[int] = 2,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> torch.Tensor:
     """Enlarges images [N, C, H, W] to [N, C, H·up, W·up]; `padding` is in pixels of the result."""
     up = _pair(up)
     padding = [p + e for p, e in zip(parse_padding(padding), upsampling_padding(f, up))]
     return upfirdn2d(x, f, up=up, padding=padding, flip_filter=flip_filter, gain=gain * up[0] * up[1], impl=impl)
 
 
-def downsample2d(x, f, down=2, padding=0, flip_filter=False, gain=1, impl="cuda"):
+def downsample2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    down: int | Sequence[int] = 2,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> torch.Tensor:
     """Shrinks images [N, C, H, W] to [N, C, H/down, W/down]; `padding` is in pixels of the input."""
     down = _pair(down)
     padding = [p + e for p, e in zip(parse_padding(padding), downsampling_padding(f, down))]
@@ -88,18 +128,18 @@ def downsample2d(x, f, down=2, padding=0, flip_filter=False, gain=1, impl="cuda"
 # Sizes, also for conv2d_resample
 
 
-def filter_size(f):
+def filter_size(f: torch.Tensor | None) -> tuple[int, int]:
     """(width, height) in pixels."""
     return (1, 1) if f is None else (f.shape[-1], f.shape[0])
 
 
-def upsampling_padding(f, up):
+def upsampling_padding(f: torch.Tensor | None, up: int | Sequence[int]) -> list[int]:
     """[left, right, top, bottom] that makes an upsampled image exactly `up` times as large."""
     (width, height), (up_x, up_y) = filter_size(f), _pair(up)
     return [(width + up_x - 1) // 2, (width - up_x) // 2, (height + up_y - 1) // 2, (height - up_y) // 2]
 
 
-def downsampling_padding(f, down):
+def downsampling_padding(f: torch.Tensor | None, down: int | Sequence[int]) -> list[int]:
     """[left, right, top, bottom] that makes a downsampled image exactly `down` times smaller."""
     (width, height), (down_x, down_y) = filter_size(f), _pair(down)
     return [(width - down_x + 1) // 2, (width - down_x) // 2, (height - down_y + 1) // 2, (height - down_y) // 2]
@@ -112,7 +152,7 @@ def _pair(value):
     return int(x), int(y)
 
 
-def parse_padding(padding):
+def parse_padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     """left, right, top, bottom"""
     if isinstance(padding, int):
         return (padding,) * 4
