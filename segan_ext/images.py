@@ -3,7 +3,9 @@
 import base64
 import io
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from PIL import Image, ImageDraw
 from training.images import save_video, to_pictures, to_uint8
 
 
-def draw_grid(images, scale=1):
+def draw_grid(images: torch.Tensor, scale: int = 1) -> Image.Image:
     """A PIL picture of images [rows, columns, C, H, W] in [−1, 1], each pixel `scale` pixels wide."""
     rows, columns, channels, height, width = images.shape
     pixels = to_uint8(images).cpu()
@@ -21,7 +23,7 @@ def draw_grid(images, scale=1):
     return picture.resize((columns * width * scale, rows * height * scale), Image.Resampling.NEAREST)
 
 
-def draw_traversal(images, labels, columns, scale=1):
+def draw_traversal(images: torch.Tensor, labels: Sequence[str], columns: Sequence[str], scale: int = 1) -> Image.Image:
     """`draw_grid` with a label at each row and above each column."""
     rows, count = images.shape[:2]
     left, top = 96, 16
@@ -36,7 +38,9 @@ def draw_traversal(images, labels, columns, scale=1):
     return picture
 
 
-def write_pictures(dest, images, labels, columns, fps=10):
+def write_pictures(
+    dest: str | Path, images: torch.Tensor, labels: Sequence[str], columns: Sequence[str], fps: int = 10
+) -> None:
     """Writes images [rows, steps, C, H, W] as a labelled PNG, or as GIF or MP4 whose frames are the steps, to and fro.
 
     ValueError for another ending of `dest`, and for MP4 without imageio-ffmpeg.
@@ -76,7 +80,7 @@ def _frame(images, labels, across, scale):
     return frame
 
 
-def draw_change(before, after):
+def draw_change(before: torch.Tensor, after: torch.Tensor) -> Image.Image:
     """A PIL picture: before, after, and where they differ (brighter: more), side by side. images [C, H, W]"""
     difference = (after - before).abs().mean(dim=0, keepdim=True)
     difference = (difference / difference.max().clamp(min=1e-6) * 2 - 1).expand_as(before)
@@ -90,7 +94,7 @@ def draw_change(before, after):
     return picture
 
 
-def encoded(picture: Image.Image, kind: str, **options) -> bytes:
+def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
     """A PIL picture as a file of that kind ("PNG", "WEBP"); options: of Pillow's writer."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)

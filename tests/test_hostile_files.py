@@ -18,7 +18,9 @@ from metrics import metric_main
 from runs import resume
 from runs.numbers import parse_numbers
 from segan_ext.control.edit_file import read_edit
+from segan_ext.semantics import extractors
 from segan_ext.semantics.extractors import LSE, open_extractor, save_extractor
+from snapshots.safetensors import load_safetensors, save_safetensors
 from test_segan_networks import build
 from training import files, latents, networks
 from training.state import read
@@ -163,6 +165,22 @@ def test_edits_that_do_not_fit(case, tmp_path):
     path.write_text(json.dumps(sound | change))
     with pytest.raises(ValueError, match=reason):
         read_edit(path, G)
+
+
+def test_files_of_a_newer_version_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(extractors, "_VERSION", 2)
+    save_extractor(str(tmp_path / "x.safetensors"), LSE(("b4.conv1",), (8,), ("a", "b")))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="version 2, of which this version of SEGAN reads 1"):
+        open_extractor(str(tmp_path / "x.safetensors"))
+    path, config = save_safetensors(build(mode=2), str(tmp_path / "G.safetensors"))
+    assert load_safetensors(path).mode == 2
+    with open(config) as file:
+        content = json.load(file)
+    with open(config, "w") as file:
+        json.dump(content | dict(version=7), file)
+    with pytest.raises(ValueError, match="of version 7; this version of SEGAN reads 1"):
+        load_safetensors(path)
 
 
 def test_a_list_of_seeds_is_bounded_before_it_is_made():

@@ -172,3 +172,32 @@ def test_functions_fit_a_screen():
             if isinstance(node, ast.FunctionDef):
                 length = node.end_lineno - node.lineno + 1
                 assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
+
+
+def public_functions():
+    """(where, its definition) of every function and method without an underscore, commands left out"""
+    for module, path in modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef):
+                found = [node]
+            elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found = [each for each in node.body if isinstance(each, ast.FunctionDef)]
+            else:
+                continue
+            for each in found:
+                command = any(re.search("command|click", ast.unparse(each_)) for each_ in each.decorator_list)
+                if not each.name.startswith("_") and not command:
+                    yield f"{module}.{each.name}", each
+
+
+def test_what_is_public_has_annotations_and_a_docstring():
+    missing = []
+    for where, function in public_functions():
+        a = function.args
+        named = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
+        bare = [each.arg for each in named if each.annotation is None and each.arg not in ("self", "cls")]
+        if bare or function.returns is None:
+            missing.append(f"{where}({', '.join(bare)})")
+        if ast.get_docstring(function) is None and where.rpartition(".")[2] not in ("forward", "main"):
+            missing.append(f"{where}: no docstring")
+    assert not missing, "\n".join(missing)

@@ -126,7 +126,7 @@ def _class_masks(G, ws, names, extractor, noise_mode):
     return mask[:, 0]
 
 
-def load_editable(network, device, trust_pickle=False):
+def load_editable(network: str, device: str, trust_pickle: bool = False) -> torch.nn.Module:
     """A generator with subspaces. click.UsageError for another."""
     G = open_generator(network, device, trust_pickle)
     check_editable(G, network)
@@ -134,7 +134,7 @@ def load_editable(network, device, trust_pickle=False):
 
 
 @cached_weights.enabled()
-def write_edit(G, content, outdir):
+def write_edit(G: torch.nn.Module, content: dict, outdir: str | Path) -> None:
     """Writes NAME.png and NAME-change.png for every latent of an edit (`read_edit`), and prints the change."""
     sigmas, ws = coordinate_sigmas(G), content["ws"]
     outdir = Path(outdir)

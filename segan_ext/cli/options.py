@@ -1,11 +1,13 @@
 """Options that the plugin adds to those of the host."""
 
+from collections.abc import Callable
+
 import click
 
 from segan_ext import host
 
 
-def activate(_context, option, directory):
+def activate(_context: click.Context, option: click.Option, directory: str | None) -> str | None:
     """Callback of an option --host: activates that host. click.UsageError if it is none."""
     try:
         host.activate(directory)
@@ -14,7 +16,7 @@ def activate(_context, option, directory):
     return directory
 
 
-def host_option(command):
+def host_option(command: Callable) -> Callable:
     """Decorator: --host, in force before any other option is looked at."""
     said = "Reference checkout to use instead of the bundled host  [default: SEGAN_HOST]"
     return click.option("--host", metavar="DIR", is_eager=True, expose_value=False, callback=activate, help=said)(

@@ -15,6 +15,7 @@ from snapshots.atomic import write_atomically
 from torch_utils.ops import conv2d_gradfix
 
 _FORMAT = "segan-semantics"
+_VERSION = 1
 IGNORED = 255  # the label of pixels that nobody labelled
 _LAYER_WEIGHTS = ("softplus", "sigmoid", "none")
 
@@ -175,7 +176,9 @@ def kind_of(extractor: Extractor) -> str:
 
 def save_extractor(path: str | os.PathLike, extractor: Extractor, **about: Any) -> None:
     """Writes a .safetensors with the weights and, as JSON, what rebuilds it; about: what else should be known of it."""
-    content = dict(format=_FORMAT, kind=kind_of(extractor), layers=extractor.layers, channels=extractor.channels)
+    content = dict(
+        format=_FORMAT, version=_VERSION, kind=kind_of(extractor), layers=extractor.layers, channels=extractor.channels
+    )
     content |= dict(classes=extractor.classes, options=extractor.options, about=about)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in extractor.state_dict().items()}
     data = safetensors.torch.save(state, metadata=dict(semantics=json.dumps(content)))
@@ -193,6 +196,8 @@ def open_extractor(path: str | os.PathLike, G: torch.nn.Module | None = None) ->
             content = json.loads((file.metadata() or {})["semantics"])
         if content["format"] != _FORMAT:
             raise KeyError("format")
+        if content.get("version", 1) != _VERSION:  # the first had none
+            raise ValueError(f"version {content['version']}, of which this version of SEGAN reads {_VERSION}")
         parts = (content["layers"], content["channels"], content["classes"])
         if not all(isinstance(name, str) for name in (*parts[0], *parts[2])) or len(parts[0]) != len(parts[1]):
             raise TypeError("names")
@@ -200,7 +205,7 @@ def open_extractor(path: str | os.PathLike, G: torch.nn.Module | None = None) ->
             extractor = KINDS[content["kind"]](*parts, **content["options"])
         extractor.load_state_dict(safetensors.torch.load_file(path), assign=True)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
-        raise ValueError(f"{path} is no extractor of `semantics train` ({type(error).__name__})") from error
+        raise ValueError(f"{path} is no extractor of `semantics train` that opens here ({_said(error)})") from error
     extractor = extractor.eval().requires_grad_(False).float()
     if not all(p.isfinite().all() for p in extractor.parameters()):
         raise ValueError(f"{path} holds weights that are not finite")
@@ -210,6 +215,10 @@ def open_extractor(path: str | os.PathLike, G: torch.nn.Module | None = None) ->
     if hooks.channels != extractor.channels:
         raise ValueError(f"{path} was made for a generator of other widths: {extractor.channels}, not {hooks.channels}")
     return extractor.to(next(G.parameters()).device)
+
+
+def _said(error):
+    return (str(error).splitlines() or [""])[0][:200] if isinstance(error, ValueError) else type(error).__name__
 
 
 def class_index(extractor: Extractor, name: str) -> int:

@@ -43,7 +43,10 @@ def load_safetensors(path: str) -> torch.nn.Module:
             config = json.load(file)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{config_path} is no JSON ({error})") from error
-    if not isinstance(config, dict) or (config.get("format"), config.get("version")) != (_FORMAT, _VERSION):
+    if isinstance(config, dict) and config.get("format") == _FORMAT and config.get("version") != _VERSION:
+        version = str(config.get("version"))[:20]
+        raise ValueError(f"{config_path} is of version {version}; this version of SEGAN reads {_VERSION}")
+    if not isinstance(config, dict) or config.get("format") != _FORMAT:
         raise ValueError(f"{config_path} does not describe a generator; `python -m segan_ext export` writes such files")
     try:
         tensors = safetensors.torch.load_file(path)

@@ -7,6 +7,7 @@ import torch
 from segan_ext.semantics.evaluation import draw_labels
 from segan_ext.semantics.extractors import IGNORED
 from segan_ext.semantics.painting import Strokes, edit
+from segan_ext.web.session import Session
 from segan_ext.web.tabs.explore import LIVE, LONG, refused, stopper
 from segan_ext.web.widgets import canvas_value, figures, paint_canvas, picture_of, strokes_of
 
@@ -32,7 +33,7 @@ class EditTab:
         self.apply.click(self.run, [session, self.steps, self.reach], [self.result, self.note], **LONG)
         self.cancel.click(stopper("edit"), [session], queue=False)
 
-    def enter(self, session):
+    def enter(self, session: Session) -> tuple:
         """The image of the Explore tab before its sliders, with its label map"""
         opened = self.engine.network(session.view.network)
         extractor = session.extractor(opened)
@@ -44,7 +45,7 @@ class EditTab:
         session.canvas, value = canvas_value(image, extractor.classes, labels)
         return value, "Paint on the image or on its labels, then apply. What sliders moved is not part of it."
 
-    def painted(self, session, event: gr.EventData):
+    def painted(self, session: Session, event: gr.EventData) -> str | dict | None:
         """Keeps what was painted, if it was painted on the image that is shown"""
         if event._data.get("id") != session.canvas:
             return gr.skip()
@@ -58,7 +59,7 @@ class EditTab:
         count = int((session.strokes[0] != IGNORED).sum())
         return f"{count} pixels have a class stroke, {_coloured(session.strokes[1])} a colour stroke."
 
-    def run(self, session, steps, reach, progress=gr.Progress()):
+    def run(self, session: Session, steps: int, reach: int, progress: gr.Progress = gr.Progress()) -> tuple:
         """Follows the strokes"""
         view, opened = session.view, self.engine.network(session.view.network)
         extractor = session.extractor(opened)

@@ -7,6 +7,7 @@ import io
 import random
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
@@ -18,7 +19,7 @@ from runs.numbers import parse_numbers
 from segan_ext.control.address import Address
 from segan_ext.images import draw_traversal, write_pictures
 from segan_ext.latents import labels_of
-from segan_ext.web.session import SLOTS, checked_noise, checked_seed, loaded, saved
+from segan_ext.web.session import SLOTS, Session, checked_noise, checked_seed, loaded, saved
 from segan_ext.web.widgets import downloads, figures, picture_of
 from training.latents import label_table
 from training.projection import open_target, project
@@ -29,12 +30,12 @@ _REACH = 6.0  # σ at the ends of a slider
 _MOST_SEEDS = 32  # that one edit is shown on
 
 
-def stopper(work):
+def stopper(work: str) -> Callable[[Session], None]:
     """A handler that ends this browser's long work of that name after its current step"""
     return lambda session: session.stopped.add(work)
 
 
-def refused(error):
+def refused(error: Exception | str) -> gr.Error:
     """A message in the browser"""
     return gr.Error(str(error), print_exception=False)
 
@@ -170,7 +171,7 @@ class ExploreTab:
 
     # What is shown
 
-    def show(self, session):
+    def show(self, session: Session) -> tuple:
         """The pictures and the line below them"""
         start, view = time.perf_counter(), session.view
         try:
@@ -187,7 +188,7 @@ class ExploreTab:
         )
         return figures(*pairs, ("after" if view.edits else "image", picture_of(after))), said
 
-    def all(self, session):
+    def all(self, session: Session) -> tuple:
         """New values of all controls, in the order of `controls`, and what is shown"""
         view, opened = session.view, self.engine.network(session.view.network)
         count = opened.G.num_ws
@@ -216,7 +217,7 @@ class ExploreTab:
 
     # Handlers
 
-    def choose_network(self, session, network):
+    def choose_network(self, session: Session, network: str) -> tuple:
         """Another network, with nothing edited"""
         try:
             self.engine.network(network)
@@ -226,24 +227,24 @@ class ExploreTab:
         session.replace(dataclasses.replace(type(session.view)(network), **kept))
         return self.all(session)
 
-    def find(self, session, text, layer):
+    def find(self, session: Session, text: str, layer: str) -> list:
         """Sliders of the dimensions that are searched for"""
         chosen = None if layer == "all" else Address.parse(f"{layer}.D0").layer
         session.slots = self.engine.network(session.view.network).search(text or "", chosen, SLOTS)
         return self._slots(session)
 
-    def write(self, session):
+    def write(self, session: Session) -> tuple[str, bytes]:
         """Name and content of the file"""
         return "edit.json", saved(session, self.engine).encode()
 
-    def write_image(self, session):
+    def write_image(self, session: Session) -> tuple[str, bytes]:
         """Name and content of the picture that is shown"""
         view, content = session.view, io.BytesIO()
         extractor = session.extractor(self.engine.network(view.network))
         picture_of(self.engine.render(view, extractor)).save(content, "PNG")
         return f"seed{view.seed:04d}.png", content.getvalue()
 
-    def read(self, session, path):
+    def read(self, session: Session, path: str) -> tuple:
         """The view of a file"""
         try:
             loaded(path, session, self.engine)
@@ -267,13 +268,13 @@ class ExploreTab:
                 images = opened.G.synthesis(self.engine.ws(view).repeat(9, 1, 1), noise_mode=noise_mode)
         return images[None], [opened.label(chosen)], [f"{step:+.0f}σ" for step in range(-4, 5)]
 
-    def make_strip(self, session, address):
+    def make_strip(self, session: Session, address: str) -> str:
         """A row of pictures from −4σ to +4σ"""
         images, label, columns = self._walk(session, address)
         picture = draw_traversal(images, label, columns, scale=max(128 // images.shape[-1], 1))
         return figures((f"{label[0]} from −4σ to +4σ", picture), kind="wide")
 
-    def make_video(self, session, address):
+    def make_video(self, session: Session, address: str) -> str:
         """The same as a moving picture"""
         images, label, columns = self._walk(session, address)
         with tempfile.TemporaryDirectory() as folder:
@@ -284,7 +285,7 @@ class ExploreTab:
         image = f'<img alt="{name} moving" src="{link}">'
         return f'<figure class="pictures"><a download="walk.gif" href="{link}">{image}</a></figure>'
 
-    def make_batch(self, session, seeds, progress=gr.Progress()):
+    def make_batch(self, session: Session, seeds: str, progress: gr.Progress = gr.Progress()) -> str:
         """Before and after of several seeds"""
         try:
             seeds = parse_numbers(seeds or "", most=_MOST_SEEDS)
@@ -300,7 +301,7 @@ class ExploreTab:
             pairs.append(("edited", picture_of(self.engine.render(view, extractor))))
         return figures(*pairs)
 
-    def run_projection(self, session, path, steps, progress=gr.Progress()):
+    def run_projection(self, session: Session, path: str, steps: int, progress: gr.Progress = gr.Progress()) -> tuple:
         """The w whose image is nearest to an uploaded picture becomes the view's"""
         if not path:
             raise gr.Error("upload a picture first", print_exception=False)

@@ -1,6 +1,7 @@
 """The Train tab: name classes, paint them on a few images, train an extractor, look at it, use it, keep it."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
@@ -13,6 +14,7 @@ from segan_ext.semantics.evaluation import draw_examples, draw_labels
 from segan_ext.semantics.extractors import IGNORED, save_extractor
 from segan_ext.semantics.few_shot import FewShot
 from segan_ext.semantics.iou import Scores
+from segan_ext.web.session import Annotating, Session
 from segan_ext.web.tabs.explore import LIVE, LONG, refused, stopper
 from segan_ext.web.widgets import canvas_value, downloads, figures, paint_canvas, strokes_of
 
@@ -70,7 +72,7 @@ class TrainTab:
 
     # What is shown
 
-    def show(self, session):
+    def show(self, session: Session) -> tuple:
         """Canvas, classes, annotations, and what is missing"""
         work = session.work
         if not work.labelled:
@@ -84,7 +86,7 @@ class TrainTab:
         return value, named, figures(*pictures, kind="thumbs"), self.missing(work)
 
     @staticmethod
-    def missing(work):
+    def missing(work: Annotating) -> str:
         """Which classes lack examples, in words"""
         counts = {
             name: sum(bool((labels == i).any()) for labels in work.labelled.values())
@@ -100,7 +102,7 @@ class TrainTab:
 
     # Classes and annotations
 
-    def painted(self, session, event: gr.EventData):
+    def painted(self, session: Session, event: gr.EventData) -> str | dict | None:
         """Keeps what was painted, if it was painted on the image that is shown"""
         if event._data.get("id") != session.work.canvas:
             return
@@ -110,20 +112,20 @@ class TrainTab:
         except (TypeError, ValueError) as error:
             raise refused(error) from error
 
-    def add_class(self, session, name):
+    def add_class(self, session: Session, name: str) -> tuple:
         """A class of its own"""
         session.work.classes.append(_checked(name, session.work.classes))
         session.work.training = None
         return (*self.show(session), "")
 
-    def rename_class(self, session, old, name):
+    def rename_class(self, session: Session, old: str, name: str) -> tuple:
         """Another name for a class"""
         classes = session.work.classes
         classes[classes.index(old)] = _checked(name, classes)
         session.work.training = None
         return (*self.show(session), "")
 
-    def delete_class(self, session, name):
+    def delete_class(self, session: Session, name: str) -> tuple:
         """A class goes, with what was painted of it"""
         work = session.work
         if len(work.classes) <= 2:
@@ -135,7 +137,7 @@ class TrainTab:
         work.training = None
         return self.show(session)
 
-    def keep_annotation(self, session):
+    def keep_annotation(self, session: Session) -> tuple:
         """What is painted becomes an example"""
         work = session.work
         if work.strokes is None or (work.strokes == IGNORED).all():
@@ -146,7 +148,7 @@ class TrainTab:
         work.training = None
         return self.next_image(session)
 
-    def next_image(self, session):
+    def next_image(self, session: Session) -> tuple:
         """An image that has no annotation"""
         work = session.work
         work.seed += 1
@@ -155,7 +157,7 @@ class TrainTab:
         work.strokes = None
         return self.show(session)
 
-    def forget_annotation(self, session):
+    def forget_annotation(self, session: Session) -> tuple:
         """The last example goes; its image comes back to be painted again"""
         work = session.work
         if work.labelled:
@@ -165,7 +167,7 @@ class TrainTab:
 
     # Training
 
-    def train(self, session, epochs):
+    def train(self, session: Session, epochs: int) -> Iterator[tuple]:
         """Trains until the epochs are over or the user pauses; goes on where it was paused."""
         work = session.work
         if not work.labelled or len(torch.cat([x[x != IGNORED].unique() for x in work.labelled.values()]).unique()) < 2:
@@ -213,7 +215,7 @@ class TrainTab:
         said = f"mIoU on what was painted {100 * table.mean_iou:.0f} %, pixels right {100 * table.accuracy:.0f} %"
         return figures((said, picture), kind="wide")
 
-    def use_in_edit(self, session):
+    def use_in_edit(self, session: Session) -> str:
         """Says that Edit and Explore have it; they take it from the session as soon as it has been trained"""
         if session.view.network not in session.extractors:
             raise gr.Error("train first", print_exception=False)
@@ -221,7 +223,7 @@ class TrainTab:
 
     # Files
 
-    def write_extractor(self, session):
+    def write_extractor(self, session: Session) -> tuple[str, bytes]:
         """Name and content of the .safetensors"""
         if session.view.network not in session.extractors:
             raise gr.Error("train first", print_exception=False)
@@ -230,12 +232,12 @@ class TrainTab:
             save_extractor(path, session.extractors[session.view.network], network=session.view.network)
             return path.name, path.read_bytes()
 
-    def write_work(self, session):
+    def write_work(self, session: Session) -> tuple[str, bytes]:
         """A zip with what `semantics train --annotations` reads when it is unpacked"""
         work = session.work
         return "annotations.zip", annotations_zip(AnnotationFiles(work.classes, work.labelled, work.class_idx))
 
-    def read_work(self, session, path):
+    def read_work(self, session: Session, path: str) -> tuple:
         """Classes and annotations of such a zip"""
         G = self.engine.network(session.view.network).G
         try:
