@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python examples/demo.py
 
 check: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(QUICK)

@@ -70,6 +70,14 @@ def golden(name="nvidia_pickle_uncond.pkl"):
     return (FOLDER / name).read_bytes()
 
 
+def nested_tuples(times=60):
+    """A tuple that is small in the file, and takes for ever to hash"""
+    key = ()
+    for _ in range(times):
+        key = (key, key)
+    return key
+
+
 # Calls of functions
 
 
@@ -351,17 +359,13 @@ def arguments_that_double(touch):
 
 @hostile("it has a key that is neither a short word nor a small number")
 def keys_that_take_for_ever_to_hash(touch):
-    key = ()
-    for _ in range(60):
-        key = (key, key)
+    key = nested_tuples()
     return b"\x80\x02}" + pickle.dumps(key, protocol=2)[2:-1] + b"Ns."
 
 
 @hostile("it has a key that is neither a short word nor a small number")
 def members_that_take_for_ever_to_hash(touch):
-    key = ()
-    for _ in range(60):
-        key = (key, key)
+    key = nested_tuples()
     return b"\x80\x02cbuiltins\nset\n]" + pickle.dumps(key, protocol=2)[2:-1] + b"a\x85R."
 
 
@@ -404,9 +408,7 @@ def storage_with_a_function_in_it(touch):
 
 @hostile("it has an instruction that no pickle of its kind has a use for")
 def set_made_behind_the_back(touch):
-    key = ()
-    for _ in range(60):
-        key = (key, key)
+    key = nested_tuples()
     return b"\x80\x02(]" + pickle.dumps(key, protocol=2)[2:-1] + b"aibuiltins\nset\n."
 
 
@@ -506,17 +508,13 @@ def frozenset_of_a_long_word(touch):
 
 @hostile("it has an instruction")
 def frozenset_of_nested_tuples(touch):
-    key = ()
-    for _ in range(60):
-        key = (key, key)
+    key = nested_tuples()
     return b"\x80\x04(" + pickle.dumps(key, protocol=2)[2:-1] + b"\x91."
 
 
 @hostile("it has a key that is neither a short word nor a small number")
 def mapping_with_a_nested_tuple_as_key(touch):
-    key = ()
-    for _ in range(60):
-        key = (key, key)
+    key = nested_tuples()
     return again_and_again([[key, 1]], builder=_ORDERED, times=1)
 
 

@@ -32,16 +32,15 @@ def constant(
     device = torch.device(device or "cpu")
     memory_format = memory_format or torch.contiguous_format
     key = (value.shape, value.dtype, value.tobytes(), shape, dtype, device, memory_format)
-    tensor = _constants.pop(key, None)
-    if tensor is None:
-        tensor = torch.as_tensor(value.copy(), dtype=dtype, device=device)
-        if shape is not None:
-            tensor = tensor.expand(shape)
-        tensor = tensor.contiguous(memory_format=memory_format)
-    _constants[key] = tensor
+    if key in _constants:
+        _constants[key] = _constants.pop(key)  # the one used last stands last
+        return _constants[key]
+    made = torch.as_tensor(value.copy(), dtype=dtype, device=device)
+    made = (made if shape is None else made.expand(shape)).contiguous(memory_format=memory_format)
+    _constants[key] = made
     if len(_constants) > _MOST_CONSTANTS:
-        _constants.pop(next(iter(_constants)), None)
-    return tensor
+        del _constants[next(iter(_constants))]
+    return made
 
 
 @contextlib.contextmanager

