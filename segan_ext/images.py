@@ -11,7 +11,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from training.images import save_video, to_pictures, to_uint8
+from segan_ext import host
+
+host.activate()
+
+from training.images import save_video, to_pictures, to_uint8  # noqa: E402 (the host has to be on the path)
 
 
 def draw_grid(images: torch.Tensor, scale: int = 1) -> Image.Image:

@@ -5,7 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from training.latents import class_label, label_table, seed_latents
+from segan_ext import host
+
+host.activate()
+
+from training.latents import class_label, label_table, seed_latents  # noqa: E402 (the host has to be on the path)
 
 LATENTS = ("trunc-wp", "notrunc-wp", "notrunc-mixwp")
 
