@@ -257,7 +257,7 @@ def make_case(seed, number, kind, bases, folder):
     files = sorted(path for pattern in chosen.changed for path in (folder / "in").glob(pattern) if path.is_file())
     for _ in range(dice.choice([0] + [1] * 15 + [2] * 4)):
         path = dice.choice(files)
-        if dice.random() < 0.06:
+        if dice.random() < 0.06 and path.is_file():  # what a change before it has taken away stays away
             _change_tree(dice, path)
         elif path.is_file() and not path.is_symlink():
             path.write_bytes(mutate(dice, path.name, path.read_bytes()))

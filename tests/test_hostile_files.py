@@ -17,6 +17,7 @@ from helpers import TINY, make_dataset, only_run, png, run
 from metrics import metric_main
 from runs import resume
 from runs.numbers import parse_numbers
+from segan_ext import cli
 from segan_ext.control.edit_file import read_edit
 from segan_ext.semantics import extractors
 from segan_ext.semantics.extractors import LSE, open_extractor, save_extractor
@@ -165,6 +166,15 @@ def test_edits_that_do_not_fit(case, tmp_path):
     path.write_text(json.dumps(sound | change))
     with pytest.raises(ValueError, match=reason):
         read_edit(path, G)
+
+
+def test_a_picture_to_edit_that_is_none(tmp_path):
+    G, D = build(mode=2), networks.Discriminator(0, 32, 3, channel_base=512, channel_max=16)
+    (tmp_path / "G.pkl").write_bytes(pickle.dumps(dict(G=G, D=D, G_ema=G)))
+    (tmp_path / "no.png").write_bytes(b"hello")
+    args = ["edit", f"--network={tmp_path / 'G.pkl'}", f"--image={tmp_path / 'no.png'}", f"--outdir={tmp_path / 'out'}"]
+    done = CliRunner().invoke(cli.main, args)
+    assert done.exit_code == 2 and "Error: --image: " in done.output and "cannot be opened as a picture" in done.output
 
 
 def test_files_of_a_newer_version_say_so(tmp_path, monkeypatch):

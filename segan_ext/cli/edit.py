@@ -8,7 +8,7 @@ import torch
 
 from metrics.perceptual import perceptual_features
 from runs.launch import choose_device
-from runs.options import Numbers, command, generator_options, open_generator
+from runs.options import Numbers, command, generator_options, open_generator, usage_errors
 from segan_ext.control.address import Address
 from segan_ext.control.edit_file import PARTS, describe, read_edit, read_mask
 from segan_ext.control.render import check_editable, keep_outside, mixed_offsets, offsets_of, parse_edits
@@ -61,7 +61,8 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
         ws = load_ws(G, projected_w, device)
         return ws, [f"w{i:02d}" for i in range(len(ws))]
     features = perceptual_features(None, device)
-    target = open_target(image, G)
+    with usage_errors("--image"):
+        target = open_target(image, G)
     label = class_label(G, class_idx, 1, device) if G.c_dim else None
     path = project(G, target, features=features, label=label, num_steps=num_steps, verbose=True, device=device)
     return path[-1:].to(device), [f"{Path(image).stem}-edited"]
