@@ -54,5 +54,5 @@ _UNSAID = ("asked_for", "metric", "usual_detector")
 def in_words(protocol: str) -> str:
     """{"seed": 0, …} → 'seed 0, …'"""
     known = {key: value for key, value in json.loads(protocol).items() if key not in _UNSAID}
-    known = {key: ", ".join(value) if isinstance(value, list) else value for key, value in known.items()}
+    known = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in known.items()}
     return "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in known.items()) or "not recorded"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Image.init()
 # EPS would start Ghostscript on a file from anywhere; the others are stubs without a decoder.
@@ -51,6 +51,12 @@ def check(data: bytes) -> Image.Image:
         picture = _opened(data)
         picture.verify() if picture.format == "PNG" else picture.load()
         return picture
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF data say that it was taken. ValueError where those are broken."""
+    with _reasons():
+        return ImageOps.exif_transpose(picture)
 
 
 def read_entry(archive: zipfile.ZipFile, name: str, most: int = MOST_BYTES) -> bytes:

@@ -10,11 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 import tqdm
 
-from training.files import MOST_BYTES, decode
+from training.files import MOST_BYTES, decode, upright
 
 
 def project(
@@ -117,7 +116,7 @@ def open_target(path: str, G: torch.nn.Module) -> torch.Tensor:
     try:
         with open(path, "rb") as file:
             picture = decode(file.read(MOST_BYTES))
-        picture = PIL.ImageOps.exif_transpose(picture).convert("L" if G.img_channels == 1 else "RGB")
+        picture = upright(picture).convert("L" if G.img_channels == 1 else "RGB")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be opened as a picture ({error})") from error
     side, (width, height) = min(picture.size), picture.size
