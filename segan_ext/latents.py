@@ -64,8 +64,8 @@ def ws_of_seeds(
     truncation_psi, truncation_cutoff: as in `MappingNetwork.forward`.
     """
     z = seed_latents(G, seeds, next(G.parameters()).device).float()
-    truncation = dict(truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
-    return G.mapping(z, labels_of(G, len(z), class_idx), **truncation)
+    cutoff = {} if truncation_cutoff is None else dict(truncation_cutoff=truncation_cutoff)
+    return G.mapping(z, labels_of(G, len(z), class_idx), truncation_psi=truncation_psi, **cutoff)
 
 
 def labels_of(G: torch.nn.Module, count: int, class_idx: int = 0) -> torch.Tensor | None:
@@ -88,7 +88,7 @@ def chosen_class(G: torch.nn.Module, class_idx: int | None) -> int:
 
 def random_ws(G: torch.nn.Module, count: int, seed: int = 0) -> torch.Tensor:
     """ws [count, num_ws, w_dim] of random latents (and labels): `random_w`, the same w for every layer"""
-    return random_w(G, count, seed)[:, None].repeat(1, G.num_ws, 1)
+    return random_w(G, count, seed).float()[:, None].repeat(1, G.num_ws, 1)
 
 
 SIGMA_SAMPLES = 10000
