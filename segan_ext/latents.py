@@ -20,8 +20,7 @@ def ws_from_z(G: torch.nn.Module, z: torch.Tensor, truncation_psi: float = 1, cl
     Returns [N, num_ws, w_dim]. Differentiable.
     """
     rows = z.reshape(-1, G.z_dim)
-    label = label_table(G)[[class_idx] * len(rows)].to(z.device) if G.c_dim else None
-    ws = G.mapping(rows, label, truncation_psi=truncation_psi)
+    ws = G.mapping(rows, labels_of(G, len(rows), class_idx), truncation_psi=truncation_psi)
     if z.ndim == 2:
         return ws
     layer = torch.arange(G.num_ws, device=z.device)
@@ -48,8 +47,7 @@ def draw_ws(
     if latents == "notrunc-mixwp":
         seeds = [seed * G.num_ws + i for i in range(count * G.num_ws)]
         return ws_from_z(G, seed_latents(G, seeds, device).float().unflatten(0, (count, G.num_ws)), 1, class_idx)
-    z = seed_latents(G, range(seed, seed + count), device).float()
-    return ws_from_z(G, z, truncation_psi if latents == "trunc-wp" else 1, class_idx)
+    return ws_of_seeds(G, range(seed, seed + count), truncation_psi if latents == "trunc-wp" else 1, class_idx)
 
 
 def ws_of_seeds(

@@ -11,9 +11,9 @@ import torch
 
 import dnnlib
 from metrics import metric_main, metric_utils
-from runs.failures import MACHINE_ERRORS, machine_failure
+from runs.failures import METRIC_ERRORS, metric_failure
 from runs.launch import choose_device
-from runs.options import command, generator_options, metric_options
+from runs.options import command, generator_options, metric_options, usage_errors
 from runs.recipe import metric_kwargs, metric_names
 from snapshots.load import load_snapshot
 from torch_utils import misc
@@ -65,10 +65,8 @@ def measure(
     data, mirror: as the options. kwargs: of `MetricOptions`, without G, rank and progress. click.UsageError with the
     reason if something cannot be measured.
     """
-    try:
+    with usage_errors("--network"):
         snapshot = load_snapshot(network, trust)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--network: {error}") from error
     kwargs |= dict(G=snapshot["G_ema"], dataset_kwargs=_data_of(snapshot, data, mirror))
     if verbose:
         _describe(kwargs["G"], kwargs["dataset_kwargs"])
@@ -104,7 +102,7 @@ def _data_of(snapshot, data, mirror):
         kwargs["xflip"] = mirror
     if data is None:
         return kwargs  # opened by the metrics that need it
-    try:
+    with usage_errors("--data"):
         found = dnnlib.util.construct_class_by_name(**kwargs)
         found.check_images()
         if (found.num_channels, found.label_dim) != (G.img_channels, G.c_dim):
@@ -112,8 +110,6 @@ def _data_of(snapshot, data, mirror):
                 f"{found.name} has {found.num_channels} channels and labels of {found.label_dim} numbers, the network "
                 f"{G.img_channels} and {G.c_dim}"
             )
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--data: {error}") from error
     return kwargs
 
 
@@ -149,8 +145,8 @@ def _measure(rank, metrics, kwargs, verbose, run_dir, network, modules):
         progress = metric_utils.ProgressMonitor(verbose=verbose and rank == 0)
         try:
             result = metric_main.calc_metric(metric, rank=rank, progress=progress, **kwargs)
-        except (ValueError, *MACHINE_ERRORS) as error:
-            reason = str(error) if isinstance(error, ValueError) else machine_failure(error)
+        except METRIC_ERRORS as error:
+            reason = metric_failure(error)
             if reason is None:
                 raise
             raise click.UsageError(f"{metric}: {reason}") from error

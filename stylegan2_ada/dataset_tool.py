@@ -25,12 +25,11 @@ from tqdm import tqdm
 
 from runs.options import Command
 from training.dataset_sources import SOURCES, Source, choose_labels, open_source
-from training.files import decode
+from training.files import LEAST_SIDE, decode
 
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
 MODES = {"rgb": "RGB", "grey": "L"}
 EXACT = ("turned upright", "16-bit grey", "1-bit", "palette")  # conversions that need no option
-SMALLEST = 8  # side of an image; training takes no smaller ones
 BLOCK = 32  # results in flight at once; bounds the memory
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -156,12 +155,12 @@ def size_misfit(sizes: Counter[tuple[int, int]], policy: Policy) -> tuple[str, s
     """(what is wrong, cure) with the sizes of the finished images, or None."""
     usual = sizes.most_common(1)[0][0]
     square = all(w == h for w, h in sizes)
-    if len(sizes) == 1 and square and usual[0] >= SMALLEST and usual[0].bit_count() == 1:
+    if len(sizes) == 1 and square and usual[0] >= LEAST_SIDE and usual[0].bit_count() == 1:
         return None
-    side = policy.width or policy.height or max(SMALLEST, 1 << (min(usual).bit_length() - 1))
+    side = policy.width or policy.height or max(LEAST_SIDE, 1 << (min(usual).bit_length() - 1))
     counts = some([f"{n} of {w}×{h}" for (w, h), n in sizes.most_common()], 6)
     cure = f"--width={side} --height={side}" + ("" if square else " --transform=center-crop")
-    return f"sizes: {counts}; all must be one square with a power of two of {SMALLEST} or more as its side", cure
+    return f"sizes: {counts}; all must be one square with a power of two of {LEAST_SIDE} or more as its side", cure
 
 
 def misfits(found: dict[str, Finding], policy: Policy, on_bad: str) -> list[tuple[str, str]]:
@@ -301,9 +300,9 @@ def check_options(policy: Policy) -> None:
     if transform != "center-crop-wide" and width and height and width != height:
         raise UsageError(f"--height: must equal --width={width}, as training takes squares")
     for name, side in (("width", width), ("height", None if transform == "center-crop-wide" else height)):
-        if side and (side < SMALLEST or side.bit_count() != 1):
-            lower = max(SMALLEST, 1 << (side.bit_length() - 1))
-            raise UsageError(f"--{name}: {side} is not a power of two from {SMALLEST} on; try {lower} or {2 * lower}")
+        if side and (side < LEAST_SIDE or side.bit_count() != 1):
+            lower = max(LEAST_SIDE, 1 << (side.bit_length() - 1))
+            raise UsageError(f"--{name}: {side} is not a power of two from {LEAST_SIDE} on; try {lower} or {2 * lower}")
 
 
 def print_summary(usable: dict[str, Finding], labels: dict[str, Any] | None, classes: list | None, dest: Path) -> None:

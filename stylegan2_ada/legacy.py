@@ -6,7 +6,7 @@
 import click
 
 import dnnlib
-from runs.options import command
+from runs.options import command, usage_errors
 from snapshots.load import (  # noqa: F401 (names of the reference's module)
     convert_tf_discriminator,
     convert_tf_generator,
@@ -36,10 +36,8 @@ def convert_network_pickle(source: str, dest: str, force_fp16: bool = False, tru
 def main(source, dest, force_fp16, trust_pickle):
     """Convert a network pickle, of TensorFlow or of the reference implementation, to today's format."""
     print(f'Loading "{source}"...')
-    try:
+    with usage_errors("--source"):
         convert_network_pickle(source, dest, force_fp16, trust_pickle)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--source: {error}") from error
     print(f'Wrote "{dest}".')
 
 

@@ -10,7 +10,6 @@ import os
 import click
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 
 from metrics.perceptual import perceptual_features

@@ -125,10 +125,6 @@ def _with_likes(entries, signatures):
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The page
-
-
 def _strip_picture(strip):
     """WebP of images [S, 3, C, h, w]: a row a latent, a column a step"""
     S, steps, C, h, w = strip.shape

@@ -3,7 +3,7 @@
 import click
 
 from runs.launch import choose_device
-from runs.options import command, generator_options
+from runs.options import command, generator_options, usage_errors
 from segan_ext.directions import FINDERS, find_directions
 from snapshots.load import load_snapshot
 from snapshots.safetensors import save_safetensors
@@ -32,10 +32,8 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
     if dest.endswith(".pkl") and network.endswith(".safetensors"):
         raise click.UsageError("--dest: an export holds no discriminator for a .pkl; name a .safetensors")
     print(f"Loading networks from {network}...")
-    try:
+    with usage_errors("--network"):
         snapshot = load_snapshot(network, trust_pickle)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--network: {error}") from error
     G = snapshot["G_ema"].to(device)
     try:
         found, strengths = find_directions(G, method, dims, layers, samples, seed)

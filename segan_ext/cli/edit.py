@@ -95,14 +95,13 @@ def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, nois
     """
     device = choose_device(device)
     G = load_editable(network, device, trust_pickle)
-    try:
+    with usage_errors("--replay" if replay else "--set"):
         content = read_edit(replay, G) if replay else None
         edits = content["edits"] if replay else parse_edits(G, list(_parse_set(sets)))
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--{'replay' if replay else 'set'}: {error}") from error
     if content is None:
         mix = _parse_mix(G, mix, source["trunc"], source["class_idx"])
-        kept = None if keep is None else read_mask(keep, G.img_resolution)
+        with usage_errors("--keep"):
+            kept = None if keep is None else read_mask(keep, G.img_resolution)
         ws, names = _latents(G, device, **source)
         region = None if inside is None else _class_masks(G, ws, inside, extractor, noise_mode)
         content = dict(zip(PARTS, (edits, ws, names, noise_mode, mix, kept, region)))
@@ -117,13 +116,10 @@ def _class_masks(G, ws, names, extractor, noise_mode):
     """Masks [N, H, W] of the classes in the images of ws"""
     if extractor is None:
         raise click.UsageError("--inside: classes are found by an extractor; give one with --extractor")
-    try:
-        names = [name.strip() for name in names.split(",")]
-        with torch.no_grad():
-            opened = open_extractor(extractor, G)
-            mask = torch.cat([class_mask(G, opened, w, names, noise_mode=noise_mode) for w in ws.split(1)])
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--inside: {error}") from error
+    names = [name.strip() for name in names.split(",")]
+    with usage_errors("--inside"), torch.no_grad():
+        opened = open_extractor(extractor, G)
+        mask = torch.cat([class_mask(G, opened, w, names, noise_mode=noise_mode) for w in ws.split(1)])
     return mask[:, 0]
 
 

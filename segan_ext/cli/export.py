@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from runs.launch import choose_device
-from runs.options import command, generator_options, open_generator
+from runs.options import command, generator_options, open_generator, usage_errors
 from segan_ext.onnx_export import export_onnx
 from snapshots.safetensors import save_safetensors
 
@@ -20,10 +20,8 @@ def export(network, trust_pickle, device, dest):
         raise click.UsageError(f"--dest: {dest} must end in .safetensors or .onnx")
     G = open_generator(network, choose_device(device), trust_pickle).cpu()
     Path(dest).parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with usage_errors("--dest"):
         if ending == ".safetensors":
             print("Wrote {} and {}.".format(*save_safetensors(G, dest)))
         else:
             print(f"Wrote {dest}; its images differ from ours by {export_onnx(G, dest):.1e} at most.")
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--dest: {error}") from error

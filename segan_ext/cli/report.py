@@ -7,7 +7,7 @@ import click
 import calc_metrics
 from metrics.metric_utils import get_feature_detector_name
 from runs.launch import choose_device
-from runs.options import Numbers, command, metric_options, open_generator
+from runs.options import Numbers, command, metric_options, open_generator, usage_errors
 from runs.recipe import metric_kwargs, metric_names
 from segan_ext.metrics.attributes import source_digest
 from segan_ext.report.page import draw_curves, draw_samples, page
@@ -33,13 +33,11 @@ def report(run_dirs, outdir, metrics, seeds, truncation_psi, device, **options):
         raise click.UsageError("the curves need `pip install matplotlib`") from error
     device, metrics = choose_device(device), metric_names(metrics)
     kwargs = dict(metric_kwargs(**options), seed=0, num_gpus=1, device=device) if metrics else {}
-    try:
+    with usage_errors("RUN"):
         runs = [read_run(path) for path in run_dirs]
         for run in runs:
             _compute_missing(run, metrics, kwargs)
         runs = [read_run(path) for path in run_dirs]
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"RUN: {error}") from error
     generators = [open_generator(str(run.snapshot), device) for run in runs]
 
     columns = columns_of(runs)

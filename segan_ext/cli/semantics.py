@@ -9,7 +9,7 @@ import torch
 
 from metrics.perceptual import perceptual_features
 from runs.launch import choose_device
-from runs.options import Command, generator_options, open_generator
+from runs.options import Command, generator_options, open_generator, usage_errors
 from segan_ext.latents import LATENTS, draw_ws
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics import closed_form, evaluation, painting, sampling, training
@@ -34,10 +34,8 @@ def semantics():
 
 def _opened(what, option, *args):
     """what(*args). click.UsageError, naming the option, for what does not open."""
-    try:
+    with usage_errors(option):
         return what(*args)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"{option}: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------

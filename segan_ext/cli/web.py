@@ -3,7 +3,7 @@
 import click
 
 from runs.launch import choose_device
-from runs.options import command
+from runs.options import command, usage_errors
 from segan_ext.semantics.extractors import open_extractor
 from segan_ext.web.app import serve
 from segan_ext.web.engine import Engine
@@ -20,20 +20,14 @@ from segan_ext.web.engine import Engine
 def web(networks, trust_pickle, extractors, atlas, address, port, device):
     """Open a page to explore a generator, edit images by painting, and train extractors."""
     for path in extractors:
-        try:
+        with usage_errors("--extractor"):
             open_extractor(path)
-        except (OSError, ValueError) as error:
-            raise click.UsageError(f"--extractor: {error}") from error
     engine = Engine(networks, choose_device(device), trust_pickle, extractors)
-    try:
+    with usage_errors("--network"):
         first = engine.network(next(iter(engine.paths)))
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--network: {error}") from error
     if extractors and first.extractor is None:
         print(f"No extractor fits {first.path}.", flush=True)
-    try:
-        if atlas:
+    if atlas:
+        with usage_errors("--atlas"):
             first.read_atlas(atlas)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--atlas: {error}") from error
     serve(engine, address, port)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from segan_ext.control.address import Address
 from segan_ext.control.render import parse_edits
-from training.files import decode, parse_json
+from training.files import decode, open_picture, parse_json
 
 _FORMAT = "segan-edit"
 _VERSION = 1
@@ -21,13 +21,10 @@ _VERSION = 1
 
 def read_mask(path: str | Path, resolution: int) -> torch.Tensor:
     """[resolution, resolution] in [0, 1] of a grey picture. ValueError for another size or what is no picture."""
-    try:
-        mask = np.asarray(decode(Path(path).read_bytes()).convert("L"), np.float32) / 255
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--keep: {path} cannot be opened as a picture ({error})") from error
+    mask = np.asarray(open_picture(path).convert("L"), np.float32) / 255
     if mask.shape != (resolution, resolution):
         size = f"{mask.shape[1]}×{mask.shape[0]}"
-        raise ValueError(f"--keep: the mask is {size}; the images are {resolution}×{resolution}")
+        raise ValueError(f"the mask is {size}; the images are {resolution}×{resolution}")
     return torch.from_numpy(mask)
 
 

@@ -2,14 +2,9 @@
 
 import torch
 
+from segan_ext.directions.subspaces import check_finite
 from segan_ext.latents import random_w
 from segan_ext.networks import style_layers
-
-
-def check_finite(*tensors: torch.Tensor) -> None:
-    """ValueError for tensors from which no directions can be computed"""
-    if not all(tensor.isfinite().all() for tensor in tensors):
-        raise ValueError("its weights are not all finite numbers")
 
 
 @torch.no_grad()

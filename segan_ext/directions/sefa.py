@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import torch
 
-from segan_ext.directions.pca import check_finite
+from segan_ext.directions.subspaces import check_finite
 from segan_ext.networks import style_layers
 
 

@@ -52,3 +52,9 @@ def parse_layers(text: str, addresses: Sequence[tuple[int, int]]) -> list[list[t
             raise ValueError(f"{part}: this generator has style layers 0 to {len(addresses) - 1}")
         groups.append([addresses[i] for i in numbers])
     return groups
+
+
+def check_finite(*tensors: torch.Tensor) -> None:
+    """ValueError for tensors from which no directions can be computed"""
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise ValueError("its weights are not all finite numbers")

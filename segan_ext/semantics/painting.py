@@ -17,7 +17,7 @@ from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import IGNORED, Extractor
 from segan_ext.semantics.regions import Region, grown, off_region_change
 from segan_ext.semantics.sampling import w_deviation
-from training.files import decode
+from training.files import open_picture
 
 
 class Strokes(NamedTuple):
@@ -234,10 +234,7 @@ def scripted_strokes(
 
 def read_label_map(path: str | Path, size: int) -> torch.Tensor:
     """int64 [size, size]: the classes in a grey or palette picture, 255 where none is. ValueError for others."""
-    try:
-        pixels = np.asarray(decode(Path(path).read_bytes()))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be opened as a picture ({error})") from error
+    pixels = np.asarray(open_picture(path))
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"{path} is no label map: one class index a pixel, a grey or palette picture, is needed")
     if pixels.shape != (size, size):
@@ -250,12 +247,7 @@ def read_colours(path: str | Path, G: torch.nn.Module) -> tuple[torch.Tensor, to
 
     ValueError for another size or what is no picture.
     """
-    try:
-        pixels = np.asarray(
-            decode(Path(path).read_bytes()).convert("LA" if G.img_channels == 1 else "RGBA"), np.float32
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be opened as a picture ({error})") from error
+    pixels = np.asarray(open_picture(path).convert("LA" if G.img_channels == 1 else "RGBA"), np.float32)
     size = G.img_resolution
     if pixels.shape[:2] != (size, size):
         raise ValueError(f"{path} is {pixels.shape[1]}×{pixels.shape[0]}; the images are {size}×{size}")

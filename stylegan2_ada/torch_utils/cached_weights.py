@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-_known = contextvars.ContextVar("folded_weights", default=None)  # (name, tensor) → what was computed from it
+_known = contextvars.ContextVar("cached_weights", default=None)  # (name, tensor) → what was computed from it
 
 
 @contextlib.contextmanager
@@ -31,12 +31,12 @@ def enabled(known: dict | None = None) -> Iterator[None]:
 
 
 def active() -> bool:
-    """True inside `folded`."""
+    """True inside `enabled`."""
     return _known.get() is not None
 
 
 def once(name: Hashable, tensor: torch.Tensor, compute: Callable[[torch.Tensor], Any]) -> Any:
-    """compute(tensor); inside `folded` only the first time for this name, if tensor is a parameter or a view of one."""
+    """compute(tensor); inside `enabled` once for a name, if tensor is a parameter or a view of one."""
     known = _known.get()
     base = tensor if tensor._base is None else tensor._base
     if known is None or not isinstance(base, torch.nn.Parameter):

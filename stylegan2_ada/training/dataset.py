@@ -309,8 +309,10 @@ def _check_kinds(path, kinds):
     (width, height), modes = sizes[0], sorted({mode for _, _, mode in kinds})
     if width != height:
         raise ValueError(f"{path} holds images that are not square ({listed}); {cure} and --transform=center-crop")
-    if width < 8 or width & (width - 1):  # D looks at 4×4 features of larger images
-        raise ValueError(f"{path} holds images of {listed}, which is not a power of two from 8 on; {cure}")
+    if width < files.LEAST_SIDE or width & (width - 1):
+        raise ValueError(
+            f"{path} holds images of {listed}, which is not a power of two from {files.LEAST_SIDE} on; {cure}"
+        )
     if modes not in (["RGB"], ["L"]):
         raise ValueError(
             f"{path} holds images in the modes {', '.join(modes)}; run dataset_tool.py to make them all RGB"

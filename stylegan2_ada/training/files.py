@@ -21,6 +21,7 @@ Image.init()
 FORMATS = [f for f in Image.ID if f not in ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")]
 SUFFIXES = {suffix for suffix, f in Image.registered_extensions().items() if f in FORMATS}
 
+LEAST_SIDE = 8  # pixels of an image to train on; a discriminator takes no smaller ones
 MOST_PIXELS = 2**26  # of a picture: 8192 × 8192
 MOST_BYTES = 2**28  # of a picture's file
 MOST_CLASSES = 2**16  # in labels; one-hot vectors of more do not fit into memory
@@ -51,6 +52,15 @@ def check(data: bytes) -> Image.Image:
         picture = _opened(data)
         picture.verify() if picture.format == "PNG" else picture.load()
         return picture
+
+
+def open_picture(path: str | os.PathLike) -> Image.Image:
+    """The picture in a file, as `decode` gives it. ValueError, in one sentence, where there is none that opens."""
+    try:
+        with open(path, "rb") as file:
+            return decode(file.read(MOST_BYTES))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be opened as a picture ({error})") from error
 
 
 def upright(picture: Image.Image) -> Image.Image:

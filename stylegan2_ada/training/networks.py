@@ -29,7 +29,7 @@ def normalize_2nd_moment(x: torch.Tensor, dim: int = 1, eps: float = 1e-8) -> to
 
 
 def _once(name, tensor, compute):
-    """compute(tensor), which inside `cached_weights.folded` happens once for every parameter"""
+    """compute(tensor), which inside `cached_weights.enabled` happens once for every parameter"""
     return cached_weights.once(name, tensor, compute) if cached_weights else compute(tensor)
 
 

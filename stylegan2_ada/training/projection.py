@@ -13,7 +13,7 @@ import PIL.Image
 import torch
 import tqdm
 
-from training.files import MOST_BYTES, decode, upright
+from training.files import open_picture, upright
 
 
 def project(
@@ -113,12 +113,12 @@ def open_target(path: str, G: torch.nn.Module) -> torch.Tensor:
 
     ValueError if it cannot be opened.
     """
+    picture = open_picture(path)
     try:
-        with open(path, "rb") as file:
-            picture = decode(file.read(MOST_BYTES))
-        picture = upright(picture).convert("L" if G.img_channels == 1 else "RGB")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be opened as a picture ({error})") from error
+        picture = upright(picture)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be turned upright ({error})") from error
+    picture = picture.convert("L" if G.img_channels == 1 else "RGB")
     side, (width, height) = min(picture.size), picture.size
     left, top = (width - side) // 2, (height - side) // 2
     picture = picture.crop((left, top, left + side, top + side))

@@ -17,7 +17,7 @@ import torch
 
 import dnnlib
 from metrics import metric_main
-from runs.failures import MACHINE_ERRORS, machine_failure
+from runs.failures import METRIC_ERRORS, metric_failure
 from snapshots.atomic import write_atomically
 from snapshots.load import load_network_pkl
 from snapshots.save import save_snapshot
@@ -599,8 +599,8 @@ class Trainer:
                         seed=0,  # the same latents for every snapshot
                         **self.o.metric_kwargs,
                     )
-            except (ValueError, *MACHINE_ERRORS) as error:  # what cannot be measured should not end a run
-                reason = str(error) if isinstance(error, ValueError) else machine_failure(error)
+            except METRIC_ERRORS as error:  # what cannot be measured should not end a run
+                reason = metric_failure(error)
                 if reason is None:
                     raise
                 print(f"{metric} could not be computed: {reason}")
