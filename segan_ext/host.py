@@ -67,11 +67,7 @@ def run_script(name: str, args: list[str]) -> None:
     root = activate()
     module_name = name.removesuffix(".py")
     if not (root / f"{module_name}.py").is_file():
-        scripts = sorted(
-            path.name
-            for path in root.glob("*.py")
-            if "@click.command" in (text := path.read_text("utf-8")) or "main = " in text or "@command()" in text
-        )
+        scripts = sorted(path.name for path in root.glob("*.py") if "__main__" in path.read_text("utf-8"))
         raise ValueError(f"{root} has no script {name}; it has {', '.join(scripts)}")
     module = importlib.import_module(module_name)
     if is_foreign():
