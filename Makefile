@@ -32,7 +32,8 @@ check: lint
 matrix:
 	for pair in $(MATRIX); do \
 		python=$${pair%%:*}; torch=$${pair#*:}; command -v $$python > /dev/null || { echo "There is no $$python."; continue; }; \
-		$(MAKE) check PYTHON=$$python VENV=.venv-$$python "TORCH=$$torch" || exit 1; \
+		venv=.venv-$$(echo $$pair | tr -c 'a-z0-9.\n' -); \
+		$(MAKE) check PYTHON=$$python VENV=$$venv "TORCH=$$torch" || exit 1; \
 	done
 
 test: $(VENV)/.installed

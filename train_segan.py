@@ -52,10 +52,9 @@ def main(cfg, **options):
     networks = launch.adopt_networks(args, data)
     source = None if networks is None else networks["G_ema"]
     add_subspaces(args, options, getattr(config, "mode", 0), source)
-    fixed = None
     if options["train"] == "subspace":
-        fixed = networks | dict(G=source)  # what stays as it is should be the average, not the last step
-    launch.start(outdir, description, args, options, dry_run, fixed)
+        networks["G"] = source  # what stays as it is should be the average, not the last step
+    launch.start(outdir, description, args, options, dry_run, data, networks)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ def main(cfg, **options):
     data = launch.open_training_set(recipe.dataset_kwargs(options))
     config = recipe.auto_config(1, data.resolution) if cfg == "auto" else recipe.BASE_CONFIGS[cfg]
     description, args = recipe.build(options, cfg, config, data, device, cores=os.cpu_count() or 1)
-    launch.adopt_networks(args, data)
-    launch.start(outdir, description, args, options, dry_run)
+    networks = launch.adopt_networks(args, data)
+    launch.start(outdir, description, args, options, dry_run, data, networks)
 
 
 if __name__ == "__main__":

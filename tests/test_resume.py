@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import torch
 
-from helpers import TINY, command, make_dataset, newest, only_run, read_stats, run, slowly
+from helpers import ROOT, TINY, command, make_dataset, newest, only_run, read_stats, run, slowly
 from training import state
 
 # ADA, path length, R1, mixing and noise all draw random numbers; a tick of 0.1 kimg makes many snapshots in 1 kimg.
@@ -132,6 +132,37 @@ def test_a_damaged_state_is_named(undisturbed, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     done = run("train_segan.py", f"--resume={tmp_path / '00000-copy'}", "--kimg=2", check=False)
     assert done.returncode == 2 and path.name in done.stderr and "damaged" in done.stderr
+
+
+def test_options_of_a_newer_version_are_refused(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "00000-copy")
+    path = tmp_path / "00000-copy" / "training_options.json"
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    done = run("train_segan.py", f"--resume={path.parent}", "--kimg=2", check=False)
+    assert done.returncode == 2 and "is of version 2; this version of SEGAN reads 1" in done.stderr
+
+
+WATCHED = """
+import runpy, sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+script, sys.argv = sys.argv[1], sys.argv[1:]
+sys.path.insert(0, script.rpartition("/")[0])
+try:
+    runpy.run_path(script, run_name="__main__")
+except SystemExit as done:
+    assert not done.code, done.code
+print("opened:", *[sum(path.endswith(end) for path in opened) for end in ("discs.zip", ".pkl.source")])
+"""
+
+
+def test_data_and_pickles_are_opened_once(data, undisturbed, tmp_path):
+    source = shutil.copy(newest(undisturbed), tmp_path / "network.pkl.source")
+    (tmp_path / "watched.py").write_text(WATCHED)
+    again = ["--cond=1", "--kimg=1", *TINY, f"--data={data}", f"--outdir={tmp_path}", f"--resume={source}"]
+    for options in ([], ["--train=subspace"]):
+        done = run(str(tmp_path / "watched.py"), ROOT / "train_segan.py", *again, *options)
+        assert "opened: 2 1" in done.stdout  # the data to see whether it is a zip, and to read it
 
 
 def test_a_full_disk_leaves_the_newest_snapshot_whole(data, tmp_path):

@@ -321,6 +321,13 @@ def test_annotations_on_disk(G, segmenter, tmp_path):
     (tmp_path / "classes.json").write_text('["background"]')
     with pytest.raises(ValueError, match="there are 1 classes"):
         annotations.read_annotations(tmp_path, G)
+    (tmp_path / "annotations.json").write_text('{"format": "segan-annotations", "version": 3, "class": 0}')
+    with pytest.raises(ValueError, match="of version 3; this version of SEGAN reads 2"):
+        annotations.read_annotations(tmp_path, G)
+    (tmp_path / "annotations.json").unlink()
+    (tmp_path / "class.json").write_text("1")  # as the first version wrote it
+    with pytest.raises(ValueError, match="are of class 1, which this network lacks"):
+        annotations.read_annotations(tmp_path, G)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

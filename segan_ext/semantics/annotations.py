@@ -2,7 +2,8 @@
 
 Such a folder holds classes.json, a list of names (background first), and seed0003.png and so on. Each picture labels
 the image that `generate --trunc` makes of that seed, a class index a pixel (grey or palette), 255 where it says
-nothing. class.json, if it is there, is the class of a conditional generator that the images are of.
+nothing. annotations.json, if it is there, says the format's version and the "class" of a conditional generator that
+the images are of; the first version had that class as a number in class.json.
 """
 
 import io
@@ -23,6 +24,10 @@ from training.latents import label_table
 
 if TYPE_CHECKING:  # it imports what draws avatars
     from segan_ext.semantics.segmenters import Segmenter
+
+
+_FORMAT = "segan-annotations"
+_VERSION = 2
 
 
 class Annotations(NamedTuple):
@@ -101,7 +106,7 @@ def annotations_zip(files: AnnotationFiles) -> bytes:
 def _contents(files):
     """(name, bytes) of every file"""
     yield "classes.json", json.dumps(list(files.classes)).encode()
-    yield "class.json", json.dumps(files.class_idx).encode()
+    yield "annotations.json", json.dumps({"format": _FORMAT, "version": _VERSION, "class": files.class_idx}).encode()
     for seed, labels in files.labels.items():
         buffer = io.BytesIO()
         PIL.Image.fromarray(labels.cpu().numpy().astype(np.uint8)).save(buffer, "PNG")
@@ -115,14 +120,26 @@ def _read(names, read: Callable[[str], bytes], where, G):
     classes = _json(read, "classes.json", where)
     if not isinstance(classes, list) or not 1 <= len(classes) < IGNORED or not all(isinstance(c, str) for c in classes):
         raise ValueError(f"{where}: classes.json is no list of 1 to {IGNORED - 1} names")
-    class_idx = _json(read, "class.json", where) if "class.json" in names else 0
+    class_idx = _class_idx(names, read, where)
     if type(class_idx) is not int or not 0 <= class_idx < max(len(label_table(G)), 1):
-        raise ValueError(f"{where}: class.json names no class of this network")
+        raise ValueError(f"{where}: its annotations are of class {class_idx!r}, which this network lacks")
     seeds = {name: int(name[4:-4]) for name in sorted(names) if _names_a_seed(name)}
     if not seeds:
         raise ValueError(f"{where} has no annotations: a picture seed0003.png labels the image of seed 3")
     labels = {seed: _labels(read, name, where, G.img_resolution, len(classes)) for name, seed in seeds.items()}
     return AnnotationFiles(tuple(classes), labels, class_idx)
+
+
+def _class_idx(names, read, where):
+    if "annotations.json" not in names:
+        return _json(read, "class.json", where) if "class.json" in names else 0
+    content = _json(read, "annotations.json", where)
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f"{where}: annotations.json is none of SEGAN's")
+    version = content.get("version")
+    if version != _VERSION:
+        raise ValueError(f"{where}: annotations.json is of version {version!r}; this version of SEGAN reads {_VERSION}")
+    return content.get("class", 0)
 
 
 def _names_a_seed(name):

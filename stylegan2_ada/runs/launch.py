@@ -22,6 +22,8 @@ from runs.failures import MACHINE_ERRORS, machine_failure
 from snapshots.save import save_snapshot
 from training import training_loop
 
+OPTIONS_VERSION = 1  # of training_options.json; files of before it said one are of this one too
+
 
 def choose_device(name: str | None) -> str:
     """The device to work on: `name`, or cuda where there is one. ValueError for one that is not there.
@@ -145,19 +147,22 @@ def start(
     args: dict[str, Any],
     options: dict[str, Any],
     dry_run: bool = False,
+    training_set: torch.utils.data.Dataset | None = None,
     networks: dict[str, Any] | None = None,
 ) -> str | None:
     """Trains in a new directory `NNNNN-description` below `outdir`; returns its path (None for a dry run).
 
-    args: of `training_loop`. options: what the user asked for, kept beside them in training_options.json. networks:
-    dict of networks to start from instead of those in the pickle; they are kept in the run directory.
+    args: of `training_loop`. options: what the user asked for, kept beside them in training_options.json.
+    training_set: the open data set. networks: those to start from; a host that cannot take them finds them in a file.
     """
     taken = [int(m[1]) for name in listdir(outdir) if (m := re.match(r"(\d+)-", name))]
     run_dir = os.path.join(outdir, f"{max(taken, default=-1) + 1:05d}-{description}")
     args = dict(args, run_dir=run_dir)
-    if networks is not None:
+    opened = _taken_by(training_loop.training_loop, training_set=training_set, resume_networks=networks)
+    needs_file = networks is not None and "resume_networks" not in opened
+    if needs_file:
         args["resume_pkl"] = os.path.join(run_dir, "source.pkl")
-    text = json.dumps(dict(args, options=options), indent=2)
+    text = json.dumps(dict(args, options=dict(options, version=OPTIONS_VERSION)), indent=2)
     print(f"Training options:\n{text}\n")
     summarise(args)
     if dry_run:
@@ -167,11 +172,11 @@ def start(
         os.makedirs(run_dir)
         with open(os.path.join(run_dir, "training_options.json"), "w", encoding="utf-8") as file:
             file.write(text)
-        if networks is not None:
+        if needs_file:
             save_snapshot(args["resume_pkl"], networks)
     except OSError as error:
         raise ValueError(f"--outdir: {run_dir} cannot be made ({error.strerror})") from error
-    run(args)
+    run(args, **opened)
     return run_dir
 
 
@@ -192,14 +197,14 @@ def summarise(args: dict[str, Any]) -> None:
     print()
 
 
-def run(args: dict[str, Any]) -> None:
-    """Calls the loop with a log file, a progress bar and a clean way to stop."""
+def run(args: dict[str, Any], **opened: Any) -> None:
+    """Calls the loop with a log file, a progress bar and a clean way to stop; opened: what it need not open again."""
     run_dir = args["run_dir"]
     log = os.path.join(run_dir, "log.txt")
     try:
         with _terminal_bar(args["total_kimg"]) as progress, _stoppable() as asked, dnnlib.util.Logger(log, "a"):
             known = _taken_by(training_loop.training_loop, **args)
-            training_loop.training_loop(**known, abort_fn=asked, progress_fn=progress)
+            training_loop.training_loop(**known, **opened, abort_fn=asked, progress_fn=progress)
     except MACHINE_ERRORS as error:
         reason = machine_failure(error)
         if reason is None:

@@ -145,11 +145,11 @@ def dataset_kwargs(options: dict[str, Any], data: Any = None) -> dict[str, Any]:
     subset = None if options["subset"] is None else _positive(options, "subset", 1)
     kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=os.path.abspath(options["data"]))
     kwargs |= dict(use_labels=bool(options["cond"]), max_size=subset, xflip=bool(options["mirror"]))
+    if subset:
+        kwargs["random_seed"] = _or(options, "seed", 0)
     if data is not None:
         images = len(data) // 2 if kwargs["xflip"] else len(data)
         kwargs |= dict(resolution=data.resolution, max_size=images)
-        if options["subset"]:
-            kwargs["random_seed"] = _or(options, "seed", 0)
     return kwargs
 
 

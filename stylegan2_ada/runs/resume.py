@@ -67,7 +67,7 @@ def continue_run(run_dir: str, given: dict[str, Any], dry_run: bool = False) -> 
         raise ValueError(f"--resume: {error}") from error
     if counters["cur_nimg"] >= args["total_kimg"] * 1000:
         raise ValueError(f"--resume: {run_dir} has done its {args['total_kimg']} kimg; raise --kimg to train longer")
-    launch.open_training_set(args["training_set_kwargs"])
+    data = launch.open_training_set(args["training_set_kwargs"])
     launch.summarise(args)
     if dry_run:
         print("Dry run; exiting.")
@@ -75,7 +75,7 @@ def continue_run(run_dir: str, given: dict[str, Any], dry_run: bool = False) -> 
     log = os.path.join(run_dir, "log.txt")
     if os.path.exists(log):  # what was logged after the state was saved will happen again
         os.truncate(log, min(counters["log_bytes"], os.path.getsize(log)))
-    launch.run(args)
+    launch.run(args, training_set=data)
 
 
 def _read_options(run_dir):
@@ -106,6 +106,9 @@ def _check_arguments(args, options):
     """ValueError for arguments that no run of ours was started with"""
     if not isinstance(options, dict) or not isinstance(args.get("device"), str):
         raise ValueError("it lacks options or the device")
+    version = options.get("version", launch.OPTIONS_VERSION)
+    if version != launch.OPTIONS_VERSION:
+        raise ValueError(f"it is of version {version!r}; this version of SEGAN reads {launch.OPTIONS_VERSION}")
     if not all(isinstance(args.get(name), int) for name in ("total_kimg", "batch_size")):
         raise ValueError("it lacks total_kimg or batch_size")
     for name, expected in _CLASSES.items():

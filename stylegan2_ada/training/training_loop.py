@@ -113,6 +113,8 @@ def training_loop(
     grid_size: Sequence[int] | None = None,
     metric_kwargs: dict[str, Any] = {},
     trust_pickle: bool = False,
+    training_set: torch.utils.data.Dataset | None = None,
+    resume_networks: dict[str, Any] | None = None,
 ) -> None:
     """Trains G and D; everything that comes out lies in `run_dir` (host_api: run directory).
 
@@ -124,7 +126,7 @@ def training_loop(
     after the current step and saves it. progress_fn(kimg, total_kimg) is called after every step.
     Ours: device (None: cuda where there is one), resume_state: path of a state to continue from exactly, grid_size,
     metric_kwargs: how metrics are computed (`metrics.metric_utils.MetricOptions`), trust_pickle: run the code in
-    resume_pkl.
+    resume_pkl; training_set, resume_networks: what training_set_kwargs and resume_pkl name, where it is open already.
     """
     options = dnnlib.EasyDict(locals())
     torch.backends.cudnn.benchmark = cudnn_benchmark
@@ -199,8 +201,10 @@ class Trainer:
 
     def _load_training_set(self):
         self._say("Loading training set...")
-        self.training_set = dnnlib.util.construct_class_by_name(**self.o.training_set_kwargs)
-        data = self.training_set
+        data = self.o.training_set
+        if data is None:
+            data = dnnlib.util.construct_class_by_name(**self.o.training_set_kwargs)
+        self.training_set = data
         self._say(f"{len(data)} images, {data.image_shape}, labels {data.label_shape}")
 
     def _build_networks(self):
@@ -212,8 +216,10 @@ class Trainer:
         self.G_ema = copy.deepcopy(self.G).eval()
         if self.o.resume_pkl is not None and self.o.resume_state is None and self.o.rank == 0:
             self._say(f"Starting from {self.o.resume_pkl}")
-            with dnnlib.util.open_url(self.o.resume_pkl) as file:
-                source = load_network_pkl(file, trust=self.o.trust_pickle)
+            source = self.o.resume_networks
+            if source is None:
+                with dnnlib.util.open_url(self.o.resume_pkl) as file:
+                    source = load_network_pkl(file, trust=self.o.trust_pickle)
             for name in ("G", "D", "G_ema"):
                 misc.copy_params_and_buffers(source[name], getattr(self, name), require_all=False)
         self.augment_pipe = None
