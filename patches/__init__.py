@@ -17,7 +17,7 @@ PATCHES = [
     "copy_without_gradients",
     "failed_source",
     "filter_is_copied",
-    "grid_sample_builtin",
+    "grid_sample_again",
     "zip_per_process",
     "pinned_memory",
     "percentile_method",
