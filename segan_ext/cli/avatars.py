@@ -7,12 +7,14 @@ import click
 from runs.options import command
 from segan_ext.data.avatars import make_avatars, mask_path
 from segan_ext.data.drawing import CLASSES, list_styles, style_licence
+from segan_ext.data.recipes import RECIPES
 
 
 @command("avatars")
+@click.option("--recipe", type=click.Choice(list(RECIPES)), help="A set that results are compared on (docs/data.md).")
 @click.option("--style", default="toon-head", show_default=True, help="DiceBear style.")
 @click.option("--count", type=int, default=20000, show_default=True, help="Number of images.")
-@click.option("--resolution", type=int, default=64, show_default=True, help="Width and height in pixels.")
+@click.option("--resolution", type=int, help="Width and height in pixels; by default the recipe's or 64.")
 @click.option("--dest", default="avatars.zip", show_default=True, help="Archive to write.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picks the set.")
 @click.option("--label", metavar="FACTOR", help="Factor that becomes the class label, such as hairColor.")
@@ -23,8 +25,9 @@ from segan_ext.data.drawing import CLASSES, list_styles, style_licence
 @click.option("--workers", type=int, help="Processes; by default one a core.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing archive.")
 @click.option("--list-styles", "show_styles", is_flag=True, help="Print all styles with licence and author.")
+@click.pass_context
 def avatars(
-    style, count, resolution, dest, seed, label, masks, zoom, jitter, only, workers, overwrite, show_styles
+    ctx, recipe, style, count, resolution, dest, seed, label, masks, zoom, jitter, only, workers, overwrite, show_styles
 ) -> None:
     """Draw a data set of avatars with known factors, class labels and masks."""
     if show_styles:
@@ -33,10 +36,20 @@ def avatars(
             click.echo(f"{name:20} {terms['licence']:38} {terms['creator']}")
         return
     start = time.monotonic()
-    only = {name: values.split(",") for name, _, values in (text.partition("=") for text in only)}
+    if recipe:
+        for name in ("style", "zoom", "jitter", "only"):
+            if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+                raise ValueError(f"--{name}: --recipe={recipe} sets it; leave one of the two out")
+        settings = RECIPES[recipe]
+        style = settings["style"]
+    else:
+        only = {name: values.split(",") for name, _, values in (text.partition("=") for text in only)}
+        settings = dict(style=style, zoom=zoom, jitter=jitter, only=only)
+    settings = dict(resolution=64) | settings | (dict(resolution=resolution) if resolution else {})
     path = make_avatars(
-        dest, count, resolution, style, seed, label, masks, workers, zoom, jitter, only, overwrite=overwrite
+        dest, count, seed=seed, label=label, masks=masks, workers=workers, overwrite=overwrite, **settings
     )
+    resolution = settings["resolution"]
     click.echo(f"{path}: {count} images, {resolution}x{resolution}, {count / (time.monotonic() - start):.0f} images/s")
     if masks:
         click.echo(f"{mask_path(path)}: one class a pixel: {', '.join(CLASSES)}")

@@ -8,6 +8,7 @@ import importlib.metadata
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,9 @@ from tqdm import tqdm
 
 from segan_ext.data.drawing import (
     CLASSES,
+    POSE,
+    Ranges,
+    blend,
     nearest,
     render_avatar,
     render_mask,
@@ -44,13 +48,15 @@ def make_avatars(
     zoom: float = 1,
     jitter: float = 1,
     only: dict[str, list[str]] | None = None,
+    ranges: Ranges | None = None,
     progress: bool = True,
     overwrite: bool = False,
 ) -> Path:
     """Write a zip of RGB images for training and, with `masks`, `<stem>-masks.zip` with their class indices.
 
     zoom enlarges the faces, jitter (0 to 1) says how much tilt, size and place vary, only limits factors to some of
-    their values ({"eyesVariant": ["variant14", "variant20"]}), which makes a set easier to learn.
+    their values ({"eyesVariant": ["variant14", "variant20"]}), which makes a set easier to learn, ranges lets colours
+    and poses vary evenly between two ends ({"hairColor": ("#2c1b18", "#d6b370"), "rotate": (-15, 15)}).
 
     Its dataset.json holds "labels" (null, or [name, class] by the factor `label`), "factors" ("names", "kinds",
     "values" of those that are not continuous, and in "items" a row an image: indices into the values, or floats) and
@@ -60,10 +66,11 @@ def make_avatars(
     dest = Path(dest)
     _check(style, count, resolution, zoom, jitter, workers, label, [dest, mask_path(dest)][: 1 + masks], overwrite)
     _check_only(style, only or {})
+    _check_ranges(style, ranges or {})
     dest.parent.mkdir(parents=True, exist_ok=True)
     workers = workers or min(os.cpu_count() or 1, 1 + count // 500)  # starting one takes as long as 100 images
     job = {"style": style, "seed": seed, "resolution": resolution, "zoom": float(zoom), "jitter": float(jitter)}
-    job |= {"only": only or {}}
+    job |= {"only": only or {}} | ({"ranges": ranges} if ranges else {})
     names, rows = [], []
     # Renamed in reverse order: whoever sees the images finds the masks.
     with contextlib.ExitStack() as stack:
@@ -137,6 +144,14 @@ def _check_only(style, only) -> None:
                 raise ValueError(f"--only: style {style} has no {name}={value}; {nearest(name, factors)}")
 
 
+def _check_ranges(style, ranges) -> None:
+    for name, ends in ranges.items():
+        colour = name.endswith("Color") and name in style_factors(style)
+        fits = all(re.fullmatch("#[0-9a-f]{6}", str(end)) if colour else isinstance(end, int | float) for end in ends)
+        if not (colour or name in POSE) or len(ends) != 2 or not fits:
+            raise ValueError(f"--only: {name} has no range {ends}; colours go from #rrggbb to #rrggbb, {', '.join(POSE)} from number to number")
+
+
 def _draw_all(job: dict, masks: bool, count: int, workers: int) -> Iterator[tuple[bytes, bytes | None, list]]:
     """PNG, mask PNG or None, and factor row of each image, in order."""
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
@@ -154,13 +169,22 @@ def _draw_all(job: dict, masks: bool, count: int, workers: int) -> Iterator[tupl
 
 
 def _draw_chunk(job: dict, masks: bool, indices: range) -> list[tuple[bytes, bytes | None, list]]:
-    style, resolution, results = job["style"], job["resolution"], []
+    style, seed, resolution, results = job["style"], job["seed"], job["resolution"], []
+    known, ranges = _factors(job), job.get("ranges", {})
+    settings = (job["zoom"], job["jitter"], job["only"], ranges)
     for index in indices:
-        image, factors = render_avatar(style, job["seed"], index, resolution, job["zoom"], job["jitter"], job["only"])
-        mask = _png(render_mask(style, factors, resolution, f"{job['seed']}-{index}")) if masks else None
-        row = [values.index(factors[n]) if values else factors[n] for n, values in style_factors(style).items()]
+        image, factors = render_avatar(style, seed, index, resolution, *settings)
+        row = [values.index(factors[name]) if values else factors[name] for name, values in known.items()]
+        for name in ranges.keys() - POSE.keys():
+            factors[name] = blend(ranges[name], factors[name])
+        mask = _png(render_mask(style, factors, resolution, f"{seed}-{index}")) if masks else None
         results.append((_png(image), mask, row))
     return results
+
+
+def _factors(job: dict) -> dict[str, list[str] | None]:
+    """The values of each factor, None for those along a range"""
+    return style_factors(job["style"]) | dict.fromkeys(job.get("ranges", {}))
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -170,7 +194,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _dataset_json(job: dict, names: list[str], rows: list[list], label: str | None) -> bytes:
-    known = style_factors(job["style"])
+    known = _factors(job)
     kinds = [("colour" if n.endswith("Color") else "categorical") if v else "continuous" for n, v in known.items()]
     labels = [[name, row[list(known).index(label)]] for name, row in zip(names, rows, strict=True)] if label else None
     values = {name: values for name, values in known.items() if values}

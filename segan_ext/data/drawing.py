@@ -15,6 +15,7 @@ import functools
 import importlib.resources
 import io
 import json
+import random
 import re
 
 import numpy as np
@@ -24,6 +25,7 @@ CLASSES = ("background", "skin", "hair", "eyes", "brows", "mouth", "nose", "bear
 BACKGROUNDS = ["#b6e3f4", "#ffd5dc", "#a3d9a5", "#d1c4f6", "#ffe6a7", "#ffb997", "#8ecae6", "#f4f1ea"]
 # Degrees, a factor, and % of the width. Smaller scales would show where the drawing of the shoulders ends.
 POSE = {"rotate": (-8, 8), "scale": (1.0, 1.2), "translateX": (-5, 5), "translateY": (-4, 4)}
+Ranges = dict[str, tuple[float, float] | tuple[str, str]]  # a pose's or a colour's two ends
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Styles
@@ -105,15 +107,39 @@ def render_avatar(
     zoom: float = 1,
     jitter: float = 1,
     only: dict[str, list[str]] | None = None,
+    ranges: Ranges | None = None,
 ) -> tuple[np.ndarray, dict[str, str | float]]:
     """Draw avatar `index` of the set `seed`: its image, uint8 [H, W, 3], and the value of each of its factors.
 
     zoom enlarges the face; jitter says how much tilt, scale and shift vary: 1 as in POSE, 0 not at all; only limits
-    factors to some of their values.
+    factors to some of their values. ranges lets a pose or a colour vary evenly between two ends; the factor of such a
+    colour is its share of the second end, 0 to 1.
     """
-    options = {"seed": f"{seed}-{index}", "backgroundColor": BACKGROUNDS} | _pose(style, zoom, jitter) | (only or {})
+    key, ranges = f"{seed}-{index}", ranges or {}
+    shares = {name: random.Random(f"{key}-{name}").random() for name in ranges if name.endswith("Color")}
+    options = {"seed": key, "backgroundColor": BACKGROUNDS} | _pose(style, zoom, jitter) | _limited(only or {})
+    options |= {name: list(ends) for name, ends in ranges.items() if name in POSE}
+    options |= {name: [blend(ranges[name], share)] for name, share in shares.items()}
     avatar = _avatar(_style(style), options)
-    return _rasterise(avatar["svg"], resolution), _resolved_factors(style, avatar["options"])
+    return _rasterise(avatar["svg"], resolution), _resolved_factors(style, avatar["options"]) | shares
+
+
+def _limited(only: dict[str, list[str]]) -> dict:
+    """DiceBear options that leave factors some of their values, "none" as likely as each of the others"""
+    options = {}
+    for name, values in only.items():
+        shown = [value for value in values if value != "none"]
+        if len(shown) < len(values):
+            options[f"{name.removesuffix('Variant')}Probability"] = round(100 * len(shown) / len(values))
+        if shown:
+            options[name] = shown
+    return options
+
+
+def blend(ends: tuple[str, str], share: float) -> str:
+    """The colour #rrggbb between two others; share: 0 gives the first, 1 the second"""
+    first, second = (np.array(list(bytes.fromhex(end[1:]))) for end in ends)
+    return "#" + bytes(np.rint(first + share * (second - first)).astype(np.uint8)).hex()
 
 
 def render(style: str, factors: dict[str, str | float], resolution: int, seed: str = "") -> np.ndarray:
@@ -164,7 +190,8 @@ def _options(style: str, factors: dict, seed: str) -> dict:
     """DiceBear options that leave nothing of `factors` to chance."""
     known, options = style_factors(style), {"seed": seed}
     for name, value in factors.items():
-        if name not in known or (known[name] and value not in known[name]):
+        mixed = name.endswith("Color") and re.fullmatch("#[0-9a-f]{6}", str(value))
+        if name not in known or (known[name] and value not in known[name] and not mixed):
             raise ValueError(f"--only: style {style} has no {name} = {value}; {nearest(name, known)}")
         if name.endswith("Variant"):
             options[f"{name.removesuffix('Variant')}Probability"] = 0 if value == "none" else 100

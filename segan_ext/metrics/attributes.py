@@ -128,7 +128,7 @@ def known_attributes(data: dataset.ImageFolderDataset) -> tuple[list[Attribute],
             column = torch.tensor([seen.index(int(i)) for i in column])
         else:
             attribute, column = Attribute(name), (column - column.mean()) / column.std().clamp(min=1e-12)
-        if attribute.width > 1 or not attribute.values:
+        if attribute.width > 1 or (not attribute.values and column.any()):
             attributes.append(attribute)
             columns.append(column.double())
     if not attributes:
