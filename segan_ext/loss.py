@@ -16,7 +16,8 @@ class _Fixed(torch.nn.Module):
         self.mapping = mapping
 
     def forward(self, *args, **kwargs):
-        return self.mapping(*args, **kwargs).requires_grad_(torch.is_grad_enabled())
+        ws = self.mapping(*args, **kwargs).requires_grad_(torch.is_grad_enabled())
+        return ws.clone()  # no leaf: hosts mix styles in place
 
 
 class SEGANLoss(StyleGAN2Loss):
