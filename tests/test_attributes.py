@@ -10,7 +10,7 @@ import torch
 from test_calc_metrics import calc, lines, run_dir  # noqa: F401 (a fixture)
 
 from helpers import make_dataset, run
-from segan_ext.metrics import attributes, purity, separability, subspaces
+from segan_ext.metrics import attributes, purity, selectivity, separability, subspaces
 from segan_ext.networks import SEGANGenerator
 from training.dataset import ImageFolderDataset
 
@@ -46,6 +46,55 @@ def test_purity_of_known_directions():
 
     assert purity.overall(purity.measure(LinearGenerator(mixing=turned), numbers, samples=2)) == pytest.approx(0.5, 0.1)
     assert purity.overall([]) == 0
+
+
+class Numbers:
+    """A predictor that reads the coordinates off a `LinearGenerator`'s images"""
+
+    attributes = [attributes.Attribute(name) for name in planted.VALUES]
+    scores = staticmethod(numbers)
+
+    def reliable(self):
+        return list(planted.VALUES)
+
+
+def test_selectivity_of_known_directions():
+    """Perfect directions score 1, turned ones what chance scores, folded ones lie between."""
+
+    def scored(mixing=lambda c: c):
+        ruler = selectivity.Ruler(LinearGenerator(mixing=mixing), Numbers())
+        return ruler, selectivity.measure(ruler, selectivity.own_candidates(ruler.G))
+
+    ruler, perfect = scored()
+    assert perfect.selectivity == pytest.approx(1) and perfect.dependency == pytest.approx(0, abs=1e-5)
+    assert perfect.selectivity_interval == pytest.approx((1, 1)) and perfect.worst.selectivity == pytest.approx(1)
+    planted_at = {n: f"L{L}.N{N}.D{list(planted.VALUES).index(n)}" for (L, N), ns in planted.PLANTS.items() for n in ns}
+    assert {score.attribute: score.direction for score in perfect.scores} == planted_at
+    assert all(score.effect == pytest.approx(2 * score.step, rel=0.1) for score in perfect.scores)
+
+    turned_ruler, turned = scored(planted.mixed)
+    by_chance = [x.selectivity for x in selectivity.chance(turned_ruler, rotations=5)]
+    assert turned.selectivity <= sum(by_chance) / 5 + 0.05
+    assert selectivity.z_score(perfect.selectivity, by_chance) > 100
+    folded = scored(planted.folded)[1]
+    assert turned.selectivity < folded.selectivity < perfect.selectivity
+    nothing = selectivity.measure(ruler, selectivity.own_candidates(ruler.G), steps=[0.1])
+    assert nothing.selectivity == 0 and nothing.dependency == 1 and nothing.scores[0].direction == ""
+
+
+def test_predictors_on_disk(tmp_path):
+    known = [attributes.Attribute("hair", ("long", "short")), attributes.Attribute("tilt")]
+    made = attributes.Predictor(known, attributes._Network(16, 3, 3).eval(), dict(hair=0.9, tilt=0.4), "avatars")
+    attributes.save_predictor(made, tmp_path / "p.safetensors", half=True)
+    read = attributes.open_predictor(tmp_path / "p.safetensors")
+    assert read.attributes == known and read.skill == made.skill and read.name == "avatars"
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    torch.testing.assert_close(read(images)["hair"], made(images)["hair"], rtol=1e-2, atol=1e-2)
+    scores = made.scores(images)["hair"]
+    assert scores.sum(dim=1).abs().max() < 1e-5 and scores.abs().max() < math.log(99)
+    (tmp_path / "p.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="holds no attributes"):
+        attributes.open_predictor(tmp_path / "p.safetensors")
 
 
 def test_separability_of_known_latents():

@@ -149,7 +149,8 @@ def _check_ranges(style, ranges) -> None:
         colour = name.endswith("Color") and name in style_factors(style)
         fits = all(re.fullmatch("#[0-9a-f]{6}", str(end)) if colour else isinstance(end, int | float) for end in ends)
         if not (colour or name in POSE) or len(ends) != 2 or not fits:
-            raise ValueError(f"--only: {name} has no range {ends}; colours go from #rrggbb to #rrggbb, {', '.join(POSE)} from number to number")
+            known = f"colours go from #rrggbb to #rrggbb, {', '.join(POSE)} from number to number"
+            raise ValueError(f"ranges: {name} has no range {ends}; {known}")
 
 
 def _draw_all(job: dict, masks: bool, count: int, workers: int) -> Iterator[tuple[bytes, bytes | None, list]]:

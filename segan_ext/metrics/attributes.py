@@ -26,7 +26,10 @@ from training.files import parse_json
 _KIMG = 40  # images shown, in thousands, over again where there are fewer
 _HELD_OUT = 1000  # images at most that the skill is measured on, and a tenth of all at most
 _RELIABLE = 0.5  # skill
-_VERSION = 1  # of the training below; part of the cached files' names
+_VERSION = 2  # of the training below and its file; part of the cached files' names
+_FORMAT = "segan-attributes"
+_FORMAT_VERSION = 1
+_DOUBT = 0.02  # how sure of a value a score can be: 1 − _DOUBT
 
 
 class Attribute(NamedTuple):
@@ -65,30 +68,58 @@ class Predictor:
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """images [N, C, H, W] in [−1, 1] → {name: probabilities [N, values], or numbers [N, 1]}"""
-        outputs = self.network((images * 127.5 + 127.5).clamp(0, 255)).split([a.width for a in self.attributes], dim=1)
-        return {a.name: y.softmax(dim=1) if a.values else y for a, y in zip(self.attributes, outputs)}
+        return {a.name: y.softmax(dim=1) if a.values else y for a, y in self._outputs(images)}
+
+    def scores(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """images [N, C, H, W] in [−1, 1] → {name: log-probabilities [N, values] less their mean, or numbers [N, 1]}
+
+        Differences of these measure changes. A value of which the predictor is 98 % sure counts as certain: beyond, the
+        score would tell how typical an image is, and probabilities would tell too little before. Differentiable.
+        """
+        return {a.name: _certainties(y) if a.values else y for a, y in self._outputs(images)}
+
+    def _outputs(self, images):
+        outputs = self.network((images * 127.5 + 127.5).clamp(0, 255))
+        return zip(self.attributes, outputs.split([a.width for a in self.attributes], dim=1))
+
+
+def _certainties(logits):
+    shares = logits.softmax(dim=1) * (1 - _DOUBT) + _DOUBT / logits.shape[1]
+    return shares.log() - shares.log().mean(dim=1, keepdim=True)
 
 
 def open_predictor(path: str | os.PathLike, device: str | torch.device = "cpu", progress: bool = True) -> Predictor:
     """The predictor of a data set with known attributes (trained on first use, then cached), or of a classifier file.
 
-    path: folder or zip whose dataset.json has "factors" or class labels; or a TorchScript or ONNX file, images
-    [N, 3, H, W] in [0, 255] → [N, A], a number above 0 where the image has the attribute; a list in the JSON of the
-    same name beside it names them. OSError or ValueError, in one sentence, for anything else.
+    path: folder or zip whose dataset.json has "factors" or class labels; a .safetensors of `save_predictor`; or a
+    TorchScript or ONNX file, images [N, 3, H, W] in [0, 255] → [N, A], a number above 0 where the image has the
+    attribute; a list in the JSON of the same name beside it names them. OSError or ValueError, in one sentence, for
+    anything else.
     """
+    if Path(path).suffix.lower() == ".safetensors":
+        return _load(path, device)
     if _is_classifier(path):
         return _open_classifier(path, device)
     data = dataset.ImageFolderDataset(path, use_labels=True)
     attributes, rows = known_attributes(data)
     cached = dnnlib.util.make_cache_dir_path("attributes", f"{data.name}-{data.digest()}-v{_VERSION}.safetensors")
     if os.path.isfile(cached):
-        return _load(cached, data, attributes, device)
+        return _load(cached, device)
     network, skill = train(data, attributes, rows, device=device, progress=progress)
+    predictor = Predictor(attributes, network, skill, data.name)
     os.makedirs(os.path.dirname(cached), exist_ok=True)
-    state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    content = safetensors.torch.save(state, metadata=dict(skill=json.dumps(skill)))
-    write_atomically(cached, lambda file: file.write(content))
-    return Predictor(attributes, network, skill, data.name)
+    save_predictor(predictor, cached)
+    return predictor
+
+
+def save_predictor(predictor: Predictor, path: str | os.PathLike, half: bool = False) -> None:
+    """Writes a predictor that was trained here as a .safetensors. half: its weights in half precision."""
+    state = {name: tensor.contiguous().cpu() for name, tensor in predictor.network.state_dict().items()}
+    state = {name: tensor.half() if half else tensor for name, tensor in state.items()}
+    said = dict(format=_FORMAT, version=_FORMAT_VERSION, name=predictor.name, shape=predictor.network.shape)
+    said |= dict(attributes=predictor.attributes, skill=predictor.skill)
+    content = safetensors.torch.save(state, metadata=dict(attributes=json.dumps(said)))
+    write_atomically(path, lambda file: file.write(content))
 
 
 def source_digest(path: str | os.PathLike) -> str:
@@ -97,7 +128,7 @@ def source_digest(path: str | os.PathLike) -> str:
 
 
 def _is_classifier(path):
-    return Path(path).suffix.lower() in (".pt", ".pth", ".onnx", ".torchscript")
+    return Path(path).suffix.lower() in (".pt", ".pth", ".onnx", ".torchscript", ".safetensors")
 
 
 def known_attributes(data: dataset.ImageFolderDataset) -> tuple[list[Attribute], torch.Tensor]:
@@ -137,11 +168,12 @@ def known_attributes(data: dataset.ImageFolderDataset) -> tuple[list[Attribute],
 
 
 class _Network(torch.nn.Module):
-    """The discriminator's trunk with an output for every attribute."""
+    """The discriminator's trunk with an output for every attribute. shape: the arguments."""
 
-    def __init__(self, resolution, channels, outputs):
+    def __init__(self, resolution, channels, outputs, width=64):
         super().__init__()
-        narrow = dict(channel_base=1024, channel_max=64, epilogue_kwargs=dict(mbstd_num_channels=0))
+        self.shape = [resolution, channels, outputs, width]
+        narrow = dict(channel_base=16 * width, channel_max=width, epilogue_kwargs=dict(mbstd_num_channels=0))
         self.trunk = networks.Discriminator(0, resolution, channels, **narrow)
         self.trunk.b4.out = networks.FullyConnectedLayer(self.trunk.b4.in_channels, outputs)
 
@@ -162,15 +194,17 @@ def train(
     batch: int = 32,
     device: str | torch.device = "cpu",
     progress: bool = True,
+    seed: int = 0,
+    width: int = 64,
 ) -> tuple[torch.nn.Module, dict[str, float]]:
     """(network, skill): a network that tells the attributes of the images of `data`.
 
     rows: as `known_attributes` gives them. Adam on cross-entropies (squared errors for numbers), a tenth of the images
-    held out for the skill. Random numbers come from a generator of its own.
+    held out for the skill. Random numbers come from a generator of its own, by `seed`. width: channels at most.
     """
     with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
-        torch.manual_seed(0)
-        network = _Network(data.resolution, data.num_channels, sum(a.width for a in attributes)).to(device)
+        torch.manual_seed(seed)
+        network = _Network(data.resolution, data.num_channels, sum(a.width for a in attributes), width).to(device)
         order = torch.randperm(len(data))
         held_out, shown = order.tensor_split([max(min(_HELD_OUT, len(data) // 10), 1)])
         steps = max((kimg or _KIMG) * 1000 // batch, 1)
@@ -217,12 +251,26 @@ def _skill(network, data, attributes, rows, indices, device):
     return skill
 
 
-def _load(path, data, attributes, device):
-    network = _Network(data.resolution, data.num_channels, sum(a.width for a in attributes))
-    with safetensors.safe_open(path, "pt") as file:
-        skill = json.loads(file.metadata()["skill"])
-        network.load_state_dict(dict(zip(file.keys(), map(file.get_tensor, file.keys()))))
-    return Predictor(attributes, network.eval().requires_grad_(False).to(device), skill, data.name)
+def _load(path, device):
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            said = parse_json(file.metadata()["attributes"].encode(), dict)
+            if said["format"] != _FORMAT:
+                raise KeyError("format")
+            if said["version"] != _FORMAT_VERSION:
+                raise ValueError(f"version {said['version']!r}, of which this version of SEGAN reads {_FORMAT_VERSION}")
+            attributes = [
+                Attribute(str(name), values and tuple(map(str, values))) for name, values in said["attributes"]
+            ]
+            network = _Network(*map(int, said["shape"]))
+            names = file.keys()  # no dict: safetensors knows no other way
+            network.load_state_dict({name: file.get_tensor(name).float() for name in names})
+            skill = {str(name): float(value) for name, value in said["skill"].items()}
+    except (KeyError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} holds no attributes: {str(error).splitlines()[0]}") from error
+    if sum(attribute.width for attribute in attributes) != network.shape[2]:
+        raise ValueError(f"{path} is damaged: its attributes do not fit its network")
+    return Predictor(attributes, network.eval().requires_grad_(False).to(device), skill, str(said["name"]))
 
 
 def _open_classifier(path, device):

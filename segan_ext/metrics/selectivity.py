@@ -1,0 +1,245 @@
+"""How selectively directions move attributes: one attribute each, the others held.
+
+The unit of every effect is the attribute's own deviation over the generator's images. The measure follows attribute
+dependency (StyleSpace, Wu et al. 2021) and the entropies of DCI (Eastwood and Williams 2018), on interventions.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from segan_ext.latents import coordinates_of, random_ws
+from segan_ext.layers import resume, run_until
+from segan_ext.metrics.attributes import Predictor
+
+Layer = tuple[int, int]
+Count = Callable[[Sequence], Iterable]  # hands on what it gets, and shows how far the work is; tqdm is one
+
+STEPS = (1.0, 2.0, 3.0)  # to either side, in units of the directions
+REACHED = 1.0  # an effect, in deviations, from which on a direction moves an attribute
+SELECTION, HELD_OUT = 64, 128  # latents to choose on, and to report on
+
+
+class Candidate(NamedTuple):
+    """A direction to measure. offsets: {(L, N): [K]} of one step, as `G.edited` takes them."""
+
+    name: str
+    offsets: dict[Layer, torch.Tensor]
+
+
+class Ruler:
+    """Scores of a generator's images in units of each attribute's deviation over them.
+
+    predictor: knows the attributes. names: of those that count (None: all that it knows reliably). Attributes that
+    never vary in these images have no unit; they count as moved by nothing.
+    """
+
+    def __init__(
+        self, G: torch.nn.Module, predictor: Predictor, names: Sequence[str] | None = None, seed: int = 0
+    ) -> None:
+        self.G, self.predictor = G, predictor
+        self.names = list(names if names is not None else predictor.reliable())
+        parts = [self._raw(G.synthesis(ws, noise_mode="const")) for ws in random_ws(G, 512, seed + 1).split(64)]
+        scores = torch.cat(parts)
+        self.widths = [a.width for name in self.names for a in predictor.attributes if a.name == name]
+        deviations = [part.var(dim=0).sum().sqrt().clamp(min=1e-6) for part in scores.split(self.widths, dim=1)]
+        self.units = torch.cat([d.expand(width) for d, width in zip(deviations, self.widths)])
+
+    def _raw(self, images):
+        scores = self.predictor.scores(images)
+        return torch.cat([scores[name] for name in self.names], dim=1)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """images [N, C, H, W] in [−1, 1] → [N, Σ width] in deviations"""
+        return self._raw(images) / self.units
+
+    def sizes(self, changes: torch.Tensor) -> torch.Tensor:
+        """changes [..., Σ width] → how far each attribute moved [..., A], in deviations"""
+        return torch.stack([part.norm(dim=-1) for part in changes.split(self.widths, dim=-1)], dim=-1)
+
+
+class Score(NamedTuple):
+    """How well the best direction of an attribute moves it and nothing else.
+
+    effect: in deviations, from −step to +step. selectivity: the attribute's share of all effects, 1 / number of
+    attributes to 1. dependency: mean effect on another attribute where this one moves by one deviation. signed: the
+    selectivity of the mean changes, which forgives what is up on one image and down on another. Where no direction
+    reaches an effect of 1, direction is "", selectivity and signed are 0, dependency is 1.
+    """
+
+    attribute: str
+    direction: str = ""
+    step: float = 0.0
+    effect: float = 0.0
+    selectivity: float = 0.0
+    dependency: float = 1.0
+    signed: float = 0.0
+    leaks: dict[str, float] = {}
+
+
+class Selectivity(NamedTuple):
+    """scores of every attribute, and what they come to: means with 95 % intervals over the held-out latents."""
+
+    scores: list[Score]
+    selectivity: float
+    selectivity_interval: tuple[float, float]
+    dependency: float
+    signed: float
+
+    @property
+    def worst(self) -> Score:
+        """The score of the attribute that is moved least selectively"""
+        return min(self.scores, key=lambda score: score.selectivity)
+
+
+def own_candidates(G: torch.nn.Module, dims: int | None = None) -> list[Candidate]:
+    """Every dimension of G's subspaces, the first `dims` of each layer; a step is one deviation of its coordinate."""
+    return [
+        Candidate(f"L{L}.N{N}.D{d}", {(L, N): torch.eye(c.shape[1])[d].to(c) * c[:, d].std()})
+        for (L, N), c in coordinates_of(G).items()
+        for d in range(min(dims or c.shape[1], c.shape[1]))
+    ]
+
+
+def rotated_candidates(G: torch.nn.Module, dims: int | None = None, seed: int = 0) -> list[Candidate]:
+    """As many directions, drawn at random: Haar rotations of each layer's whitened coordinates"""
+    generator, found = torch.Generator().manual_seed(seed), []
+    for (L, N), c in coordinates_of(G).items():
+        K = c.shape[1]
+        root = _root(torch.cov(c.t().double().cpu()).reshape(K, K))
+        rotation = torch.linalg.qr(torch.randn(K, K, generator=generator, dtype=torch.float64))[0]
+        steps = (root @ rotation).t().float().to(c.device)
+        found += [Candidate(f"L{L}.N{N} rotated {d}", {(L, N): steps[d]}) for d in range(min(dims or K, K))]
+    return found
+
+
+def _root(covariance):
+    """A matrix whose product with its transpose is `covariance`"""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt()
+
+
+@torch.no_grad()
+def changes(
+    ruler: Ruler, candidates: Sequence[Candidate], ws: torch.Tensor, step: float = 1.0, batch: int = 128
+) -> torch.Tensor:
+    """[candidates, S, Σ width]: how the scores change from −step to +step on each latent of ws [S, num_ws, w_dim]"""
+    G, found = ruler.G, []
+    for group in _by_first_block(candidates):
+        first = min(layer[0] for layer in group[0].offsets)
+        started = run_until(G, ws, first, noise_mode="const")
+        at_a_time = max(batch // len(ws), 1)
+        for i in range(0, len(group), at_a_time):
+            part = group[i : i + at_a_time]
+            rows = torch.arange(len(ws)).repeat(len(part))
+            stepped = [ruler(_images(G, started, rows, part, sign * step, len(ws), batch)) for sign in (-1, 1)]
+            found.append((stepped[1] - stepped[0]).unflatten(0, (len(part), len(ws))))
+    return torch.cat(found)
+
+
+def _by_first_block(candidates):
+    """Neighbours that start in the same block, together"""
+    group = []
+    for candidate in candidates:
+        if group and (group[0].offsets.keys() != candidate.offsets.keys()):
+            yield group
+            group = []
+        group.append(candidate)
+    if group:
+        yield group
+
+
+def _images(G, started, rows, part, step, S, batch):
+    images = []
+    layers = part[0].offsets.keys()
+    offsets = {x: torch.stack([c.offsets[x] * step for c in part]).repeat_interleave(S, dim=0) for x in layers}
+    for chosen in torch.arange(len(rows)).split(batch):
+        with G.edited(offsets={x: offset[chosen] for x, offset in offsets.items()}):
+            images.append(resume(G, started, rows[chosen], noise_mode="const"))
+    return torch.cat(images)
+
+
+@torch.no_grad()
+def measure(
+    ruler: Ruler,
+    candidates: Sequence[Candidate],
+    steps: Sequence[float] = STEPS,
+    seed: int = 0,
+    count: Count = list,
+    held_out: int = HELD_OUT,
+) -> Selectivity:
+    """`Selectivity` of the best directions: chosen on 64 latents, reported on 128 others.
+
+    For each attribute the (direction, step) with the highest selectivity among those that move it by 1 deviation.
+    """
+    ws = random_ws(ruler.G, SELECTION + held_out, seed)
+    chosen_on, reported_on = ws[:SELECTION], ws[SELECTION:]
+    effects = torch.stack(
+        [ruler.sizes(changes(ruler, candidates, chosen_on, step)).mean(dim=1) for step in count(list(steps))]
+    )  # [steps, candidates, A]
+    shares = torch.where(effects >= REACHED, effects / effects.sum(dim=2, keepdim=True), 0.0)
+    scores, sizes = [], []
+    for a, name in enumerate(ruler.names):
+        best = int(shares[:, :, a].argmax())
+        s, i = divmod(best, len(candidates))
+        if shares[s, i, a] == 0:
+            scores.append(Score(name))
+            sizes.append(None)
+            continue
+        change = changes(ruler, [candidates[i]], reported_on, steps[s])[0]
+        scores.append(_score(ruler, a, candidates[i].name, steps[s], change))
+        sizes.append(ruler.sizes(change))
+    A = len(scores)
+    mean = lambda field: sum(getattr(score, field) for score in scores) / A
+    return Selectivity(scores, mean("selectivity"), _interval(sizes), mean("dependency"), mean("signed"))
+
+
+def _score(ruler, a, direction, step, change):
+    size = ruler.sizes(change).mean(dim=0)  # [A]
+    signed = ruler.sizes(change.mean(dim=0))
+    others = [i for i in range(len(size)) if i != a]
+    leak = size[others] / size[a]
+    return Score(
+        ruler.names[a],
+        direction,
+        step,
+        size[a].item(),
+        (size[a] / size.sum()).item(),
+        leak.mean().item() if others else 0.0,
+        (signed[a] / signed.sum()).item(),
+        {ruler.names[i]: leak.item() for i, leak in zip(others, leak)},
+    )
+
+
+def _interval(sizes, draws=1000):
+    """95 % of the means of selectivity over latents drawn again. sizes: [S, A] one for each attribute, or None"""
+    S = next((len(size) for size in sizes if size is not None), 0)
+    if not S:
+        return 0.0, 0.0
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(S, [draws, S], generator=generator)
+    total = torch.zeros(draws)
+    for a, size in enumerate(sizes):
+        if size is not None:
+            means = size.cpu()[rows].mean(dim=1)  # [draws, A]
+            total += means[:, a] / means.sum(dim=1)
+    low, high = (total / len(sizes)).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return low, high
+
+
+def chance(
+    ruler: Ruler, dims: int | None = None, rotations: int = 20, seed: int = 0, count: Count = list
+) -> list[Selectivity]:
+    """`measure` of as many random directions as `own_candidates`, with the whole protocol, once a rotation"""
+    return [
+        measure(ruler, rotated_candidates(ruler.G, dims, seed + i), seed=seed) for i in count(list(range(rotations)))
+    ]
+
+
+def z_score(own: float, others: Sequence[float]) -> float:
+    """How many deviations `own` lies above the mean of chance"""
+    mean = sum(others) / len(others)
+    deviation = math.sqrt(sum((x - mean) ** 2 for x in others) / max(len(others) - 1, 1))
+    return (own - mean) / max(deviation, 1e-6)
