@@ -127,7 +127,7 @@ def changes(
 ) -> torch.Tensor:
     """[candidates, S, Σ width]: how the scores change from −step to +step on each latent of ws [S, num_ws, w_dim]"""
     G, found = ruler.G, []
-    for group in _by_first_block(candidates):
+    for group in _of_same_layers(candidates):
         first = min(layer[0] for layer in group[0].offsets)
         started = run_until(G, ws, first, noise_mode="const")
         at_a_time = max(batch // len(ws), 1)
@@ -139,11 +139,11 @@ def changes(
     return torch.cat(found)
 
 
-def _by_first_block(candidates):
-    """Neighbours that start in the same block, together"""
+def _of_same_layers(candidates):
+    """Neighbours that move the same layers, together"""
     group = []
     for candidate in candidates:
-        if group and (group[0].offsets.keys() != candidate.offsets.keys()):
+        if group and group[0].offsets.keys() != candidate.offsets.keys():
             yield group
             group = []
         group.append(candidate)
