@@ -261,8 +261,9 @@ class SEGANGenerator(networks.Generator):
     mode: 0 none, 1 feature, 2 style, 3 importance. subspace_form: of mode 2, full, residual or published; None means
     residual with subspace_dim, else full. subspace_dim: K coordinates (modes 1 and residual 2; None: w_dim).
     subspace_init: 'orthogonal' to train from scratch; 'identity' to make the images those of the generator without
-    subspaces. trained: 'all', or 'subspace' to keep everything else as it is (as buffers, which no optimizer sees). The
-    other arguments are the host's. ValueError for what does not go together.
+    subspaces. trained: 'all', or 'subspace' to keep everything else as it is (as buffers, which no optimizer sees).
+    directions: of named directions, what is known of each, its "name" at least; their offsets are the buffer
+    `direction_offsets`. The other arguments are the host's. ValueError for what does not go together.
     """
 
     def __init__(
@@ -279,6 +280,7 @@ class SEGANGenerator(networks.Generator):
         subspace_form: "str | None" = None,
         subspace_init: str = "orthogonal",
         trained: str = "all",
+        directions: "list[dict]" = [],
     ) -> None:
         form = subspace_form or ("full" if subspace_dim is None else "residual")
         check_subspace_options(mode, subspace_dim, subspace_form, w_dim)
@@ -309,6 +311,9 @@ class SEGANGenerator(networks.Generator):
                 layer.affine.subspace = self._style_subspace(address, layer, block.resolution, identity)
         if trained == "subspace":
             self._fix_all_but_subspaces()
+        self.directions = [dict(direction) for direction in directions]
+        if directions:
+            self.register_buffer("direction_offsets", torch.zeros([len(directions), sum(self._sizes())]))
 
     def _style_subspace(self, address, layer, resolution, identity):
         if self.mode == 3:
@@ -345,6 +350,17 @@ class SEGANGenerator(networks.Generator):
             subspace = getattr(layer, "subspace", None) or getattr(layer.affine, "subspace", None)
             if subspace is not None:
                 found[address] = subspace
+        return found
+
+    def _sizes(self):
+        return [subspace.dims for subspace in self.subspaces().values()]
+
+    def named_offsets(self) -> "dict[str, dict[tuple[int, int], torch.Tensor]]":
+        """{name: {(L, N): offsets [K] of one unit}} of the named directions, without layers that one does not move."""
+        found = {}
+        for direction, row in zip(getattr(self, "directions", []), getattr(self, "direction_offsets", [])):
+            parts = zip(self.subspaces(), row.split(self._sizes()))
+            found[direction["name"]] = {address: part for address, part in parts if part.any()}
         return found
 
     @contextlib.contextmanager

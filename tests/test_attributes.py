@@ -84,7 +84,9 @@ def test_selectivity_of_known_directions():
 
 def test_predictors_on_disk(tmp_path):
     known = [attributes.Attribute("hair", ("long", "short")), attributes.Attribute("tilt")]
-    made = attributes.Predictor(known, attributes._Network(16, 3, 3).eval(), dict(hair=0.9, tilt=0.4), "avatars")
+    made = attributes.Predictor(
+        known, attributes.AttributeNetwork(16, 3, 3).eval(), dict(hair=0.9, tilt=0.4), "avatars"
+    )
     attributes.save_predictor(made, tmp_path / "p.safetensors", half=True)
     read = attributes.open_predictor(tmp_path / "p.safetensors")
     assert read.attributes == known and read.skill == made.skill and read.name == "avatars"

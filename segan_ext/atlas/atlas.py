@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from segan_ext.control.address import Address
+from segan_ext.control.alike import ALIKE, nearest_before, signature
 from segan_ext.control.sweep import Progress, sweep
 from segan_ext.images import encoded, to_uint8
 from segan_ext.latents import coordinate_sigmas, ws_of_seeds
@@ -17,7 +18,6 @@ from segan_ext.semantics.class_effects import ClassEffect, ClassEffects
 from segan_ext.semantics.extractors import Extractor
 from torch_utils import cached_weights
 
-_ALIKE = 0.95  # |cosine| of two dimensions' changes from which on one counts as a copy of the other
 _TILE = 64  # pixels of an image in a strip, at most
 _HEAT = 32  # pixels of a heat map, at most
 
@@ -42,8 +42,8 @@ class Entry(NamedTuple):
 
     @property
     def is_copy(self) -> bool:
-        """True if a stronger dimension makes nearly the same change: |cosine| 0.95 or more"""
-        return self.like is not None and abs(self.like[1]) >= _ALIKE
+        """True if a stronger dimension makes nearly the same change: |cosine| above 0.9"""
+        return self.like is not None and abs(self.like[1]) > ALIKE
 
     @property
     def name(self) -> str:
@@ -81,7 +81,7 @@ def make_atlas(
         effects = heat.mean(dim=[1, 2]) if features is None else _distances(features, moved)
         purities = measured.of(moved) if measured is not None else [None] * len(moved.dims)
         class_effects = classes.of(moved) if classes is not None else [None] * len(moved.dims)
-        signatures.append(_small(change.flatten(0, 1), 8).reshape(len(moved.dims), -1).cpu())
+        signatures.append(signature(change))
         low, high = (_small(images.flatten(0, 1), _TILE).unflatten(0, change.shape[:2]) for images in moved[2:])
         for i, d in enumerate(moved.dims):
             strip = _strip_picture(torch.stack([low[i], base, high[i]], dim=1).cpu())
@@ -114,15 +114,8 @@ def _distances(features, moved):
 
 def _with_likes(entries, signatures):
     """The entries, in order, each with the one before it that is most like it."""
-    lengths = signatures.norm(dim=1)
-    signatures = signatures / lengths.clamp(min=1e-12)[:, None]
-    found = entries[:1]
-    for i in range(1, len(entries)):
-        cosines = signatures[:i] @ signatures[i]
-        nearest = int(cosines.abs().argmax())
-        like = (entries[nearest].address, float(cosines[nearest])) if lengths[i] > 1e-6 else None
-        found.append(entries[i]._replace(like=like))
-    return found
+    pairs = zip(entries, nearest_before(signatures))
+    return [entry._replace(like=like and (entries[like[0]].address, like[1])) for entry, like in pairs]
 
 
 def _strip_picture(strip):

@@ -1,10 +1,12 @@
 """`segan discover`."""
 
 import click
+from tqdm import tqdm
 
 from runs.launch import choose_device
 from runs.options import command, generator_options, usage_errors
 from segan_ext.directions import FINDERS, find_directions
+from segan_ext.directions.named import STEPS, as_editable, find_named, scores_of, with_named
 from snapshots.load import load_snapshot
 from snapshots.safetensors import save_safetensors
 from snapshots.save import save_snapshot
@@ -14,37 +16,74 @@ from snapshots.save import save_snapshot
 @generator_options
 @click.option(
     "--method",
-    type=click.Choice(list(FINDERS)),
+    type=click.Choice([*FINDERS, "labels"]),
     default="sefa",
     show_default=True,
-    help="What the directions are: SeFa's, or principal components of w, or of each layer's features",
+    help="What the directions are: SeFa's; principal or independent components of w; principal components of each "
+    "layer's features; of its Jacobian, rotated; or one with a name for each attribute of --labels",
 )
+@click.option("--labels", metavar="PATH", help="CSV of labelled seeds, data with known attributes, or a classifier")
+@click.option("--names", metavar="NAME,…", help="Of these attributes only  [default: all that can be told]")
+@click.option("--hold", metavar="NAME,…", help="What must not change  [default: every other attribute]")
+@click.option("--steps", type=click.IntRange(0), default=STEPS, show_default=True, help="Gradient steps a name")
+@click.option("--class", "class_idx", type=int, default=0, help="Class of the labelled seeds  [default: 0]")
 @click.option("--layers", default="each", show_default=True, metavar="RANGES", help="For sefa: each, all, or 0-3,4-7")
 @click.option("--dims", type=click.IntRange(1), help="Directions a layer  [default: 32, w_dim at most]")
-@click.option("--samples", type=click.IntRange(2), help="Latents of pca  [default: 10000, of pca-features 512]")
+@click.option(
+    "--samples", type=click.IntRange(2), help="Latents [default: 10000 of pca and ica, pca-features 512, varimax 32]"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of those latents")
 @click.option("--dest", required=True, metavar="PKL", help="Where to write the generator, .pkl or .safetensors")
-def discover(network, trust_pickle, device, method, layers, dims, samples, seed, dest):
-    """Give a trained generator subspaces in closed form, for explore, edit and the page."""
+def discover(network, trust_pickle, device, method, layers, dims, samples, seed, dest, **naming):
+    """Find directions in a trained generator, for explore, edit and the page: per layer, or with names."""
     device = choose_device(device)
     if not dest.endswith((".pkl", ".safetensors")):
         raise click.UsageError(f"--dest: {dest} must end in .pkl or .safetensors")
     if dest.endswith(".pkl") and network.endswith(".safetensors"):
         raise click.UsageError("--dest: an export holds no discriminator for a .pkl; name a .safetensors")
+    if (method == "labels") != (naming["labels"] is not None):
+        raise click.UsageError("--labels: --method=labels and --labels=PATH go together")
     print(f"Loading networks from {network}...")
     with usage_errors("--network"):
         snapshot = load_snapshot(network, trust_pickle)
     G = snapshot["G_ema"].to(device)
-    try:
-        found, strengths = find_directions(G, method, dims, layers, samples, seed)
-        found = found.cpu()
-    except ValueError as error:
-        option = next((name for name in ("samples", "layers") if name in str(error)), "network")
-        raise click.UsageError(f"--{option}: {error}") from error
-    for (L, N), values in strengths.items():
-        print(f"L{L}.N{N}: " + " ".join(f"{value:.3g}" for value in values[:8].tolist()))
+    found = _named(G, seed, **naming) if method == "labels" else _unnamed(G, method, dims, layers, samples, seed)
     if dest.endswith(".safetensors"):
         save_safetensors(found, dest)
     else:
         save_snapshot(dest, dict(snapshot, G=found, G_ema=found))
     print(dest)
+
+
+def _unnamed(G, method, dims, layers, samples, seed):
+    try:
+        found, strengths = find_directions(G, method, dims, layers, samples, seed)
+    except (OSError, ValueError) as error:
+        option = next((name for name in ("samples", "layers") if name in str(error)), "network")
+        raise click.UsageError(f"--{'method' if isinstance(error, OSError) else option}: {error}") from error
+    for (L, N), values in strengths.items():
+        print(f"L{L}.N{N}: " + " ".join(f"{value:.3g}" for value in values[:8].tolist()))
+    return found.cpu()
+
+
+def _named(G, seed, labels, names, hold, steps, class_idx):
+    G = as_editable(G)
+    with usage_errors("--labels"):
+        scores, source = scores_of(G, labels, class_idx)
+    known = [attribute.name for attribute in scores.attributes]
+    chosen = {}
+    for option, text in (("names", names), ("hold", hold)):
+        chosen[option] = None if text is None else [name.strip() for name in text.split(",")]
+        for name in chosen[option] or []:
+            if name not in known:
+                raise click.UsageError(f"--{option}: {name} is no attribute of {labels}; it has {', '.join(known)}")
+    bar = lambda turns: tqdm(turns, desc="Refining", unit="step", disable=None)
+    found = find_named(G, scores, **chosen, steps=steps, seed=seed, source=source, count=bar)
+    for each in found:
+        leaks = sorted(each.leaks.items(), key=lambda item: -item[1])[:3]
+        towards = f", + is {each.towards}" if each.towards else ""
+        print(
+            f"{each.name}: from {each.low:+.1f} to {each.high:+.1f}{towards}; {each.selectivity:.0%} of what it moves"
+        )
+        print("    for each 1 of it also " + ", ".join(f"{name} {leak:.2f}" for name, leak in leaks))
+    return with_named(G, found).cpu()

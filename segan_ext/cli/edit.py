@@ -9,7 +9,7 @@ import torch
 from metrics.perceptual import perceptual_features
 from runs.launch import choose_device
 from runs.options import Numbers, command, generator_options, open_generator, usage_errors
-from segan_ext.control.address import Address
+from segan_ext.control.address import Address, parse_address
 from segan_ext.control.edit_file import PARTS, describe, read_edit, read_mask
 from segan_ext.control.render import check_editable, keep_outside, mixed_offsets, offsets_of, parse_edits
 from segan_ext.images import draw_change
@@ -27,9 +27,10 @@ def _parse_set(texts):
     for text in texts:
         address, equals, amount = text.partition("=")
         try:
-            yield Address.parse(address), float(amount)
+            yield parse_address(address), float(amount)
         except ValueError as error:
-            said = str(error) if equals and "address" in str(error) else f"{text!r} is no edit; write L3.N1.D5=+2.5"
+            said = f"{text!r} is no edit; write L3.N1.D5=+2.5, or the name of a direction, as hairColor=-1"
+            said = str(error) if equals and "address" in str(error) else said
             raise click.UsageError(f"--set: {said}") from error
 
 
@@ -71,7 +72,11 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
 @command()
 @generator_options
 @click.option(
-    "--set", "sets", multiple=True, metavar="ADDRESS=SIGMA", help="Move a dimension: L3.N1.D5=+2.5; repeat it"
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="ADDRESS=AMOUNT",
+    help="Move a dimension by so many σ: L3.N1.D5=+2.5, or a named direction by its units: hairColor=-1; repeat it",
 )
 @click.option(
     "--mix", multiple=True, metavar="LAYER=SEED", help="Take a style layer's coordinates from a seed: L3.N1=7"

@@ -10,9 +10,9 @@ from tqdm import tqdm
 from runs.launch import choose_device
 from runs.options import Numbers, command, generator_options, open_generator
 from runs.recipe import parse_grid
-from segan_ext.control.address import Address
+from segan_ext.control.address import Name, parse_address
 from segan_ext.control.render import check_editable
-from segan_ext.control.traversal import Dimension, interpolation, rank_dimensions, traversal
+from segan_ext.control.traversal import Dimension, interpolation, rank_dimensions, reach_of, traversal
 from segan_ext.images import draw_grid, write_pictures
 from segan_ext.latents import chosen_class, coordinate_sigmas, labels_of
 from torch_utils import cached_weights
@@ -20,13 +20,38 @@ from training.latents import seed_latents
 
 
 def _chosen(G, texts):
-    """The dimensions that --dims names, with σ"""
-    sigmas = coordinate_sigmas(G)
+    """The dimensions and named directions that --dims names, with σ"""
     try:
-        addresses = [Address.parse(text).check(G) for text in texts.split(",")]
+        addresses = [parse_address(text).check(G) for text in texts.split(",")]
     except ValueError as error:
         raise click.UsageError(f"--dims: {error}") from error
-    return [Dimension(a, float(sigmas[a.layer][a.D]), float("nan")) for a in addresses]
+    sigmas = coordinate_sigmas(G)
+    sigma = lambda a: 1.0 if isinstance(a, Name) else float(sigmas[a.layer][a.D])
+    return [Dimension(a, sigma(a), float("nan")) for a in addresses]
+
+
+def _strongest(G, rows, class_idx, bar):
+    """Named directions first, then dimensions, the strongest first, of those that do the same only one"""
+    named = [Dimension(Name(name), 1.0, float("nan")) for name in G.named_offsets()][:rows]
+    if len(named) == rows:
+        return named
+    return named + rank_dimensions(G, progress=bar, class_idx=class_idx, merge=True)[: rows - len(named)]
+
+
+def _print_row(G, dimension):
+    effect = "" if np.isnan(dimension.effect) else f"effect {dimension.effect:.3f}  sd {dimension.sigma:.3f}"
+    copies = f"  and {dimension.copies} more that do the same" if dimension.copies else ""
+    print(f"{str(dimension):<12s} {effect or _said(G, dimension.address)}{copies}")
+
+
+def _said(G, address):
+    """What is known of a named direction"""
+    for known in G.directions if isinstance(address, Name) else ():
+        if known["name"] == address:
+            leaks = sorted(known["leaks"].items(), key=lambda item: -item[1])[:3]
+            also = ", ".join(f"{name} {leak:.2f}" for name, leak in leaks)
+            return f"{known['selectivity']:.0%} of what it moves; for each 1 of it also {also or 'nothing known'}"
+    return ""
 
 
 @command()
@@ -60,7 +85,7 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
 @click.option(
     "--rows", type=click.IntRange(1), default=12, show_default=True, help="How many dimensions, strongest first"
 )
-@click.option("--dims", metavar="L3.N1.D5,…", help="These dimensions instead of the strongest")
+@click.option("--dims", metavar="L3.N1.D5,hair,…", help="These dimensions or named directions instead")
 @click.option("--sigmas", type=float, default=3, show_default=True, help="How far to go to either side, in σ")
 @click.option("--steps", type=click.IntRange(2), default=7, show_default=True, help="Images a row")
 @click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi")
@@ -72,7 +97,7 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
 @click.option("--extractor", metavar="FILE", help="For the atlas: says which classes a dimension moves")
 @click.option("--detector", metavar="NAME", help="For the atlas: rank by a perceptual distance, such as vgg-hed")
 def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attributes, detector, extractor, **options):
-    """Draw what the strongest dimensions of a SEGAN do: a row each, from −σ to +σ.
+    """Draw what dimensions of a SEGAN do, a row each: directions with a name first, then the strongest of each kind.
 
     With --interpolate, walks between seeds, of any generator. With --atlas, a page that ranks and names all dimensions.
     """
@@ -98,11 +123,21 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     if options["dims"]:
         chosen = _chosen(G, options["dims"])
     else:
-        chosen = rank_dimensions(G, progress=bar, class_idx=class_idx)[: options["rows"]]
+        chosen = _strongest(G, options["rows"], class_idx, bar)
     images = traversal(G, chosen, options["seed"], options["sigmas"], steps, trunc, class_idx)
-    columns = [f"{step:+.1f} sd" if step else "0" for step in np.linspace(-options["sigmas"], options["sigmas"], steps)]
-    write_pictures(dest, images, [str(dimension) for dimension in chosen], columns)
+    rows, columns = _captions(G, chosen, options["sigmas"], steps)
+    write_pictures(dest, images, rows, columns)
     for dimension in chosen:
-        effect = "" if np.isnan(dimension.effect) else f"effect {dimension.effect:.3f}  "
-        print(f"{str(dimension):<12s} {effect}sd {dimension.sigma:.3f}")
+        _print_row(G, dimension)
     print(dest)
+
+
+def _captions(G, chosen, sigmas, steps):
+    """Labels of the rows and columns; where named directions are among them each row has its own reach"""
+    label = lambda d: f"{d}\n+{d.copies} alike" if d.copies else str(d)
+    if not any(isinstance(d.address, Name) for d in chosen):
+        columns = [f"{step:+.1f} sd" if step else "0" for step in np.linspace(-sigmas, sigmas, steps)]
+        return [label(d) for d in chosen], columns
+    reach = lambda d: f"±{reach_of(G, d.address, sigmas)[1]:.1f}" + ("" if isinstance(d.address, Name) else " sd")
+    columns = [f"{step:+.0%}" if step else "0" for step in np.linspace(-1, 1, steps)]
+    return [f"{label(d)}\n{reach(d)}" for d in chosen], columns

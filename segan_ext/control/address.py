@@ -1,4 +1,4 @@
-"""The address of one dimension: L, N, D; block, style layer within it, dimension of its subspace."""
+"""Addresses of what can be moved: a dimension L, N, D (block, style layer within it, dimension), or a name."""
 
 import re
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,3 +39,23 @@ class Address(NamedTuple):
         if subspaces[self.layer].dims <= self.D:
             raise ValueError(f"{self}: that layer has dimensions D0 to D{subspaces[self.layer].dims - 1}")
         return self
+
+
+class Name(str):
+    """A named direction of a generator, which may move several layers at once"""
+
+    def check(self, G: "torch.nn.Module") -> "Name":
+        """The name itself. ValueError if G has no such direction."""
+        names = list(getattr(G, "named_offsets", dict)())
+        if self not in names:
+            known = f"it has {', '.join(names)}" if names else "it has none"
+            raise ValueError(f"{self!s}: this generator has no direction of that name; {known}")
+        return self
+
+
+def parse_address(text: str) -> Address | Name:
+    """'L3.N1.D5' → an `Address`, any other text → a `Name`. ValueError for an empty text."""
+    text = str(text).strip()
+    if not text:
+        raise ValueError("an address is L3.N1.D5, or the name of a direction; this one is empty")
+    return Address.parse(text) if re.match(r"L\d+\.", text, flags=re.IGNORECASE) else Name(text)

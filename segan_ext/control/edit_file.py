@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segan_ext.control.address import Address
+from segan_ext.control.address import Address, Name
 from segan_ext.control.render import parse_edits
 from training.files import decode, open_picture, parse_json
 
 _FORMAT = "segan-edit"
-_VERSION = 1
+_VERSION = 2  # 1 knew no names of directions
 
 
 def read_mask(path: str | Path, resolution: int) -> torch.Tensor:
@@ -30,7 +30,7 @@ def read_mask(path: str | Path, resolution: int) -> torch.Tensor:
 
 def describe(
     network: str | Path,
-    edits: dict[Address, float],
+    edits: dict[Address | Name, float],
     ws: torch.Tensor,
     names: list[str],
     noise_mode: str,
@@ -84,8 +84,8 @@ def read_edit(path: str | Path, G: torch.nn.Module, masks: bool = True) -> dict[
         names, noise_mode, version = content["names"], content["noise_mode"], content["version"]
     except (ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} is no edit; `python -m segan_ext edit` writes such files as edit.json") from error
-    if version != _VERSION:
-        raise ValueError(f"{path} is of version {version!r}; this version of SEGAN reads {_VERSION}")
+    if version not in range(1, _VERSION + 1):
+        raise ValueError(f"{path} is of version {version!r}; this version of SEGAN reads 1 to {_VERSION}")
     if noise_mode not in ("const", "none") or not _are_names(names, len(content["ws"])):
         raise ValueError(f"{path} is no edit: it has names or a noise mode that none has")
     content["edits"] = parse_edits(G, content["edits"])

@@ -1,26 +1,26 @@
-"""Edits: single dimensions of single layers moved by so many σ: `render(G, ws, {"L3.N1.D5": +2.5, "L4.N0.D2": -1})`."""
+"""Edits: dimensions moved by so many σ, names by their units: `render(G, ws, {"L3.N1.D5": +2.5, "hair": -1})`."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from segan_ext.control.address import Address
+from segan_ext.control.address import Address, Name, parse_address
 from segan_ext.latents import coordinate_sigmas, coordinates_of
 
 
-def parse_edits(G: torch.nn.Module, edits: dict | Iterable[tuple]) -> dict[Address, float]:
-    """{Address: σ}, those of one address added up.
+def parse_edits(G: torch.nn.Module, edits: dict | Iterable[tuple]) -> dict[Address | Name, float]:
+    """{Address: σ, Name: units}, those of one address added up.
 
-    edits: {address: σ} or pairs of them, an address being an `Address`, a tuple (L, N, D), or a text like "L3.N1.D5".
-    ValueError for an address that G does not have, and for what is no number.
+    edits: {address: amount} or pairs of them, an address being an `Address`, a tuple (L, N, D), or a text like
+    "L3.N1.D5" or "hairColor". ValueError for an address that G does not have, and for what is no number.
     """
     amounts = {}
     for address, amount in edits.items() if isinstance(edits, dict) else edits:
-        address = Address(*address) if isinstance(address, tuple) else Address.parse(address)
+        address = Address(*address) if isinstance(address, tuple) else parse_address(address)
         address.check(G)
         if not isinstance(amount, (int, float)) or not abs(amount) < 1e6:
-            raise ValueError(f"{address}: {str(amount)[:30]} is no number of σ that makes sense")
+            raise ValueError(f"{address}: {str(amount)[:30]} is no amount that makes sense")
         amounts[address] = amounts.get(address, 0.0) + float(amount)
     return amounts
 
@@ -35,10 +35,10 @@ def render(
 ) -> torch.Tensor:
     """Images [N, C, H, W] of ws [N, num_ws, w_dim] with coordinates moved.
 
-    edits: as in `parse_edits`, in units of each coordinate's deviation over 10 000 random latents. sigmas: those of
-    `latents.coordinate_sigmas`, which take a moment to compute. synthesis_kwargs: of G.synthesis, such as
-    noise_mode='const'. An edit whose sum is zero gives the very bytes of no edit, and an edit at (L, N, D) leaves every
-    layer before (L, N) as it was. ValueError for an address that G does not have.
+    edits: as in `parse_edits`, of dimensions in units of each coordinate's deviation over 10 000 random latents.
+    sigmas: those of `latents.coordinate_sigmas`, which take a moment to compute. synthesis_kwargs: of G.synthesis, such
+    as noise_mode='const'. An edit whose sum is zero gives the very bytes of no edit, and an edit at (L, N, D) leaves
+    every layer before (L, N) as it was. ValueError for an address that G does not have.
     """
     with G.edited(offsets=offsets_of(G, parse_edits(G, edits), sigmas)):
         return G.synthesis(ws, **synthesis_kwargs)
@@ -81,14 +81,27 @@ def check_editable(G: torch.nn.Module, network: str) -> None:
 
 
 def offsets_of(
-    G: torch.nn.Module, amounts: dict[Address, float], sigmas: dict[tuple[int, int], torch.Tensor] | None = None
+    G: torch.nn.Module, amounts: dict[Address | Name, float], sigmas: dict[tuple[int, int], torch.Tensor] | None = None
 ) -> dict[tuple[int, int], torch.Tensor]:
-    """{(L, N): offsets [K]} for `G.edited`. amounts: {Address: σ}; amounts of 0 are left out."""
+    """{(L, N): offsets [K]} for `G.edited`. amounts: {Address: σ, Name: units}; amounts of 0 are left out."""
     amounts = {address: amount for address, amount in amounts.items() if amount != 0}
     if not amounts:
         return {}
-    sigmas = sigmas or coordinate_sigmas(G)
-    offsets = {address.layer: torch.zeros_like(sigmas[address.layer]) for address in amounts}
+    if sigmas is None and any(isinstance(address, Address) for address in amounts):
+        sigmas = coordinate_sigmas(G)
+    offsets = {}
     for address, amount in amounts.items():
-        offsets[address.layer][address.D] = amount * sigmas[address.layer][address.D]
+        for layer, step in one_step(G, address, sigmas).items():
+            offsets[layer] = offsets.get(layer, 0) + amount * step
     return offsets
+
+
+def one_step(
+    G: torch.nn.Module, address: Address | Name, sigmas: dict[tuple[int, int], torch.Tensor] | None
+) -> dict[tuple[int, int], torch.Tensor]:
+    """{(L, N): offsets [K]} of +1: a dimension's σ, or a named direction's unit. sigmas: needed for dimensions."""
+    if isinstance(address, Name):
+        return G.named_offsets()[address]
+    step = torch.zeros_like(sigmas[address.layer])
+    step[address.D] = sigmas[address.layer][address.D]
+    return {address.layer: step}

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 
 from metrics.perceptual_path_length import slerp
-from segan_ext.control.address import Address
+from segan_ext.control.address import Address, Name
+from segan_ext.control.alike import originals, signature
+from segan_ext.control.render import one_step
 from segan_ext.control.sweep import Progress, sweep
 from segan_ext.latents import coordinate_sigmas, labels_of, ws_of_seeds
 from segan_ext.layers import resume, run_until
@@ -15,11 +17,15 @@ from training.latents import seed_latents
 
 
 class Dimension(NamedTuple):
-    """One dimension with its σ, and its effect: mean absolute change of the image (range 2) from −2σ to +2σ."""
+    """One dimension with its σ, or a named direction (σ 1), and its effect.
 
-    address: Address
+    effect: mean absolute change of the image (range 2) from −2σ to +2σ. copies: how many weaker dimensions do the same.
+    """
+
+    address: Address | Name
     sigma: float
     effect: float
+    copies: int = 0
 
     def __str__(self) -> str:
         return str(self.address)
@@ -32,17 +38,33 @@ def rank_dimensions(
     batch: int = 64,
     progress: Progress | None = None,
     class_idx: int = 0,
+    merge: bool = False,
 ) -> list[Dimension]:
     """All dimensions as `Dimension`s, the one that changes the images of these seeds most first.
 
+    merge: leaves out those that do the same as a stronger one (|cosine| of their changes above 0.9), and counts them.
     progress: called with the list of layers, to show how far the work is (tqdm does).
     """
-    sigmas, ranked = coordinate_sigmas(G), []
+    sigmas, ranked, signatures = coordinate_sigmas(G), [], []
     for moved in sweep(G, ws_of_seeds(G, seeds, class_idx=class_idx), sigmas, batch=batch, progress=progress):
-        effects = (moved.high - moved.low).abs().mean(dim=[1, 2, 3, 4]).tolist()
-        for d, effect in zip(moved.dims, effects):
+        change = moved.high - moved.low
+        signatures.append(signature(change))
+        for d, effect in zip(moved.dims, change.abs().mean(dim=[1, 2, 3, 4]).tolist()):
             ranked.append(Dimension(Address(*moved.layer, d), float(sigmas[moved.layer][d]), effect))
-    return sorted(ranked, key=lambda dimension: -dimension.effect)
+    order = sorted(range(len(ranked)), key=lambda i: -ranked[i].effect)
+    ranked = [ranked[i] for i in order]
+    if not merge:
+        return ranked
+    first = originals(torch.cat(signatures)[order])
+    return [each._replace(copies=first.count(i) - 1) for i, each in enumerate(ranked) if first[i] == i]
+
+
+def reach_of(G: torch.nn.Module, address: Address | Name, sigmas: float = 3.0) -> tuple[float, float]:
+    """From where to where an address is moved: ±sigmas, or the range in which a named direction is selective"""
+    if not isinstance(address, Name):
+        return -sigmas, sigmas
+    known = next(direction for direction in G.directions if direction["name"] == address)
+    return known["low"], known["high"]
 
 
 @cached_weights.enabled()
@@ -55,15 +77,14 @@ def traversal(
     truncation_psi: float = 1,
     class_idx: int = 0,
 ) -> torch.Tensor:
-    """Images [len(dimensions), steps, C, H, W]: each row moves one dimension of one latent from −sigmas to +sigmas."""
+    """Images [len(dimensions), steps, C, H, W]: each row moves one dimension of one latent over its `reach_of`."""
     ws = ws_of_seeds(G, [seed], truncation_psi, class_idx)
-    rows = []
+    known, rows = coordinate_sigmas(G), []
     for dimension in dimensions:
-        layer = dimension.address.layer
-        offsets = torch.zeros(steps, G.subspaces()[layer].dims)
-        offsets[:, dimension.address.D] = torch.linspace(-sigmas, sigmas, steps) * dimension.sigma
-        started = run_until(G, ws, layer[0], noise_mode="const")
-        with G.edited(offsets={layer: offsets}):
+        amounts = torch.linspace(*reach_of(G, dimension.address, sigmas), steps, device=ws.device)[:, None]
+        offsets = {layer: amounts * step for layer, step in one_step(G, dimension.address, known).items()}
+        started = run_until(G, ws, min(layer[0] for layer in offsets), noise_mode="const")
+        with G.edited(offsets=offsets):
             rows.append(resume(G, started, torch.zeros(steps, dtype=torch.long), noise_mode="const"))
     return torch.stack(rows)
 

@@ -1,4 +1,4 @@
-"""Directions found in a trained generator, one finder a module, listed in FINDERS.
+"""Directions found in a trained generator, one finder a module, listed in FINDERS; those with a name in `named`.
 
 Each finder takes (G, dims, layers, samples, seed), of which it minds what it needs, and returns
 {(L, N): (directions [w_dim, ≥ dims], their strengths)}.
@@ -10,7 +10,7 @@ from segan_ext import host
 
 host.activate()
 
-from segan_ext.directions import pca, sefa  # noqa: E402 (the host has to be on the path)
+from segan_ext.directions import ica, pca, sefa, varimax  # noqa: E402 (the host has to be on the path)
 from segan_ext.directions.subspaces import parse_layers, with_directions  # noqa: E402
 from segan_ext.networks import style_layers  # noqa: E402
 
@@ -22,6 +22,10 @@ def _addresses(G):
 FINDERS = {
     "sefa": lambda G, dims, layers, samples, seed: sefa.sefa(G, parse_layers(layers, _addresses(G))),
     "pca": lambda G, dims, layers, samples, seed: dict.fromkeys(_addresses(G), pca.pca_of_w(G, samples or 10000, seed)),
+    "ica": lambda G, dims, layers, samples, seed: dict.fromkeys(
+        _addresses(G), ica.ica_of_w(G, dims, samples or 10000, seed)
+    ),
+    "varimax": lambda G, dims, layers, samples, seed: varimax.varimax_of_jacobian(G, dims, samples or 32, seed),
     "pca-features": lambda G, dims, layers, samples, seed: pca.pca_of_features(G, dims, samples or 512, seed),
 }
 
@@ -37,13 +41,13 @@ def find_directions(
     """(G as a generator of mode 2 whose dimensions are the directions, {(L, N): their strengths}).
 
     method: of FINDERS. dims: directions a layer; None: 32, w_dim at most. layers: for sefa, "each", "all" or ranges as
-    "0-3,4-7". samples: latents of the PCAs; None: their own numbers. seed: of those. Without edits the images are G's
+    "0-3,4-7". samples: latents of the others; None: their own numbers. seed: of those. Without edits the images are G's
     bit for bit. ValueError for anything that does not go together.
     """
     if method not in FINDERS:
         raise ValueError(f"method must be one of {', '.join(FINDERS)}, not {method!r}")
     dims = min(32, G.w_dim) if dims is None else dims
-    if samples is not None and samples <= dims:
+    if samples is not None and samples <= dims and method != "varimax":
         raise ValueError(f"{samples} latents do not tell {dims} directions; take more samples")
     found = FINDERS[method](G, dims, layers, samples, seed)
     directions, strengths = ({address: pair[i] for address, pair in found.items()} for i in (0, 1))

@@ -11,7 +11,7 @@ from torch_utils import misc
 
 def host_kwargs(G: torch.nn.Module) -> dict[str, Any]:
     """The host's part of the arguments that a generator, with or without subspaces, was made with"""
-    ours = ("mode", "subspace_dim", "subspace_form", "subspace_init", "trained")
+    ours = ("mode", "subspace_dim", "subspace_form", "subspace_init", "trained", "directions")
     return {name: value for name, value in G.init_kwargs.items() if name not in ours}
 
 
@@ -29,6 +29,8 @@ def with_directions(G: torch.nn.Module, directions: dict[tuple[int, int], torch.
     found = SEGANGenerator(*G.init_args, **host_kwargs(G), mode=2, subspace_dim=dims, subspace_init="identity")
     found = found.eval().requires_grad_(False).to(next(G.parameters()).device)
     misc.copy_params_and_buffers(G, found)
+    if getattr(G, "label_examples", None) is not None:
+        found.label_examples = G.label_examples
     for address, subspace in found.subspaces().items():
         U = directions.get(address, torch.eye(G.w_dim))[:, :dims]
         subspace.U.copy_(U / subspace.gain)

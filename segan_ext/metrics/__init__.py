@@ -4,4 +4,4 @@ from segan_ext import host
 
 host.activate()
 
-from segan_ext.metrics import path_length, purity, separability, subspaces  # noqa: E402, F401 (registered)
+from segan_ext.metrics import meaning, path_length, purity, separability, subspaces  # noqa: E402, F401 (registered)

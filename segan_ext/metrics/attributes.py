@@ -167,7 +167,7 @@ def known_attributes(data: dataset.ImageFolderDataset) -> tuple[list[Attribute],
     return attributes, torch.stack(columns, dim=1)
 
 
-class _Network(torch.nn.Module):
+class AttributeNetwork(torch.nn.Module):
     """The discriminator's trunk with an output for every attribute. shape: the arguments."""
 
     def __init__(self, resolution, channels, outputs, width=64):
@@ -204,7 +204,9 @@ def train(
     """
     with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
         torch.manual_seed(seed)
-        network = _Network(data.resolution, data.num_channels, sum(a.width for a in attributes), width).to(device)
+        network = AttributeNetwork(data.resolution, data.num_channels, sum(a.width for a in attributes), width).to(
+            device
+        )
         order = torch.randperm(len(data))
         held_out, shown = order.tensor_split([max(min(_HELD_OUT, len(data) // 10), 1)])
         steps = max((kimg or _KIMG) * 1000 // batch, 1)
@@ -213,7 +215,7 @@ def train(
         bar = tqdm.trange(steps, desc=f"Learning attributes of {data.name}", disable=None if progress else True)
         for _ in bar:
             chosen = shown[torch.randint(len(shown), [batch])]
-            loss = sum(_losses(network(_images(data, chosen, device)), attributes, rows[chosen].to(device)))
+            loss = sum(_losses(network(images_of(data, chosen, device)), attributes, rows[chosen].to(device)))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -223,7 +225,10 @@ def train(
     return network, _skill(network, data, attributes, rows, held_out, device)
 
 
-def _images(data, indices, device):
+def images_of(
+    data: dataset.ImageFolderDataset, indices: Iterable[int], device: str | torch.device = "cpu"
+) -> torch.Tensor:
+    """Images [N, C, H, W], uint8, of a data set"""
     return torch.stack([torch.from_numpy(data[int(i)][0]) for i in indices]).to(device)
 
 
@@ -236,7 +241,7 @@ def _losses(outputs, attributes, rows):
 
 
 def _skill(network, data, attributes, rows, indices, device):
-    parts = [network(_images(data, part, device)) for part in indices.split(100)]
+    parts = [network(images_of(data, part, device)) for part in indices.split(100)]
     if not parts:
         return {}
     found, known = torch.cat(parts).cpu().split([a.width for a in attributes], dim=1), rows[indices].t()
@@ -262,7 +267,7 @@ def _load(path, device):
             attributes = [
                 Attribute(str(name), values and tuple(map(str, values))) for name, values in said["attributes"]
             ]
-            network = _Network(*map(int, said["shape"]))
+            network = AttributeNetwork(*map(int, said["shape"]))
             names = file.keys()  # no dict: safetensors knows no other way
             network.load_state_dict({name: file.get_tensor(name).float() for name in names})
             skill = {str(name): float(value) for name, value in said["skill"].items()}

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import torch
 
+from segan_ext.control.alike import originals, signature
+from segan_ext.control.traversal import rank_dimensions
 from segan_ext.latents import coordinates_of, random_ws
 from segan_ext.layers import resume, run_until
 from segan_ext.metrics.attributes import Predictor
@@ -103,6 +105,25 @@ def own_candidates(G: torch.nn.Module, dims: int | None = None) -> list[Candidat
     ]
 
 
+def strongest_candidates(G: torch.nn.Module, dims: int, seeds: Sequence[int] = (0, 1)) -> list[Candidate]:
+    """Of `own_candidates` the `dims` of each layer that change the images of these seeds most"""
+    kept, taken = [], {}
+    for each in rank_dimensions(G, seeds):
+        layer = each.address.layer
+        taken[layer] = taken.get(layer, 0) + 1
+        if taken[layer] <= dims:
+            kept.append(str(each.address))
+    candidates = {candidate.name: candidate for candidate in own_candidates(G)}
+    return sorted((candidates[name] for name in kept), key=lambda c: next(iter(c.offsets)))
+
+
+def named_candidates(G: torch.nn.Module) -> list[Candidate]:
+    """The named directions of G; a step is half the way to the end of its range."""
+    halves = {known["name"]: known["high"] / 2 for known in getattr(G, "directions", [])}
+    named = getattr(G, "named_offsets", dict)()
+    return [Candidate(name, {x: o * halves[name] for x, o in offsets.items()}) for name, offsets in named.items()]
+
+
 def rotated_candidates(G: torch.nn.Module, dims: int | None = None, seed: int = 0) -> list[Candidate]:
     """As many directions, drawn at random: Haar rotations of each layer's whitened coordinates"""
     generator, found = torch.Generator().manual_seed(seed), []
@@ -168,14 +189,15 @@ def measure(
     steps: Sequence[float] = STEPS,
     seed: int = 0,
     count: Count = list,
+    selection: int = SELECTION,
     held_out: int = HELD_OUT,
 ) -> Selectivity:
-    """`Selectivity` of the best directions: chosen on 64 latents, reported on 128 others.
+    """`Selectivity` of the best directions: chosen on `selection` latents, reported on `held_out` others.
 
     For each attribute the (direction, step) with the highest selectivity among those that move it by 1 deviation.
     """
-    ws = random_ws(ruler.G, SELECTION + held_out, seed)
-    chosen_on, reported_on = ws[:SELECTION], ws[SELECTION:]
+    ws = random_ws(ruler.G, selection + held_out, seed)
+    chosen_on, reported_on = ws[:selection], ws[selection:]
     effects = torch.stack(
         [ruler.sizes(changes(ruler, candidates, chosen_on, step)).mean(dim=1) for step in count(list(steps))]
     )  # [steps, candidates, A]
@@ -194,6 +216,50 @@ def measure(
     A = len(scores)
     mean = lambda field: sum(getattr(score, field) for score in scores) / A
     return Selectivity(scores, mean("selectivity"), _interval(sizes), mean("dependency"), mean("signed"))
+
+
+@torch.no_grad()
+def effects_of(
+    ruler: Ruler, candidates: Sequence[Candidate], step: float = 2.0, seed: int = 0, latents: int = SELECTION
+) -> torch.Tensor:
+    """[M, A]: mean effects from −step to +step, in deviations, of the candidates that are no copies, strongest first.
+
+    A copy changes images as a stronger one does: |cosine| above 0.9.
+    """
+    ws = random_ws(ruler.G, latents, seed)
+    effects = ruler.sizes(changes(ruler, candidates, ws, step)).mean(dim=1).cpu()
+    signatures = torch.cat([signature(part) for part in _image_changes(ruler.G, candidates, ws[:8], step)])
+    order = signatures.norm(dim=1).argsort(descending=True)
+    first = originals(signatures[order])
+    return effects[order][[i for i, original in enumerate(first) if i == original]]
+
+
+def _image_changes(G, candidates, ws, step):
+    """[1, S, C, H, W] of each candidate"""
+    rows = torch.arange(len(ws))
+    for candidate in candidates:
+        started = run_until(G, ws, min(layer[0] for layer in candidate.offsets), noise_mode="const")
+        low, high = (_images(G, started, rows, [candidate], s * step, len(ws), len(ws)) for s in (-1, 1))
+        yield (high - low)[None]
+
+
+def entropies(effects: torch.Tensor) -> tuple[float, float]:
+    """(disentanglement, completeness) of effects [M, A], 0 to 1, as DCI takes them of importances (Eastwood 2018).
+
+    1 where each dimension moves one attribute; 1 where each attribute is moved by one dimension. Weighted by how much
+    is moved; 0 where nothing is.
+    """
+    effects = effects.double().clamp(min=0)
+    if effects.sum() == 0:
+        return 0.0, 0.0
+    return _one_minus_entropy(effects), _one_minus_entropy(effects.t())
+
+
+def _one_minus_entropy(effects):
+    totals = effects.sum(dim=1)
+    shares = effects / totals.clamp(min=1e-12)[:, None]
+    entropy = -torch.xlogy(shares, shares).sum(dim=1) / math.log(max(effects.shape[1], 2))
+    return float(((1 - entropy) * totals).sum() / totals.sum())
 
 
 def _score(ruler, a, direction, step, change):
@@ -230,12 +296,19 @@ def _interval(sizes, draws=1000):
 
 
 def chance(
-    ruler: Ruler, dims: int | None = None, rotations: int = 20, seed: int = 0, count: Count = list
+    ruler: Ruler,
+    dims: int | None = None,
+    rotations: int = 20,
+    seed: int = 0,
+    count: Count = list,
+    **latents: int,
 ) -> list[Selectivity]:
-    """`measure` of as many random directions as `own_candidates`, with the whole protocol, once a rotation"""
-    return [
-        measure(ruler, rotated_candidates(ruler.G, dims, seed + i), seed=seed) for i in count(list(range(rotations)))
-    ]
+    """`measure` of as many random directions as `own_candidates`, with the whole protocol, once a rotation
+
+    latents: `selection` and `held_out` of `measure`.
+    """
+    turns = count(list(range(rotations)))
+    return [measure(ruler, rotated_candidates(ruler.G, dims, seed + i), seed=seed, **latents) for i in turns]
 
 
 def z_score(own: float, others: Sequence[float]) -> float:

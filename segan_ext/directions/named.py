@@ -1,0 +1,361 @@
+"""Directions with a name: each moves one attribute and holds the others, through all layers at once or one alone.
+
+Closed form first, from the Jacobian J of the attributes at many latents: the direction d that moves attribute a by one
+and changes the others least, (Σ_b E[J_bᵀJ_b] + λI)⁻¹ E[J_a]. Then gradient steps on what counts, the attribute's share
+of all effects (`metrics.selectivity`), on latents drawn anew.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from segan_ext.data.labels import read_labels
+from segan_ext.directions.probe import Probe
+from segan_ext.directions.subspaces import host_kwargs, with_directions
+from segan_ext.latents import coordinates_of, random_ws, ws_of_seeds
+from segan_ext.metrics.attributes import Attribute, Predictor, open_predictor
+from segan_ext.networks import SEGANGenerator
+
+Layer = tuple[int, int]
+Count = Callable[[range], Iterable[int]]  # hands on what it gets, and shows how far the work is; tqdm is one
+
+STEPS = 100  # of the refinement
+_JACOBIANS, _TRIED, _HELD_OUT = 128, 48, 128  # latents
+_BATCH = 24  # latents a step
+_RIDGES = (1.0, 0.1)  # λ, in units of the mean eigenvalue
+_RENDERED = 4  # starts, of those that look best by the Jacobian
+_EFFECT = 1.6  # deviations from −1 to +1 that a start is scaled to
+_LONGEST = 0.55  # a start's root mean square of whitened offsets: far beyond, images are none of the generator's
+_SAFE = 0.9  # share of the best selectivity that the ends of a slider still have
+
+
+class NamedDirection(NamedTuple):
+    """A direction and what it is known to do.
+
+    offsets: {(L, N): [K]} of +1, which moves the attribute by one deviation of its own. low, high: amounts between
+    which it does so as selectively as anywhere, nearly. towards: the value that + leads to, "" for a number.
+    selectivity: its attribute's share of all effects, from low to high; leaks: {other: effect where this attribute
+    moves by one deviation}; both on held-out latents, by what it was found with. source: says what that was.
+    """
+
+    name: str
+    offsets: dict[Layer, torch.Tensor]
+    low: float
+    high: float
+    towards: str
+    selectivity: float
+    leaks: dict[str, float]
+    source: str = ""
+
+    def known(self) -> dict[str, Any]:
+        """All but the offsets, as a generator keeps it (`SEGANGenerator.directions`)"""
+        return {name: value for name, value in self._asdict().items() if name != "offsets"}
+
+
+class Scores:
+    """What attributes the images of latents have, in deviations over the generator's images: `scores(ws)`.
+
+    read: ws [N, num_ws, w_dim] → [heads, N, Σ width], under the edits in force, differentiable. weights [heads, Σ
+    width]: of each head's effects in the whole.
+    """
+
+    def __init__(
+        self,
+        G: torch.nn.Module,
+        read: Callable[[torch.Tensor], torch.Tensor],
+        attributes: Sequence[Attribute],
+        weights: torch.Tensor,
+        batch: int = 32,
+        seed: int = 0,
+    ) -> None:
+        self.G, self.read, self.attributes, self.batch = G, read, list(attributes), batch
+        self.widths = [a.width for a in self.attributes]
+        self.weights = weights
+        self.shares = torch.stack([part.mean(dim=1) for part in weights.split(self.widths, dim=1)], dim=1)
+        with torch.no_grad():
+            parts = [self.mean(ws, units=False) for ws in random_ws(G, 512, seed + 1).split(batch)]
+        deviations = [p.var(dim=0).sum().sqrt().clamp(min=1e-6) for p in torch.cat(parts).split(self.widths, dim=1)]
+        self.units = torch.cat([d.expand(width) for d, width in zip(deviations, self.widths)])
+
+    def mean(self, ws: torch.Tensor, units: bool = True) -> torch.Tensor:
+        """[N, Σ width]: the heads' weighted mean"""
+        found = (self.read(ws) * self.weights[:, None]).sum(dim=0)
+        return found / self.units if units else found
+
+    def effects(self, ws: torch.Tensor, offsets: dict[Layer, torch.Tensor]) -> torch.Tensor:
+        """[N, attributes]: how far each is moved from −offsets to +offsets, each head's change for itself.
+
+        Heads are weighed by their trust, so that what only one of them believes in does not count for much.
+        """
+        low, high = (self._at(ws, sign, offsets) for sign in (-1, 1))
+        parts = ((high - low) / self.units).split(self.widths, dim=-1)
+        sizes = torch.stack([part.square().sum(dim=-1).add(1e-8).sqrt() for part in parts], dim=-1)
+        return (sizes * self.shares[:, None]).sum(dim=0)
+
+    def towards(self, ws: torch.Tensor, offsets: dict[Layer, torch.Tensor]) -> torch.Tensor:
+        """[Σ width]: mean change from −offsets to +offsets, with its sign"""
+        low, high = (self._at(ws, sign, offsets) for sign in (-1, 1))
+        return ((high - low).mean(dim=1) * self.weights).sum(dim=0) / self.units
+
+    def _at(self, ws, sign, offsets):
+        with self.G.edited(offsets={layer: sign * offset for layer, offset in offsets.items()}):
+            return self.read(ws)
+
+
+def scores_of_predictor(G: torch.nn.Module, predictor: Predictor, names: Sequence[str] | None = None) -> Scores:
+    """`Scores` by a predictor of images. names: of the attributes that count (None: all that it knows reliably)."""
+    names = predictor.reliable() if names is None else list(names)
+    attributes = [a for a in predictor.attributes if a.name in names]
+
+    def read(ws):
+        found = predictor.scores(G.synthesis(ws, noise_mode="const"))
+        return torch.cat([found[a.name] for a in attributes], dim=1)[None]
+
+    return Scores(G, read, attributes, torch.ones(1, sum(a.width for a in attributes)).to(_device(G)))
+
+
+def scores_of_probe(probe: Probe) -> Scores:
+    """`Scores` by a probe, learned from labels"""
+    return Scores(probe.G, probe, probe.attributes, probe.weights, probe.hooks.batch)
+
+
+def find_named(
+    G: torch.nn.Module,
+    scores: Scores,
+    names: Sequence[str] | None = None,
+    hold: Sequence[str] | None = None,
+    steps: int = STEPS,
+    seed: int = 0,
+    source: str = "",
+    count: Count = iter,
+) -> list[NamedDirection]:
+    """One `NamedDirection` for each attribute of `names` (None: all that `scores` knows).
+
+    G: with subspaces, in whose coordinates directions lie (`as_editable`). hold: attributes that must not change (None:
+    all others). steps: of the refinement, each on 24 latents. source: goes into what is known of each.
+    """
+    finder = _Finder(G, scores, hold, seed)
+    names = [a.name for a in scores.attributes] if names is None else names
+    turns = iter(count(range(len(names) * max(steps, 1))))
+    found = []
+    for name in names:
+        start = finder.start(name)
+        theta = finder.refined(start, name, steps, turns)
+        found.append(finder.described(theta, name, source))
+    for _ in turns:
+        pass
+    return found
+
+
+class _Finder:
+    """Works in whitened offsets θ [P] of all layers at once: offsets of a layer are its part of θ times `roots`."""
+
+    def __init__(self, G, scores, hold, seed):
+        self.G, self.scores, self.seed = G, scores, seed
+        self.names = [a.name for a in scores.attributes]
+        self.counted = {name: self._counted(name, hold) for name in self.names}
+        self.roots = {layer: _root(c) for layer, c in coordinates_of(G).items()}
+        self.sizes = [len(root) for root in self.roots.values()]
+        jacobians = [self._jacobian(ws) for ws in random_ws(G, _JACOBIANS, seed + 2).split(scores.batch)]
+        self.J = torch.cat(jacobians)  # [latents, Σ width, P]
+
+    def _counted(self, name, hold):
+        """[attributes]: 1 for those whose change counts for `name`"""
+        return torch.tensor([float(n == name or hold is None or n in hold) for n in self.names], device=_device(self.G))
+
+    def offsets(self, theta):
+        """{(L, N): [..., K]} of θ [..., P]; layers that it does not move are left out"""
+        parts = zip(self.roots.items(), theta.split(self.sizes, dim=-1))
+        return {layer: part @ root.t() for (layer, root), part in parts if part.any()}
+
+    def _jacobian(self, ws):
+        theta = torch.zeros(len(ws), sum(self.sizes), device=ws.device, requires_grad=True)
+        parts = zip(self.roots.items(), theta.split(self.sizes, dim=1))
+        with self.G.edited(offsets={layer: part @ root.t() for (layer, root), part in parts}):
+            columns = self.scores.mean(ws).sum(dim=0)
+        last = len(columns) - 1
+        rows = [torch.autograd.grad(y, theta, retain_graph=k < last)[0] for k, y in enumerate(columns)]
+        return torch.stack(rows, dim=1)
+
+    # Closed form
+
+    def start(self, name):
+        """The start [P] whose images move `name` most selectively, scaled so that ±1 moves it by 1.6 deviations"""
+        a = self.names.index(name)
+        first = sum(self.scores.widths[:a])
+        own = slice(first, first + self.scores.widths[a])
+        candidates = torch.cat([self._closed_form(a, own, part) for part in (None, *range(len(self.sizes)))])
+        effects = self._linear_effects(candidates)
+        longest = 2 * _LONGEST * (candidates != 0).sum(dim=1).sqrt()  # from end to end
+        shares = self._share(effects, a) * (effects[:, a] * longest >= _EFFECT)
+        ws = random_ws(self.G, _TRIED, self.seed + 3)
+        best = None
+        for i in shares.argsort(descending=True)[:_RENDERED].tolist():
+            theta = self._scaled(candidates[i], ws, a)
+            effects = self._mean_effects(ws, theta)
+            share = float(self._share(effects[None], a)) * (float(effects[a]) >= 1)
+            if best is None or share > best[0]:
+                best = share, theta
+        theta = best[1]
+        change = self._towards(ws, theta)[own]
+        return theta if change[change.abs().argmax()] > 0 or len(change) == 1 and change[0] > 0 else -theta
+
+    def _closed_form(self, a, own, part):
+        """[candidates, P] of unit length: for each value of attribute a and each λ, in one layer or (None) in all"""
+        J = self.J if part is None else self.J * self._only(part)
+        held = torch.ones(J.shape[1], dtype=torch.bool)
+        held[own] = False
+        for b, counts in enumerate(self.counted[self.names[a]].tolist()):
+            first = sum(self.scores.widths[:b])
+            held[first : first + self.scores.widths[b]] &= counts > 0
+        X = J[:, held].flatten(0, 1) / math.sqrt(len(J))  # XᵀX: how far the others are moved
+        goals = J[:, own].mean(dim=0)  # [values, P]
+        found = [goals]
+        for ridge in _RIDGES if len(X) else ():
+            penalty = ridge * X.square().sum() / J.shape[2]
+            gram = X @ X.t() + penalty * torch.eye(len(X), device=X.device)
+            found.append(goals - (goals @ X.t()) @ torch.linalg.solve(gram, X))  # (XᵀX + λI)⁻¹, up to a factor
+        found = torch.cat(found)
+        return found / found.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+    def _only(self, part):
+        return torch.cat([torch.full([size], float(i == part)) for i, size in enumerate(self.sizes)]).to(self.J)
+
+    def _linear_effects(self, thetas):
+        """[candidates, attributes], as the Jacobian foretells them"""
+        change = torch.einsum("swp,mp->msw", self.J, thetas)
+        parts = change.split(self.scores.widths, dim=-1)
+        return torch.stack([part.norm(dim=-1).mean(dim=1) for part in parts], dim=1)
+
+    def _share(self, effects, a):
+        """Selectivity of each row of effects [..., attributes]"""
+        return effects[..., a] / (effects * self.counted[self.names[a]]).sum(dim=-1).clamp(min=1e-12)
+
+    def _scaled(self, theta, ws, a):
+        longest = _LONGEST * math.sqrt(int((theta != 0).sum()))
+        for _ in range(6):
+            effect = float(self._mean_effects(ws, theta)[a])
+            theta = theta * min(max(_EFFECT / max(effect, 1e-3), 0.3), 3.0)
+            theta = theta * min(longest / float(theta.norm()), 1.0)
+        return theta
+
+    @torch.no_grad()
+    def _mean_effects(self, ws, theta):
+        offsets = self.offsets(theta)
+        return torch.cat([self.scores.effects(part, offsets) for part in ws.split(self.scores.batch)]).mean(dim=0)
+
+    @torch.no_grad()
+    def _towards(self, ws, theta):
+        offsets = self.offsets(theta)
+        return sum(self.scores.towards(part, offsets) * len(part) for part in ws.split(self.scores.batch)) / len(ws)
+
+    # Refinement
+
+    def refined(self, theta, name, steps, turns):
+        """θ after gradient steps on the logarithm of its selectivity; layers that it does not move stay so."""
+        if not steps:
+            next(turns, None)
+            return theta
+        a, moved = self.names.index(name), (theta != 0).to(theta)
+        theta = theta.clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([theta], lr=0.03)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        pool = random_ws(self.G, max(steps * _BATCH, 1), self.seed + 4)
+        for ws in pool.split(_BATCH):
+            next(turns, None)
+            offsets = self.offsets(theta * moved)
+            total = 0
+            for part in ws.split(self.scores.batch):
+                total = total + self.scores.effects(part, offsets).sum(dim=0)
+            effects = total / len(ws)
+            short = (1.3 - effects[a]).clamp(min=0)  # it has to move by a deviation at least
+            loss = -self._share(effects, a).clamp(min=1e-4).log() + 2 * short + 2e-3 * theta.square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        return theta.detach() * moved
+
+    # What it does
+
+    def described(self, theta, name, source):
+        """The `NamedDirection`, measured on latents that nothing before has seen"""
+        a, ws = self.names.index(name), random_ws(self.G, _HELD_OUT, self.seed + 5)
+        reaches = (0.5, 0.75, 1.0, 1.5, 2.0)
+        effects = torch.stack([self._mean_effects(ws, theta * reach) for reach in reaches])
+        shares = self._share(effects, a)
+        reached = effects[:, a] >= 1
+        best = int(torch.where(reached, shares, -1.0).argmax()) if reached.any() else len(reaches) - 1
+        fine = [i for i in range(best, len(reaches)) if shares[i] >= _SAFE * shares[best]]
+        unit = 2 * reaches[best] / max(float(effects[best, a]), 1e-3)  # in steps of θ
+        reach = reaches[fine[-1]] / unit
+        change = self._towards(ws, theta * reaches[best])
+        attribute = self.scores.attributes[a]
+        first = sum(self.scores.widths[:a])
+        own = change[first : first + attribute.width]
+        leaks = {
+            n: float(effects[best, i] / effects[best, a].clamp(min=1e-3)) for i, n in enumerate(self.names) if i != a
+        }
+        offsets = {layer: (offset * unit).cpu() for layer, offset in self.offsets(theta).items()}
+        towards = attribute.values[int(own.argmax())] if attribute.values else ""
+        selectivity = float(shares[best]) if reached[best] else 0.0
+        return NamedDirection(name, offsets, -reach, reach, towards, selectivity, leaks, source)
+
+
+def _root(coordinates):
+    """A matrix whose product with its transpose is the covariance of coordinates [N, K]"""
+    covariance = torch.cov(coordinates.t().double().cpu()).reshape(coordinates.shape[1], -1)
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp(min=0).sqrt()).float().to(coordinates.device)
+
+
+def _device(G):
+    return next(G.buffers()).device
+
+
+def as_editable(G: torch.nn.Module) -> torch.nn.Module:
+    """G itself if it has subspaces; else a generator with its images whose coordinates are each layer's whole w."""
+    return G if getattr(G, "subspaces", dict)() else with_directions(G, {}, G.w_dim)
+
+
+@torch.no_grad()
+def with_named(G: torch.nn.Module, found: Sequence[NamedDirection]) -> SEGANGenerator:
+    """A generator with G's weights and G's named directions, but those of `found` instead where names are the same.
+
+    G: with subspaces, such as `as_editable` gives.
+    """
+    kept = {direction.name: direction for direction in [*named_directions(G), *found]}
+    own = {name: G.init_kwargs[name] for name in ("subspace_dim", "subspace_form") if name in G.init_kwargs}
+    kwargs = host_kwargs(G) | own | dict(mode=G.mode, directions=[each.known() for each in kept.values()])
+    made = SEGANGenerator(*G.init_args, **kwargs).eval().requires_grad_(False).to(_device(G))
+    if getattr(G, "label_examples", None) is not None:
+        made.label_examples = G.label_examples
+    made.load_state_dict({k: v for k, v in G.state_dict().items() if k != "direction_offsets"}, strict=False)
+    for row, each in zip(made.direction_offsets, kept.values()):
+        row.copy_(torch.cat([each.offsets.get(x, torch.zeros(s.dims)).cpu() for x, s in made.subspaces().items()]))
+    return made
+
+
+def named_directions(G: torch.nn.Module) -> Iterator[NamedDirection]:
+    """Those that G has"""
+    for known, offsets in zip(getattr(G, "directions", []), getattr(G, "named_offsets", dict)().values()):
+        yield NamedDirection(**dict(known, offsets=offsets))
+
+
+def scores_of(G: torch.nn.Module, path: str | os.PathLike, class_idx: int = 0) -> tuple[Scores, str]:
+    """(`Scores`, what they were learned from) of a CSV of labelled seeds, or of whatever `open_predictor` opens.
+
+    G: with subspaces. class_idx: of the seeds' images. OSError or ValueError, in one sentence, for anything else.
+    """
+    if Path(path).suffix.lower() != ".csv":
+        predictor = open_predictor(path, _device(G))
+        return scores_of_predictor(G, predictor), f"predictor {predictor.name}"
+    labels = read_labels(path)
+    if labels.kind != "seed":
+        raise ValueError(f"{path} labels files of a data set; directions are found from labels of a generator's seeds")
+    ws = ws_of_seeds(G, labels.keys, class_idx=class_idx)
+    return scores_of_probe(Probe(G, ws, labels.attributes, labels.rows)), f"{len(labels.keys)} labelled images"

@@ -1,0 +1,262 @@
+"""Directions with a meaning: independent components, varimax, names from labels; and the metrics that measure them."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import planted
+import pytest
+import torch
+from test_attributes import LinearGenerator, Numbers
+from test_calc_metrics import calc, lines, run_dir  # noqa: F401 (a fixture)
+
+from helpers import run
+from segan_ext.control.alike import nearest_before, originals
+from segan_ext.control.render import one_step, parse_edits, render
+from segan_ext.data.labels import labels_of_columns, read_labels, write_labels
+from segan_ext.directions import ica, named, varimax
+from segan_ext.directions.probe import Probe
+from segan_ext.latents import random_ws, ws_of_seeds
+from segan_ext.metrics import codes, selectivity
+from segan_ext.metrics.attributes import Attribute, open_predictor
+from snapshots.load import load_generator
+
+BENCH = Path(__file__).resolve().parents[1] / "benchmarks" / "bench"
+
+
+class MixedSources(LinearGenerator):
+    """w is a mix of independent uniform sources"""
+
+    mixing_matrix = torch.from_numpy(np.random.RandomState(1).randn(8, 8)).float()
+
+    def mapping(self, z, c, truncation_psi=1):
+        sources = torch.erf(z.float() / math.sqrt(2)) * math.sqrt(3)
+        return (sources @ self.mixing_matrix.t())[:, None].expand(-1, self.num_ws, -1)
+
+
+def test_ica_finds_independent_sources():
+    G = MixedSources()
+    directions, deviations = ica.ica_of_w(G, 8)
+    found = directions * deviations  # a column a source, in any order, with any sign
+    overlap = (torch.linalg.inv(G.mixing_matrix.double()) @ found).abs()
+    assert (overlap.max(dim=0).values > 0.95).all() and (overlap.sum(dim=0) < 1.25).all()
+    assert deviations.tolist() == sorted(deviations.tolist(), reverse=True)
+
+
+def test_varimax_turns_loadings_back():
+    generator = torch.Generator().manual_seed(0)
+    loadings = torch.block_diag(*(torch.rand(20, 1, generator=generator) + 0.5 for _ in range(5))).double()
+    turned = loadings @ torch.linalg.qr(torch.randn(5, 5, generator=generator).double())[0]
+    rotation = varimax._varimax(turned)
+    torch.testing.assert_close(rotation.t() @ rotation, torch.eye(5).double())
+    back = (turned @ rotation).abs()
+    assert torch.allclose(back.sort(dim=1).values[:, :-1], torch.zeros(()).double(), atol=1e-3)
+
+
+def test_what_is_alike_is_merged():
+    a, b = torch.eye(4)[0], torch.eye(4)[1]
+    signatures = torch.stack([3 * a, 2 * b, -a, b + 0.2 * a, torch.zeros(4)])
+    assert originals(signatures) == [0, 1, 0, 1, 4]
+    nearest = nearest_before(signatures)
+    assert nearest[0] is None and nearest[4] is None and nearest[2] == (0, pytest.approx(-1)) and nearest[3][0] == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names
+
+
+def numbers_of(G):
+    """`Scores` that read the eight numbers of a `LinearGenerator`"""
+    read = lambda ws: G.synthesis(ws)[None, :, 0, 0, :]
+    return named.Scores(G, read, [Attribute(name) for name in planted.VALUES], torch.ones(1, 8))
+
+
+class WithBuffer(LinearGenerator):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.register_buffer("w_avg", torch.zeros(8))
+
+
+def test_names_undo_a_mix_of_layers():
+    G = WithBuffer(mixing=planted.mixed)
+    found = named.find_named(G, numbers_of(G), steps=30)
+    assert [each.name for each in found] == list(planted.VALUES)
+    assert all(each.selectivity > 0.9 and max(each.leaks.values()) < 0.05 for each in found)
+    assert all(each.high == -each.low > 0.9 and len(each.offsets) == len(planted.PLANTS) for each in found)
+    ruler = selectivity.Ruler(G, Numbers())
+    measured = selectivity.measure(ruler, [selectivity.Candidate(each.name, each.offsets) for each in found])
+    assert measured.selectivity > 0.9 > 0.6 > selectivity.measure(ruler, selectivity.own_candidates(G)).selectivity
+    ws = random_ws(G, 64, 9)  # +1 is one deviation, upwards
+    with G.edited(offsets=found[2].offsets):
+        high = ruler(G.synthesis(ws))
+    change = (high - ruler(G.synthesis(ws))).mean(dim=0).abs()
+    assert change[2].item() == pytest.approx(1, abs=0.15) and change.sum() < 1.2
+
+
+def test_what_is_not_held_may_change():
+    matrix = torch.from_numpy(np.random.RandomState(2).randn(8, 8)).float()  # attributes go together
+    G = WithBuffer(mixing=lambda c: c @ matrix)
+    first, second, *rest = planted.VALUES
+    (alone,) = named.find_named(G, numbers_of(G), [first], hold=[second], steps=0)
+    assert alone.leaks[second] < 0.05 < 0.3 < max(alone.leaks[name] for name in rest)
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """(the bench's generator with subspaces, 80 labelled seeds as a CSV would hold them)"""
+    G = named.as_editable(load_generator(str(BENCH / "generator.safetensors")).eval().requires_grad_(False))
+    labeller = open_predictor(BENCH / "predictor-labels.safetensors")
+    said = labeller(G.synthesis(ws_of_seeds(G, range(80)), noise_mode="const"))
+    hair = [f"{x:.3f}" for x in said["hairColor"][:, 0].tolist()]
+    values = next(a.values for a in labeller.attributes if a.name == "eyesVariant")
+    eyes = [values[i] for i in said["eyesVariant"].argmax(dim=1)]
+    shift = [f"{x:.3f}" for x in said["translateX"][:, 0].tolist()]
+    answers = {i: dict(hair=hair[i], eyes=eyes[i], shift=shift[i]) for i in range(80)}
+    answers[3]["eyes"] = ""
+    return G, answers
+
+
+def test_a_probe_reads_what_the_labels_say(bench):
+    G, answers = bench
+    columns = {name: [said[name] for said in answers.values()] for name in ("hair", "eyes")}
+    labels = labels_of_columns("seed", list(answers), columns)
+    assert math.isnan(labels.rows[3, 1]) and labels.attributes[1].values == ("glasses", "open", "sunglasses")
+    probe = Probe(G, ws_of_seeds(G, labels.keys), labels.attributes, labels.rows)
+    assert probe.skill["hair"] > 0.9 and probe.skill["eyes"] > 0.6
+    labeller = open_predictor(BENCH / "predictor-labels.safetensors")
+    ws = random_ws(G, 200, 7)
+    known, read = labeller(G.synthesis(ws, noise_mode="const")), probe.mean(ws)
+    assert np.corrcoef(read[:, 0], known["hairColor"][:, 0])[0, 1] > 0.95
+    values = next(a.values for a in labeller.attributes if a.name == "eyesVariant")
+    same = [labels.attributes[1].values[i] for i in read[:, 1:].argmax(dim=1)]
+    assert np.mean([a == values[i] for a, i in zip(same, known["eyesVariant"].argmax(dim=1))]) > 0.85
+
+
+def test_discover_names_explore_and_edit(bench, tmp_path):
+    """From a CSV to a named slider in a picture and an edit that replays."""
+    write_labels(tmp_path / "labels.csv", "seed", bench[1])
+    start = ["-m segan_ext"]
+    source, found = BENCH / "generator.safetensors", tmp_path / "named.safetensors"
+    options = [f"--network={source}", "--method=labels", f"--labels={tmp_path / 'labels.csv'}", f"--dest={found}"]
+    said = run(*start, "discover", *options, "--names=hair,shift", "--steps=5").stdout
+    assert "hair: from -" in said and "for each 1 of it also" in said
+    G = load_generator(str(found))
+    assert list(G.named_offsets()) == ["hair", "shift"] and G.directions[0]["source"] == "80 labelled images"
+    plain = load_generator(str(source))
+    ws = ws_of_seeds(G, [0, 1])
+    assert torch.equal(G.synthesis(ws, noise_mode="const"), plain.synthesis(ws, noise_mode="const"))
+    # the slider moves what it is called after, and not the other
+    labeller = open_predictor(BENCH / "predictor-labels.safetensors")
+    ruler = selectivity.Ruler(G, labeller, ["hairColor", "translateX", "rotate"])
+    ws = random_ws(G, 64, 5)
+    change = ruler(render(G, ws, {"hair": +1}, noise_mode="const")) - ruler(
+        render(G, ws, {"hair": -1}, noise_mode="const")
+    )
+    hair, shift, tilt = change.mean(dim=0).tolist()
+    assert hair > 1.2 and abs(shift) < 0.3 and abs(tilt) < 0.3
+
+    said = run(
+        *start, "explore", f"--network={found}", f"--dest={tmp_path / 'rows.png'}", "--rows=2", "--steps=3"
+    ).stdout
+    assert "hair" in said and "of what it moves" in said and (tmp_path / "rows.png").exists()
+    edit = ["edit", f"--network={found}"]
+    run(*start, *edit, "--seeds=0", "--set", "hair=-1.5", "--set", "L1.N0.D3=1", f"--outdir={tmp_path / 'a'}")
+    assert json.loads((tmp_path / "a" / "edit.json").read_text())["edits"] == {"hair": -1.5, "L1.N0.D3": 1}
+    run(*start, *edit, f"--replay={tmp_path / 'a' / 'edit.json'}", f"--outdir={tmp_path / 'b'}")
+    assert (tmp_path / "a" / "seed0000.png").read_bytes() == (tmp_path / "b" / "seed0000.png").read_bytes()
+    said = run(*start, *edit, "--seeds=0", "--set", "beard=1", f"--outdir={tmp_path / 'c'}", check=False).stderr
+    assert "beard: this generator has no direction of that name; it has hair, shift" in said
+    said = run(*start, "discover", *options, "--names=beard", check=False).stderr
+    assert "--names: beard is no attribute of" in said
+
+
+def test_names_are_added_and_replaced(bench):
+    G = bench[0]
+    layer, K = next((layer, s.dims) for layer, s in G.subspaces().items())
+    direction = named.NamedDirection("hair", {layer: torch.arange(K).float()}, -2, 2, "", 0.5, dict(eyes=0.1), "test")
+    once = named.with_named(G, [direction])
+    twice = named.with_named(once, [direction._replace(high=3), direction._replace(name="eyes")])
+    assert [(each.name, each.high) for each in named.named_directions(twice)] == [("hair", 3), ("eyes", 2)]
+    assert torch.equal(twice.named_offsets()["hair"][layer], direction.offsets[layer])
+    assert list(twice.named_offsets()["hair"]) == [layer] and parse_edits(twice, {"eyes": 1}) == {"eyes": 1.0}
+    ws = ws_of_seeds(G, [0])
+    assert torch.equal(twice.synthesis(ws, noise_mode="const"), G.synthesis(ws, noise_mode="const"))
+    assert one_step(twice, next(iter(parse_edits(twice, {"hair": 1}))), None).keys() == {layer}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Labels in a file
+
+
+def test_labels_are_written_and_read(tmp_path):
+    path = tmp_path / "labels.csv"
+    write_labels(
+        path,
+        "seed",
+        {4: dict(glasses="yes", tilt="0.5"), 7: dict(glasses="no"), 9: dict(tilt="-1"), 11: dict(tilt="0")},
+    )
+    found = read_labels(path)
+    assert found.kind == "seed" and found.keys == [4, 7, 9, 11]
+    assert found.attributes == [Attribute("glasses", ("no", "yes")), Attribute("tilt")]
+    assert found.rows[0, 0] == 1 and found.rows[1, 0] == 0 and found.rows[2:, 0].isnan().all()
+    tilt = found.rows[[0, 2, 3], 1]
+    assert tilt.mean().abs() < 1e-9 and tilt.std() == pytest.approx(1) and found.rows[1, 1].isnan()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    {
+        "empty": ("", "the first line of labels is seed"),
+        "no key": ("glasses\nyes\n", "the first line of labels is seed"),
+        "twice": ("seed,a\n1,x\n1,y\n", "the seed 1 is there twice"),
+        "short": ("seed,a\n1\n", "row 2 has 1 cells, the first line 2"),
+        "same": ("seed,a\n1,x\n2,x\n", "a needs two different answers at least"),
+        "no seed": ("seed,a\n-1,x\n2,y\n", "'-1' is no seed"),
+        "two names": ("seed,a,a\n1,x,y\n", "a name of its own"),
+        "nothing": ("seed,a\n", "has no labelled images"),
+    }.values(),
+)
+def test_wrong_labels_are_explained(tmp_path, text, said):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_labels(tmp_path / "labels.csv")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Metrics
+
+
+def test_entropies_of_known_effects():
+    assert selectivity.entropies(torch.eye(5)) == pytest.approx((1, 1))
+    assert selectivity.entropies(torch.ones(5, 4)) == pytest.approx((0, 0), abs=1e-9)
+    two_each = torch.eye(4).repeat_interleave(2, dim=0)  # two dimensions an attribute
+    d, c = selectivity.entropies(two_each)
+    assert d == pytest.approx(1) and c == pytest.approx(1 - math.log(2) / math.log(8))
+    assert selectivity.entropies(torch.zeros(3, 2)) == (0, 0)
+
+
+def test_effects_of_copies_count_once():
+    G = LinearGenerator()
+    ruler = selectivity.Ruler(G, Numbers())
+    (some, *_) = own = [c for c in selectivity.own_candidates(G) if c.name in ("L0.N0.D5", "L0.N0.D6", "L1.N1.D2")]
+    copy = selectivity.Candidate("copy", {layer: -0.5 * offset for layer, offset in some.offsets.items()})
+    found = selectivity.effects_of(ruler, [copy, *own])
+    assert found.shape == (3, 8) and selectivity.entropies(found) == pytest.approx((1, 1))
+
+
+def test_codes_of_known_factors():
+    rng = torch.Generator().manual_seed(0)
+    values = torch.randint(3, [4000], generator=rng)
+    number = torch.rand(4000, generator=rng).double()
+    attributes, rows = [Attribute("a", ("x", "y", "z")), Attribute("b")], torch.stack([values.double(), number], dim=1)
+    noise = torch.randn(4000, 2, generator=rng)
+    alone = torch.cat([values[:, None] + 0.01 * noise[:, :1], number[:, None].float(), noise[:, 1:]], dim=1)
+    gaps = codes.information_gaps(alone, attributes, rows)
+    assert gaps[0] > 0.9 and gaps[1] > 0.9
+    assert codes.held_factor_accuracy(alone, attributes, rows, rng) > 0.98
+    twice = torch.cat([alone, alone], dim=1)
+    assert max(codes.information_gaps(twice, attributes, rows)) < 0.05
+    nothing = torch.randn(4000, 4, generator=rng)
+    assert codes.held_factor_accuracy(nothing, attributes, rows, rng) < 0.6
+    assert abs(codes._information(values, values) - math.log(3)) < 0.01
