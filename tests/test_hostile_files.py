@@ -138,15 +138,15 @@ def test_extractors_that_claim_more_than_there_is(tmp_path):
 
 
 EDITS = {
-    "no version": (dict(version=None), "of version None; this version of SEGAN reads 1"),
-    "newer": (dict(version=2), "of version 2; this version of SEGAN reads 1"),
+    "no version": (dict(version=None), "of version None; this version of SEGAN reads 1 to 2"),
+    "newer": (dict(version=3), "of version 3; this version of SEGAN reads 1 to 2"),
     "noise": (dict(noise_mode="loud"), "is no edit"),
     "names": (dict(names=["a\0b"]), "is no edit"),
     "dots": (dict(names=[".."]), "is no edit"),
     "too few names": (dict(names=[]), "is no edit"),
     "address": (dict(edits={"L99.N0.D0": 1}), "has no layer"),
-    "infinite": (dict(edits={"L1.N0.D0": float("inf")}), "no number of σ"),
-    "word": (dict(edits={"L1.N0.D0": "much"}), "no number of σ"),
+    "infinite": (dict(edits={"L1.N0.D0": float("inf")}), "no amount"),
+    "word": (dict(edits={"L1.N0.D0": "much"}), "no amount"),
     "mix": (dict(mix=[[0, 0, 1, [1.0, 2.0]]]), "of another generator: it has a mix"),
     "mix of nothing": (dict(mix=[[7]]), "is no edit"),
     "w": (dict(ws=dict(shape=[1, 1, 1], float32="AAAAAA==")), "of another generator: it has w"),

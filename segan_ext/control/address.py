@@ -48,8 +48,10 @@ class Name(str):
         """The name itself. ValueError if G has no such direction."""
         names = list(getattr(G, "named_offsets", dict)())
         if self not in names:
-            known = f"it has {', '.join(names)}" if names else "it has none"
-            raise ValueError(f"{self!s}: this generator has no direction of that name; {known}")
+            known = ", ".join(names) or "none"
+            raise ValueError(
+                f"{self!s}: no address such as L3.N1.D5, and no named direction; this generator has {known}"
+            )
         return self
 
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from segan_ext.data.labels import read_labels
 from segan_ext.directions.probe import Probe
 from segan_ext.directions.subspaces import host_kwargs, with_directions
 from segan_ext.latents import coordinates_of, random_ws, ws_of_seeds
 from segan_ext.metrics.attributes import Attribute, Predictor, open_predictor
+from segan_ext.metrics.labels import read_labels
 from segan_ext.networks import SEGANGenerator
 
 Layer = tuple[int, int]

@@ -177,7 +177,8 @@ class AttributeNetwork(torch.nn.Module):
         self.trunk = networks.Discriminator(0, resolution, channels, **narrow)
         self.trunk.b4.out = networks.FullyConnectedLayer(self.trunk.b4.in_channels, outputs)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images [N, C, H, W] in [0, 255] → [N, outputs]"""
         if images.shape[1] != self.trunk.img_channels:  # grey for colour, or the other way round
             images = images.float().mean(dim=1, keepdim=True).expand(-1, self.trunk.img_channels, -1, -1)
         size = [self.trunk.img_resolution] * 2
