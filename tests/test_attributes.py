@@ -168,14 +168,20 @@ def test_metrics_with_a_classifier(run_dir, tmp_path):  # noqa: F811
 
     torch.jit.script(Classifier()).save(str(tmp_path / "colours.pt"))
     (tmp_path / "colours.json").write_text('["red", "green"]')
-    args = ["--metrics=ls,purity,subspaces,ppl_segan", f"--attributes={tmp_path / 'colours.pt'}"]
+    args = [
+        "--metrics=ls,purity,subspaces,ppl_segan,selectivity,disentanglement",
+        f"--attributes={tmp_path / 'colours.pt'}",
+    ]
     args += ["--num-gen=24", "--detector=pixel-pyramid"]
     done = calc(run_dir, *args, script="-m segan_ext calc_metrics")
-    ls, purities, states, ppl = (line["results"] for line in lines(done))
+    ls, purities, states, ppl, alone, entropies = (line["results"] for line in lines(done))
     assert set(ls) == {"ls_z_n24", "ls_w_n24"} and ls["ls_z_n24"] >= 1
     assert 0.5 <= purities["purity_n24"] <= 1
     assert states["subspaces_deviation"] < 1e-5 and states["subspaces_rank"] == pytest.approx(8)
     assert ppl["ppl_segan_pixel-pyramid_n24"] > 0
+    assert 0 <= alone["selectivity_worst_n24"] <= alone["selectivity_n24"] <= 1
+    assert alone["selectivity_z_n24"] < 10 and 0 <= alone["selectivity_chance_n24"] <= 1  # it is untrained
+    assert 0 <= entropies["disentanglement_n24"] <= 1 and 0 <= entropies["completeness_n24"] <= 1
     protocol = lines(done)[1]["protocol"]
     assert protocol["attributes"] == "colours" and protocol["attribute_names"] == ["red", "green"]
     details = json.loads((run_dir / "metric-purity_n24-details.json").read_text())["details"]

@@ -122,8 +122,8 @@ def test_what_cannot_be_measured_is_explained(run_dir, tmp_path):
         ([f"--detector={tmp_path / 'missing.pt'}"], "--detector: [Errno 2] No such file"),
         ([f"--detector={tmp_path / 'text.onnx'}"], "is no ONNX file that onnxruntime opens"),
         (
-            ["--detector=vgg-hed", "--num-gen=8"],
-            "needs a detector for features, which vgg-hed is not; add efficientnet",
+            ["--detector=pixel-pyramid", "--num-gen=8"],
+            "needs a detector for features, which pixel-pyramid is not; add efficientnet",
         ),
         (["--detector=efficientnet-lite0", "--metrics=ppl2_wend"], "is not; add vgg-hed or pixel-pyramid"),
         ([coarse, f"--data={tmp_path / 'nothing.zip'}"], "--data:"),

@@ -13,6 +13,7 @@ from test_calc_metrics import calc, lines, run_dir  # noqa: F401 (a fixture)
 
 from helpers import run
 from segan_ext.control.alike import nearest_before, originals
+from segan_ext.control.named import NamedDirection, named_directions
 from segan_ext.control.render import one_step, parse_edits, render
 from segan_ext.directions import ica, named, varimax
 from segan_ext.directions.probe import Probe
@@ -140,7 +141,7 @@ def test_discover_names_explore_and_edit(bench, tmp_path):
     source, found = BENCH / "generator.safetensors", tmp_path / "named.safetensors"
     options = [f"--network={source}", "--method=labels", f"--labels={tmp_path / 'labels.csv'}", f"--dest={found}"]
     said = run(*start, "discover", *options, "--names=hair,shift", "--steps=5").stdout
-    assert "hair: from -" in said and "for each 1 of it also" in said
+    assert "hair: from -" in said and "each 1 of it also moves" in said
     G = load_generator(str(found))
     assert list(G.named_offsets()) == ["hair", "shift"] and G.directions[0]["source"] == "80 labelled images"
     plain = load_generator(str(source))
@@ -166,7 +167,7 @@ def test_discover_names_explore_and_edit(bench, tmp_path):
     run(*start, *edit, f"--replay={tmp_path / 'a' / 'edit.json'}", f"--outdir={tmp_path / 'b'}")
     assert (tmp_path / "a" / "seed0000.png").read_bytes() == (tmp_path / "b" / "seed0000.png").read_bytes()
     said = run(*start, *edit, "--seeds=0", "--set", "beard=1", f"--outdir={tmp_path / 'c'}", check=False).stderr
-    assert "no named direction; this generator has hair, shift" in said
+    assert "no named direction; there is hair, shift" in said
     said = run(*start, "discover", *options, "--names=beard", check=False).stderr
     assert "--names: beard is no attribute of" in said
 
@@ -174,10 +175,10 @@ def test_discover_names_explore_and_edit(bench, tmp_path):
 def test_names_are_added_and_replaced(bench):
     G = bench[0]
     layer, K = next((layer, s.dims) for layer, s in G.subspaces().items())
-    direction = named.NamedDirection("hair", {layer: torch.arange(K).float()}, -2, 2, "", 0.5, dict(eyes=0.1), "test")
+    direction = NamedDirection("hair", {layer: torch.arange(K).float()}, -2, 2, "", 0.5, dict(eyes=0.1), "test")
     once = named.with_named(G, [direction])
     twice = named.with_named(once, [direction._replace(high=3), direction._replace(name="eyes")])
-    assert [(each.name, each.high) for each in named.named_directions(twice)] == [("hair", 3), ("eyes", 2)]
+    assert [(each.name, each.high) for each in named_directions(twice).values()] == [("hair", 3), ("eyes", 2)]
     assert torch.equal(twice.named_offsets()["hair"][layer], direction.offsets[layer])
     assert list(twice.named_offsets()["hair"]) == [layer] and parse_edits(twice, {"eyes": 1}) == {"eyes": 1.0}
     ws = ws_of_seeds(G, [0])

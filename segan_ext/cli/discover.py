@@ -80,10 +80,5 @@ def _named(G, seed, labels, names, hold, steps, class_idx):
     bar = lambda turns: tqdm(turns, desc="Refining", unit="step", disable=None)
     found = find_named(G, scores, **chosen, steps=steps, seed=seed, source=source, count=bar)
     for each in found:
-        leaks = sorted(each.leaks.items(), key=lambda item: -item[1])[:3]
-        towards = f", + is {each.towards}" if each.towards else ""
-        print(
-            f"{each.name}: from {each.low:+.1f} to {each.high:+.1f}{towards}; {each.selectivity:.0%} of what it moves"
-        )
-        print("    for each 1 of it also " + ", ".join(f"{name} {leak:.2f}" for name, leak in leaks))
+        print(f"{each.name}: from {each.low:+.1f} to {each.high:+.1f}; {each.said()}")
     return with_named(G, found).cpu()

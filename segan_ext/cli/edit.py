@@ -11,6 +11,7 @@ from runs.launch import choose_device
 from runs.options import Numbers, command, generator_options, open_generator, usage_errors
 from segan_ext.control.address import Address, parse_address
 from segan_ext.control.edit_file import PARTS, describe, read_edit, read_mask
+from segan_ext.control.named import named_directions, read_directions
 from segan_ext.control.render import check_editable, keep_outside, mixed_offsets, offsets_of, parse_edits
 from segan_ext.images import draw_change
 from segan_ext.latents import coordinate_sigmas
@@ -90,6 +91,7 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
 @click.option("--keep", metavar="PNG", help="Mask of the images' size; what is white stays as it was")
 @click.option("--inside", metavar="CLASS,…", help="Change nothing outside what shows these classes: hair,brows")
 @click.option("--extractor", metavar="FILE", help="Extractor that knows them, from `semantics train`")
+@click.option("--directions", metavar="JSON", help="Named directions beside the network's own, saved by the page")
 @click.option("--noise-mode", type=click.Choice(["const", "none"]), default="const", show_default=True, help="Noise")
 @click.option("--replay", metavar="JSON", help="Make the images of an edit.json again, instead of all the above")
 @click.option("--outdir", required=True, metavar="DIR", help="Where to save images, changes, and edit.json")
@@ -98,18 +100,19 @@ def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, nois
 
     Writes each image, a picture of what changed, and edit.json, which --replay turns into the same bytes again.
     """
-    device = choose_device(device)
+    device, directions = choose_device(device), source.pop("directions")
     G = load_editable(network, device, trust_pickle)
     with usage_errors("--replay" if replay else "--set"):
         content = read_edit(replay, G) if replay else None
-        edits = content["edits"] if replay else parse_edits(G, list(_parse_set(sets)))
+        named = named_directions(G) | (read_directions(directions, G) if directions else {})
+        edits = content["edits"] if replay else parse_edits(G, list(_parse_set(sets)), named)
     if content is None:
         mix = _parse_mix(G, mix, source["trunc"], source["class_idx"])
         with usage_errors("--keep"):
             kept = None if keep is None else read_mask(keep, G.img_resolution)
         ws, names = _latents(G, device, **source)
         region = None if inside is None else _class_masks(G, ws, inside, extractor, noise_mode)
-        content = dict(zip(PARTS, (edits, ws, names, noise_mode, mix, kept, region)))
+        content = dict(zip(PARTS, (edits, ws, names, noise_mode, mix, kept, region, named)))
     content |= dict(edits=edits, ws=content["ws"].to(device))
     write_edit(G, content, outdir)
     text = json.dumps(describe(network, *(content[key] for key in PARTS)), indent=1)
@@ -154,7 +157,7 @@ def write_edit(G: torch.nn.Module, content: dict, outdir: str | Path) -> None:
 
 def _mixed(G, w, content, sigmas, inside=None):
     """The image of one latent with its mixing and its edits, which change it in the mask `inside` [H, W] only"""
-    offsets = offsets_of(G, content["edits"], sigmas)
+    offsets = offsets_of(G, content["edits"], sigmas, content["directions"])
     for L, N, _seed, other in content["mix"]:
         mixed = mixed_offsets(G, w, other.to(w)[None, None], [(L, N)])[L, N]
         offsets[L, N] = mixed + offsets.get((L, N), 0)

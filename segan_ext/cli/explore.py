@@ -11,6 +11,7 @@ from runs.launch import choose_device
 from runs.options import Numbers, command, generator_options, open_generator
 from runs.recipe import parse_grid
 from segan_ext.control.address import Name, parse_address
+from segan_ext.control.named import named_directions
 from segan_ext.control.render import check_editable
 from segan_ext.control.traversal import Dimension, interpolation, rank_dimensions, reach_of, traversal
 from segan_ext.images import draw_grid, write_pictures
@@ -39,19 +40,11 @@ def _strongest(G, rows, class_idx, bar):
 
 
 def _print_row(G, dimension):
-    effect = "" if np.isnan(dimension.effect) else f"effect {dimension.effect:.3f}  sd {dimension.sigma:.3f}"
+    named = isinstance(dimension.address, Name)
+    effect = "" if np.isnan(dimension.effect) else f"effect {dimension.effect:.3f}  "
+    effect = named_directions(G)[dimension.address].said() if named else f"{effect}sd {dimension.sigma:.3f}"
     copies = f"  and {dimension.copies} more that do the same" if dimension.copies else ""
-    print(f"{str(dimension):<12s} {effect or _said(G, dimension.address)}{copies}")
-
-
-def _said(G, address):
-    """What is known of a named direction"""
-    for known in G.directions if isinstance(address, Name) else ():
-        if known["name"] == address:
-            leaks = sorted(known["leaks"].items(), key=lambda item: -item[1])[:3]
-            also = ", ".join(f"{name} {leak:.2f}" for name, leak in leaks)
-            return f"{known['selectivity']:.0%} of what it moves; for each 1 of it also {also or 'nothing known'}"
-    return ""
+    print(f"{str(dimension):<12s} {effect}{copies}")
 
 
 @command()

@@ -1,6 +1,7 @@
 """Addresses of what can be moved: a dimension L, N, D (block, style layer within it, dimension), or a name."""
 
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # an address needs no PyTorch
@@ -30,8 +31,8 @@ class Address(NamedTuple):
             raise ValueError(f"{text!r} is no address; write L3.N1.D5 for block 3, style layer 1, dimension 5")
         return cls(*map(int, found.groups()))
 
-    def check(self, G: "torch.nn.Module") -> "Address":
-        """The address itself. ValueError if G has no such dimension."""
+    def check(self, G: "torch.nn.Module", named: Collection[str] = ()) -> "Address":
+        """The address itself; named does not matter. ValueError if G has no such dimension."""
         subspaces = getattr(G, "subspaces", dict)()
         if self.layer not in subspaces:
             layers = ", ".join(f"L{L}.N{N}" for L, N in subspaces) or "none"
@@ -44,14 +45,12 @@ class Address(NamedTuple):
 class Name(str):
     """A named direction of a generator, which may move several layers at once"""
 
-    def check(self, G: "torch.nn.Module") -> "Name":
-        """The name itself. ValueError if G has no such direction."""
-        names = list(getattr(G, "named_offsets", dict)())
+    def check(self, G: "torch.nn.Module", named: Collection[str] = ()) -> "Name":
+        """The name itself. named: of directions beside those of G. ValueError if there is no such direction."""
+        names = [*getattr(G, "named_offsets", dict)(), *named]
         if self not in names:
             known = ", ".join(names) or "none"
-            raise ValueError(
-                f"{self!s}: no address such as L3.N1.D5, and no named direction; this generator has {known}"
-            )
+            raise ValueError(f"{self!s}: no address such as L3.N1.D5, and no named direction; there is {known}")
         return self
 
 

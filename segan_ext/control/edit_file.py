@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from segan_ext.control.address import Address, Name
+from segan_ext.control.named import NamedDirection, as_records, from_records
 from segan_ext.control.render import parse_edits
 from training.files import decode, open_picture, parse_json
 
@@ -37,16 +38,20 @@ def describe(
     mix: Iterable[tuple[int, int, int, torch.Tensor]] = (),
     kept: torch.Tensor | None = None,
     inside: torch.Tensor | None = None,
+    directions: Mapping[str, NamedDirection] = {},
 ) -> dict[str, Any]:
     """An edit as what is written to its JSON.
 
     names: of the images of ws [N, num_ws, w_dim]. mix: (L, N, seed, its w [w_dim]) of each mixed layer.
     kept: mask [H, W] of what stays in all images. inside: masks [N, H, W] of what alone may change in each.
+    directions: those that the edits name, so that the file needs no other.
     """
     content = dict(format=_FORMAT, version=_VERSION, network=str(network), names=names, noise_mode=noise_mode)
     content["edits"] = {str(address): amount for address, amount in edits.items()}
     content["mix"] = [[L, N, seed, w.tolist()] for L, N, seed, w in mix]
     content["ws"] = dict(shape=list(ws.shape), float32=base64.b64encode(ws.cpu().float().numpy().tobytes()).decode())
+    if directions:
+        content["directions"] = as_records(directions[name] for name in edits if name in directions)
     if kept is not None:
         content["keep"] = _as_png(kept)
     if inside is not None:
@@ -78,6 +83,7 @@ def read_edit(path: str | Path, G: torch.nn.Module, masks: bool = True) -> dict[
         content["ws"] = torch.from_numpy(np.frombuffer(data, np.float32).copy()).reshape(shape)
         content["edits"] = dict(content["edits"])
         content["mix"] = [(int(L), int(N), int(seed), torch.tensor(w)) for L, N, seed, w in content.get("mix") or []]
+        content["directions"] = from_records(content.get("directions") or [], G)
         content["keep"] = _from_png(content["keep"]) if masks and content.get("keep") else None
         inside = content.get("inside") if masks else None
         content["inside"] = torch.stack([_from_png(mask) for mask in inside]) if inside else None
@@ -88,7 +94,7 @@ def read_edit(path: str | Path, G: torch.nn.Module, masks: bool = True) -> dict[
         raise ValueError(f"{path} is of version {version!r}; this version of SEGAN reads 1 to {_VERSION}")
     if noise_mode not in ("const", "none") or not _are_names(names, len(content["ws"])):
         raise ValueError(f"{path} is no edit: it has names or a noise mode that none has")
-    content["edits"] = parse_edits(G, content["edits"])
+    content["edits"] = parse_edits(G, content["edits"], content["directions"])
     _check_fit(content, G, path)
     return content
 
@@ -114,4 +120,5 @@ def _check_fit(content, G, path):
         raise ValueError(f"{path} is of another generator: it has {misfits[0]}")
 
 
-PARTS = ("edits", "ws", "names", "noise_mode", "mix", "keep", "inside")  # of an edit, in the order of `describe`
+# Of an edit, in the order of `describe`
+PARTS = ("edits", "ws", "names", "noise_mode", "mix", "keep", "inside", "directions")

@@ -1,24 +1,28 @@
 """Edits: dimensions moved by so many σ, names by their units: `render(G, ws, {"L3.N1.D5": +2.5, "hair": -1})`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from segan_ext.control.address import Address, Name, parse_address
+from segan_ext.control.named import NamedDirection
 from segan_ext.latents import coordinate_sigmas, coordinates_of
 
 
-def parse_edits(G: torch.nn.Module, edits: dict | Iterable[tuple]) -> dict[Address | Name, float]:
+def parse_edits(
+    G: torch.nn.Module, edits: dict | Iterable[tuple], named: Mapping[str, NamedDirection] = {}
+) -> dict[Address | Name, float]:
     """{Address: σ, Name: units}, those of one address added up.
 
     edits: {address: amount} or pairs of them, an address being an `Address`, a tuple (L, N, D), or a text like
-    "L3.N1.D5" or "hairColor". ValueError for an address that G does not have, and for what is no number.
+    "L3.N1.D5" or "hairColor". named: directions beside those of G. ValueError for an address that there is not, and for
+    what is no number.
     """
     amounts = {}
     for address, amount in edits.items() if isinstance(edits, dict) else edits:
         address = Address(*address) if isinstance(address, tuple) else parse_address(address)
-        address.check(G)
+        address.check(G, named)
         if not isinstance(amount, (int, float)) or not abs(amount) < 1e6:
             raise ValueError(f"{address}: {str(amount)[:30]} is no amount that makes sense")
         amounts[address] = amounts.get(address, 0.0) + float(amount)
@@ -81,9 +85,15 @@ def check_editable(G: torch.nn.Module, network: str) -> None:
 
 
 def offsets_of(
-    G: torch.nn.Module, amounts: dict[Address | Name, float], sigmas: dict[tuple[int, int], torch.Tensor] | None = None
+    G: torch.nn.Module,
+    amounts: dict[Address | Name, float],
+    sigmas: dict[tuple[int, int], torch.Tensor] | None = None,
+    named: Mapping[str, NamedDirection] = {},
 ) -> dict[tuple[int, int], torch.Tensor]:
-    """{(L, N): offsets [K]} for `G.edited`. amounts: {Address: σ, Name: units}; amounts of 0 are left out."""
+    """{(L, N): offsets [K]} for `G.edited`. amounts: {Address: σ, Name: units}; amounts of 0 are left out.
+
+    named: directions that go before those of G.
+    """
     amounts = {address: amount for address, amount in amounts.items() if amount != 0}
     if not amounts:
         return {}
@@ -91,17 +101,21 @@ def offsets_of(
         sigmas = coordinate_sigmas(G)
     offsets = {}
     for address, amount in amounts.items():
-        for layer, step in one_step(G, address, sigmas).items():
+        for layer, step in one_step(G, address, sigmas, named).items():
             offsets[layer] = offsets.get(layer, 0) + amount * step
     return offsets
 
 
 def one_step(
-    G: torch.nn.Module, address: Address | Name, sigmas: dict[tuple[int, int], torch.Tensor] | None
+    G: torch.nn.Module,
+    address: Address | Name,
+    sigmas: dict[tuple[int, int], torch.Tensor] | None,
+    named: Mapping[str, NamedDirection] = {},
 ) -> dict[tuple[int, int], torch.Tensor]:
     """{(L, N): offsets [K]} of +1: a dimension's σ, or a named direction's unit. sigmas: needed for dimensions."""
     if isinstance(address, Name):
-        return G.named_offsets()[address]
+        offsets = named[address].offsets if address in named else G.named_offsets()[address]
+        return {layer: offset.to(next(G.buffers()).device) for layer, offset in offsets.items()}
     step = torch.zeros_like(sigmas[address.layer])
     step[address.D] = sigmas[address.layer][address.D]
     return {address.layer: step}

@@ -8,6 +8,7 @@ import torch
 from metrics.perceptual_path_length import slerp
 from segan_ext.control.address import Address, Name
 from segan_ext.control.alike import originals, signature
+from segan_ext.control.named import named_directions
 from segan_ext.control.render import one_step
 from segan_ext.control.sweep import Progress, sweep
 from segan_ext.latents import coordinate_sigmas, labels_of, ws_of_seeds
@@ -63,8 +64,8 @@ def reach_of(G: torch.nn.Module, address: Address | Name, sigmas: float = 3.0) -
     """From where to where an address is moved: ±sigmas, or the range in which a named direction is selective"""
     if not isinstance(address, Name):
         return -sigmas, sigmas
-    known = next(direction for direction in G.directions if direction["name"] == address)
-    return known["low"], known["high"]
+    known = named_directions(G)[address]
+    return known.low, known.high
 
 
 @cached_weights.enabled()

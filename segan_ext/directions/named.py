@@ -7,12 +7,12 @@ of all effects (`metrics.selectivity`), on latents drawn anew.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
+from segan_ext.control.named import Layer, NamedDirection, named_directions
 from segan_ext.directions.probe import Probe
 from segan_ext.directions.subspaces import host_kwargs, with_directions
 from segan_ext.latents import coordinates_of, random_ws, ws_of_seeds
@@ -20,7 +20,6 @@ from segan_ext.metrics.attributes import Attribute, Predictor, open_predictor
 from segan_ext.metrics.labels import read_labels
 from segan_ext.networks import SEGANGenerator
 
-Layer = tuple[int, int]
 Count = Callable[[range], Iterable[int]]  # hands on what it gets, and shows how far the work is; tqdm is one
 
 STEPS = 100  # of the refinement
@@ -31,29 +30,6 @@ _RENDERED = 4  # starts, of those that look best by the Jacobian
 _EFFECT = 1.6  # deviations from −1 to +1 that a start is scaled to
 _LONGEST = 0.55  # a start's root mean square of whitened offsets: far beyond, images are none of the generator's
 _SAFE = 0.9  # share of the best selectivity that the ends of a slider still have
-
-
-class NamedDirection(NamedTuple):
-    """A direction and what it is known to do.
-
-    offsets: {(L, N): [K]} of +1, which moves the attribute by one deviation of its own. low, high: amounts between
-    which it does so as selectively as anywhere, nearly. towards: the value that + leads to, "" for a number.
-    selectivity: its attribute's share of all effects, from low to high; leaks: {other: effect where this attribute
-    moves by one deviation}; both on held-out latents, by what it was found with. source: says what that was.
-    """
-
-    name: str
-    offsets: dict[Layer, torch.Tensor]
-    low: float
-    high: float
-    towards: str
-    selectivity: float
-    leaks: dict[str, float]
-    source: str = ""
-
-    def known(self) -> dict[str, Any]:
-        """All but the offsets, as a generator keeps it (`SEGANGenerator.directions`)"""
-        return {name: value for name, value in self._asdict().items() if name != "offsets"}
 
 
 class Scores:
@@ -328,7 +304,7 @@ def with_named(G: torch.nn.Module, found: Sequence[NamedDirection]) -> SEGANGene
 
     G: with subspaces, such as `as_editable` gives.
     """
-    kept = {direction.name: direction for direction in [*named_directions(G), *found]}
+    kept = {direction.name: direction for direction in [*named_directions(G).values(), *found]}
     own = {name: G.init_kwargs[name] for name in ("subspace_dim", "subspace_form") if name in G.init_kwargs}
     kwargs = host_kwargs(G) | own | dict(mode=G.mode, directions=[each.known() for each in kept.values()])
     made = SEGANGenerator(*G.init_args, **kwargs).eval().requires_grad_(False).to(_device(G))
@@ -338,12 +314,6 @@ def with_named(G: torch.nn.Module, found: Sequence[NamedDirection]) -> SEGANGene
     for row, each in zip(made.direction_offsets, kept.values()):
         row.copy_(torch.cat([each.offsets.get(x, torch.zeros(s.dims)).cpu() for x, s in made.subspaces().items()]))
     return made
-
-
-def named_directions(G: torch.nn.Module) -> Iterator[NamedDirection]:
-    """Those that G has"""
-    for known, offsets in zip(getattr(G, "directions", []), getattr(G, "named_offsets", dict)().values()):
-        yield NamedDirection(**dict(known, offsets=offsets))
 
 
 def scores_of(G: torch.nn.Module, path: str | os.PathLike, class_idx: int = 0) -> tuple[Scores, str]:

@@ -62,7 +62,7 @@ def selectivity(opts: metric_utils.MetricOptions) -> dict[str, float]:
         selectivity=own.selectivity,
         selectivity_signed=own.signed,
         selectivity_worst=own.worst.selectivity,
-        selectivity_dependency=own.dependency,
+        attribute_dependency=own.dependency,
         selectivity_chance=sum(other.selectivity for other in others) / len(others),
         selectivity_z=z_score(own.selectivity, [other.selectivity for other in others]),
     )

@@ -13,8 +13,17 @@ from typing import NamedTuple
 
 from training.files import parse_json
 
-_HIGHER_IS_BETTER = ("is50k_mean", "pr50k3", "purity")
-_NEITHER_IS_BETTER = ("is50k_std", "subspaces")
+_HIGHER_IS_BETTER = (
+    "is50k_mean",
+    "pr50k3",
+    "purity",
+    "selectivity",
+    "disentanglement",
+    "completeness",
+    "mig",
+    "factorvae",
+)
+_NEITHER_IS_BETTER = ("is50k_std", "subspaces", "selectivity_chance")
 _LOSSES = {"Loss/G/loss": "loss of G", "Loss/D/loss": "loss of D", "Loss/signs/real": "mean sign of D on reals"}
 
 

@@ -146,7 +146,7 @@ class VGGHED(torch.nn.Module):
     blocks. Not comparable with LPIPS.
     """
 
-    kinds = {PERCEPTUAL}
+    kinds = {FEATURES, PERCEPTUAL}
     blocks = (2, 2, 3, 3)  # convolutions a block; the fifth block is the one that edges have changed most
 
     def __init__(self) -> None:
@@ -167,11 +167,23 @@ class VGGHED(torch.nn.Module):
                     self.register_buffer(f"bias{i}{j}", torch.from_numpy(group["1"][()]))
         self.register_buffer("mean", torch.tensor([103.939, 116.779, 123.68]).view(3, 1, 1))  # of blue, green, red
 
-    def forward(
-        self, images: torch.Tensor, resize_images: bool = False, return_lpips: bool = True, **_options: Any
-    ) -> torch.Tensor:
-        """[N, 3, H, W] in [0, 255] → perceptual features [N, F]; the options change nothing"""
-        x, features = images.flip(1).to(torch.float32) - self.mean, []
+    def forward(self, images: torch.Tensor, return_features: bool = False, **_options: Any) -> torch.Tensor:
+        """[N, 3, H, W] in [0, 255] → perceptual features [N, F], or features [N, 960] for Fréchet and kernel distances
+
+        The latter are means over pixels of what each block puts out, of images resized to between 64² and 128².
+        """
+        if return_features:
+            side = min(max(images.shape[-1], 64), 128)
+            return torch.cat([x.mean(dim=[2, 3]) for x in self._blocks(_resize(images, [side, side]))], dim=1)
+        features = []
+        for x in self._blocks(images):
+            length = (x.square().sum(dim=1, keepdim=True) + 1e-10).rsqrt()
+            features.append((x * length).flatten(1) / math.sqrt(x.shape[2] * x.shape[3]))
+        return torch.cat(features, dim=1)
+
+    def _blocks(self, images):
+        """What each block puts out [N, C, h, w], as long as there are pixels"""
+        x = images.flip(1).to(torch.float32) - self.mean
         for i, convolutions in enumerate(self.blocks):
             if min(x.shape[2:]) < 2 and i:
                 break
@@ -179,9 +191,7 @@ class VGGHED(torch.nn.Module):
             for j in range(convolutions):
                 x = conv2d_gradfix.conv2d(x, getattr(self, f"weight{i}{j}"), padding=1)
                 x = torch.relu(x + getattr(self, f"bias{i}{j}").view(-1, 1, 1))
-            length = (x.square().sum(dim=1, keepdim=True) + 1e-10).rsqrt()
-            features.append((x * length).flatten(1) / math.sqrt(x.shape[2] * x.shape[3]))
-        return torch.cat(features, dim=1)
+            yield x
 
 
 class PixelPyramid(torch.nn.Module):
