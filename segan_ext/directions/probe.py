@@ -16,6 +16,13 @@ _SIDE = 4  # features are averaged down to 4×4, the image to 8×8
 _PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 0.3, 1.0)
 
 
+def all_features(hooks: FeatureHooks, ws: torch.Tensor) -> dict[str, torch.Tensor]:
+    """{layer: its features [N, F], averaged down to 4×4; "image": the image, to 8×8} of ws [N, num_ws, w_dim]"""
+    images, features = hooks(ws, noise_mode="const")
+    pooled = {name: _pooled(x, _SIDE) for name, x in zip(hooks.names, features)}
+    return pooled | dict(image=_pooled(images.float(), 2 * _SIDE))
+
+
 class Head(NamedTuple):
     """A ridge regression on the features of some layers: (features − mean) @ weights. error: left-one-out, [Σ width]"""
 
@@ -40,13 +47,12 @@ class Probe:
         ws: torch.Tensor,
         attributes: Sequence[Attribute],
         rows: torch.Tensor,
-        noise_mode: str = "const",
     ) -> None:
         """ws [N, num_ws, w_dim]; rows [N, attributes], as in `labels.Labels`. ValueError for fewer than 4 labels."""
-        self.G, self.attributes, self.noise_mode = G, list(attributes), noise_mode
+        self.G, self.attributes = G, list(attributes)
         self.hooks = FeatureHooks(G)
         with torch.no_grad():
-            parts = [self._features(part) for part in ws.split(self.hooks.batch)]
+            parts = [all_features(self.hooks, part) for part in ws.split(self.hooks.batch)]
         targets = torch.cat([_targets(a, row) for a, row in zip(self.attributes, rows.t())], dim=1).to(ws.device)
         self.origin = torch.nanmean(targets, dim=0)
         self.heads = []
@@ -58,14 +64,9 @@ class Probe:
         self.weights = trust / trust.sum(dim=0)
         self.skill = self._skill(errors, targets)
 
-    def _features(self, ws):
-        images, features = self.hooks(ws, noise_mode=self.noise_mode)
-        pooled = {name: _pooled(x, _SIDE) for name, x in zip(self.hooks.names, features)}
-        return pooled | dict(image=_pooled(images.float(), 2 * _SIDE))
-
     def __call__(self, ws: torch.Tensor) -> torch.Tensor:
         """[heads, N, Σ width] of ws [N, num_ws, w_dim], under the edits in force"""
-        features = self._features(ws)
+        features = all_features(self.hooks, ws)
         read = lambda head: (torch.cat([features[name] for name in head.names], dim=1) - head.mean) @ head.weights
         return torch.stack([read(head) for head in self.heads]) + self.origin
 

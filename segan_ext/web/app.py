@@ -8,6 +8,7 @@ from segan_ext.web.engine import Engine
 from segan_ext.web.session import Session
 from segan_ext.web.tabs.edit import EditTab
 from segan_ext.web.tabs.explore import ExploreTab
+from segan_ext.web.tabs.name import NameTab
 from segan_ext.web.tabs.train import TrainTab
 
 _LARGEST_UPLOAD = "20mb"
@@ -21,6 +22,8 @@ def build(engine: Engine) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Explore", id="explore") as explore_tab:
                 explore = ExploreTab(engine, session)
+            with gr.Tab("Name", id="name") as name_tab:
+                NameTab(engine, session, name_tab)
             with gr.Tab("Edit", id="edit") as edit_tab:
                 edit = EditTab(engine, session, edit_tab)
             with gr.Tab("Train", id="train") as train_tab:

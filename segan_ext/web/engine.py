@@ -9,14 +9,16 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from segan_ext.control.address import Address
-from segan_ext.control.render import offsets_of
+from segan_ext.control.address import Address, Name
+from segan_ext.control.named import NamedDirection, named_directions
+from segan_ext.control.render import offsets_of, parse_edits
+from segan_ext.directions.named import as_editable
 from segan_ext.latents import coordinate_sigmas, ws_of_seeds
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import Extractor, open_extractor
@@ -57,11 +59,13 @@ class Opened:
     """A network, what the page knows of it, and what is computed from its weights once."""
 
     def __init__(self, path: str | Path, device: str | torch.device, trust: bool) -> None:
-        self.path, self.G = path, load_generator(str(path), trust).to(device)
-        self.subspaces = getattr(self.G, "subspaces", dict)()
+        loaded = load_generator(str(path), trust).to(device)
+        self.path, self.subspaces = path, getattr(loaded, "subspaces", dict)()
+        self.G = as_editable(loaded)  # so that sliders can be learned for any network
+        self.named, self.questions = named_directions(self.G), None
         self.known, self.names, self.extractor = {}, {}, None
         with cached_weights.enabled(self.known):
-            self.sigmas = coordinate_sigmas(self.G) if self.subspaces else {}
+            self.sigmas = coordinate_sigmas(self.G)
         self.ranking = self._by_style_change()
 
     def _by_style_change(self):
@@ -90,16 +94,29 @@ class Opened:
             raise ValueError(f"{path} is no page of `explore --atlas`")
         self.ranking = addresses
 
-    def label(self, address: Address) -> str:
-        """What the slider of a dimension is called"""
+    def label(self, address: Address | Name, named: Mapping[str, NamedDirection] = {}) -> str:
+        """What the slider of a dimension or of a named direction is called"""
+        if isinstance(address, Name):
+            each = (self.named | dict(named))[address]
+            return f"{each.name} · {each.selectivity:.0%} its own" + (f" · + is {each.towards}" if each.towards else "")
         name = self.names.get(address)
         return f"{address} · {name}" if name else str(address)
 
-    def search(self, text: str = "", layer: tuple[int, int] | None = None, count: int = 12) -> list[Address]:
-        """The first addresses whose label has every word of `text`, of the layer (L, N) only if one is given."""
+    def search(
+        self,
+        text: str = "",
+        layer: tuple[int, int] | None = None,
+        count: int = 12,
+        named: Mapping[str, NamedDirection] = {},
+    ) -> list[Address | Name]:
+        """The first addresses whose label has every word of `text`, those with a name before the others.
+
+        layer: (L, N), of whose dimensions alone. named: directions beside those of the network.
+        """
         words = text.lower().split()
-        hits = (a for a in self.ranking if layer is None or a.layer == layer)
-        hits = [a for a in hits if all(word in self.label(a).lower() for word in words)]
+        names = [Name(name) for name in self.named | dict(named)] if layer is None else []
+        hits = names + [a for a in self.ranking if layer is None or a.layer == layer]
+        hits = [a for a in hits if all(word in self.label(a, named).lower() for word in words)]
         return hits[:count]
 
 
@@ -173,15 +190,17 @@ class Engine:
     def _ws_of(self, G, view, seed):
         return ws_of_seeds(G, [seed], view.psi, view.class_idx, view.cutoff)
 
-    def render(self, view: View, extractor: Extractor | None = None) -> torch.Tensor:
-        """Image [C, H, W] of a view; extractor: knows the classes of view.inside.
+    def render(
+        self, view: View, extractor: Extractor | None = None, named: Mapping[str, NamedDirection] = {}
+    ) -> torch.Tensor:
+        """Image [C, H, W] of a view; extractor: knows the classes of view.inside. named: as in `offsets`.
 
         ValueError for an address that G does not have.
         """
         with self.work(view.network) as opened:
             G, ws = opened.G, self.ws(view)
             noise_mode = self.noise_mode(view)
-            offsets = self.offsets(view)
+            offsets = self.offsets(view, named)
             if not offsets:
                 return G.synthesis(ws, noise_mode=noise_mode)[0]
             mask = self.mask(view, ws, extractor)
@@ -204,11 +223,13 @@ class Engine:
                 self.kept = dict([*self.kept.items()][1 - _KEPT :]) | {view: image}
         return image
 
-    def offsets(self, view: View) -> dict[tuple[int, int], torch.Tensor]:
-        """{(L, N): offsets [K]} of a view's edits, for `G.edited`. ValueError for an address that G does not have."""
+    def offsets(self, view: View, named: Mapping[str, NamedDirection] = {}) -> dict[tuple[int, int], torch.Tensor]:
+        """{(L, N): offsets [K]} of a view's edits, for `G.edited`. ValueError for an address that there is not.
+
+        named: directions beside those of the network.
+        """
         opened = self.network(view.network)
-        edits = {Address.parse(address): amount for address, amount in view.edits} if opened.subspaces else {}
-        return offsets_of(opened.G, {a.check(opened.G): x for a, x in edits.items()}, opened.sigmas)
+        return offsets_of(opened.G, parse_edits(opened.G, view.edits, named), opened.sigmas, named)
 
     def mask(self, view: View, ws: torch.Tensor, extractor: Extractor | None) -> torch.Tensor | None:
         """[1, 1, H, W] of the classes in view.inside; None without"""

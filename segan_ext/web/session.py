@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from segan_ext.control.address import Address
+from segan_ext.control.address import Address, Name, parse_address
 from segan_ext.control.edit_file import describe, read_edit
+from segan_ext.control.named import NamedDirection
 from segan_ext.semantics.extractors import Extractor
 from segan_ext.web.engine import Engine, Opened, View
 
@@ -34,6 +35,21 @@ class Annotating:
     losses: list = dataclasses.field(default_factory=list)
 
 
+@dataclasses.dataclass
+class Learned:
+    """Work on the Name tab: what was asked and answered, and the sliders that came of it.
+
+    answers: {attribute: {seed: the answer as text, None where it was skipped}}; kinds: {attribute: its two values, or
+    None for a position from −1 to 1}. asked: the seed on the screen. held: attributes that must not change.
+    """
+
+    answers: dict = dataclasses.field(default_factory=dict)
+    kinds: dict = dataclasses.field(default_factory=dict)
+    asked: int | None = None
+    held: tuple = ()
+    sliders: dict = dataclasses.field(default_factory=dict)
+
+
 class Session:
     """The state of one browser. It is changed in place; Gradio keeps one for each open page."""
 
@@ -44,6 +60,7 @@ class Session:
         self.canvas, self.strokes = None, None  # id of the image on the Edit tab; (labels, colours) painted on it
         self.edited = {}  # {network: w of the last edit by painting, as bytes}
         self.works = {}  # {network: Annotating}
+        self.learned = {}  # {network: Learned}
         self.extractors = {}  # {network: extractor trained here}, before those of the command line
         self.stopped = set()  # long work that the user wants to end: project, edit, train, batch
 
@@ -51,6 +68,16 @@ class Session:
     def work(self) -> Annotating:
         """The annotations of the view's network"""
         return self.works.setdefault(self.view.network, Annotating())
+
+    @property
+    def learning(self) -> Learned:
+        """The answers and sliders of the view's network"""
+        return self.learned.setdefault(self.view.network, Learned())
+
+    @property
+    def named(self) -> dict[str, NamedDirection]:
+        """The named directions that were learned here, for the view's network"""
+        return self.learning.sliders
 
     def extractor(self, opened: Opened) -> Extractor | None:
         """The extractor of this browser for the view's network: its own, else that of the command line, or None"""
@@ -81,7 +108,7 @@ class Session:
             self.past.append(self.view)
             self.view, self.last_change = self.future.pop(), (None, 0.0)
 
-    def amount(self, address: Address | str) -> float:
+    def amount(self, address: Address | Name | str) -> float:
         """σ of an address in the view's edits"""
         return dict(self.view.edits).get(str(address), 0.0)
 
@@ -89,13 +116,15 @@ class Session:
 def saved(session: Session, engine: Engine) -> str:
     """The view as text that `python -m segan_ext edit --replay` and `loaded` take; random noise replays as constant."""
     view = session.view
-    edits = {Address.parse(address): amount for address, amount in view.edits}
+    edits = {parse_address(address): amount for address, amount in view.edits}
     noise_mode = view.noise if view.noise in ("const", "none") else "const"
     with engine.work(view.network) as opened:
         ws = engine.ws(view)
         mask = engine.mask(view, ws, session.extractor(opened)) if edits else None
+        named = opened.named | session.named
     inside = None if mask is None else mask[:, 0]
-    content = describe(engine.paths[view.network], edits, ws, [f"seed{view.seed:04d}"], noise_mode, inside=inside)
+    names, path = [f"seed{view.seed:04d}"], engine.paths[view.network]
+    content = describe(path, edits, ws, names, noise_mode, inside=inside, directions=named)
     kept = dataclasses.asdict(view)
     kept["w"] = None if view.w is None else view.w.hex()
     return json.dumps(content | dict(page=kept), indent=1)
@@ -105,6 +134,8 @@ def loaded(path: str | Path, session: Session, engine: Engine) -> None:
     """Takes the view of a file of `saved`, or an edit.json's moves. ValueError, in one sentence, for another file."""
     G = engine.network(session.view.network).G
     content = read_edit(path, G, masks=False)
+    known = engine.network(session.view.network).named
+    session.named.update({name: each for name, each in content["directions"].items() if name not in known})
     try:
         edits = tuple((str(address), x) for address, x in content["edits"].items())
         kept = content.get("page")

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import html
 import io
+import math
 import random
 import tempfile
 import time
@@ -16,7 +17,8 @@ import torch
 
 from metrics.perceptual import perceptual_features
 from runs.numbers import parse_numbers
-from segan_ext.control.address import Address
+from segan_ext.control.address import Address, Name, parse_address
+from segan_ext.control.render import one_step
 from segan_ext.images import draw_traversal, write_pictures
 from segan_ext.latents import labels_of
 from segan_ext.web.session import SLOTS, Session, checked_noise, checked_seed, loaded, saved
@@ -177,7 +179,7 @@ class ExploreTab:
         try:
             extractor = session.extractor(self.engine.network(view.network))
             before = self.engine.before(view)
-            after = self.engine.render(view, extractor) if view.edits else before
+            after = self.engine.render(view, extractor, session.named) if view.edits else before
         except (OSError, ValueError) as error:
             raise refused(error) from error
         pairs = [("before", picture_of(before))] if view.edits else []
@@ -196,7 +198,7 @@ class ExploreTab:
         extractor = session.extractor(opened)
         classes = extractor.classes if extractor is not None else []
         if session.slots_of != view.network:
-            session.slots, session.slots_of = opened.search(count=SLOTS), view.network
+            session.slots, session.slots_of = opened.search(count=SLOTS, named=session.named), view.network
         controls = [view.network, view.seed, view.psi]
         controls += [gr.update(maximum=count, value=count if view.cutoff is None else view.cutoff), view.noise]
         classes_of_G = len(label_table(opened.G))
@@ -210,10 +212,19 @@ class ExploreTab:
     def _slots(self, session):
         """Updates of the sliders, and of the list of dimensions"""
         opened = self.engine.network(session.view.network)
-        updates = [gr.update(label=opened.label(a), value=session.amount(a), visible=True) for a in session.slots]
+        updates = [self._slot(session, opened, address) for address in session.slots]
         updates += [gr.update(visible=False)] * (SLOTS - len(updates))
-        names = [(opened.label(a), str(a)) for a in session.slots]
+        names = [(opened.label(a, session.named), str(a)) for a in session.slots]
         return [*updates, gr.update(choices=names, value=names[0][1] if names else None)]
+
+    @staticmethod
+    def _slot(session, opened, address):
+        low, high = -_REACH, _REACH
+        if isinstance(address, Name):  # not further than it is selective
+            each = (opened.named | session.named)[address]
+            low, high = math.floor(10 * each.low) / 10, math.ceil(10 * each.high) / 10
+        label, value = opened.label(address, session.named), min(max(session.amount(address), low), high)
+        return gr.update(label=label, value=value, minimum=low, maximum=high, visible=True)
 
     # Handlers
 
@@ -230,7 +241,7 @@ class ExploreTab:
     def find(self, session: Session, text: str, layer: str) -> list:
         """Sliders of the dimensions that are searched for"""
         chosen = None if layer == "all" else Address.parse(f"{layer}.D0").layer
-        session.slots = self.engine.network(session.view.network).search(text or "", chosen, SLOTS)
+        session.slots = self.engine.network(session.view.network).search(text or "", chosen, SLOTS, session.named)
         return self._slots(session)
 
     def write(self, session: Session) -> tuple[str, bytes]:
@@ -241,7 +252,7 @@ class ExploreTab:
         """Name and content of the picture that is shown"""
         view, content = session.view, io.BytesIO()
         extractor = session.extractor(self.engine.network(view.network))
-        picture_of(self.engine.render(view, extractor)).save(content, "PNG")
+        picture_of(self.engine.render(view, extractor, session.named)).save(content, "PNG")
         return f"seed{view.seed:04d}.png", content.getvalue()
 
     def read(self, session: Session, path: str) -> tuple:
@@ -258,21 +269,27 @@ class ExploreTab:
             raise gr.Error("this network has no dimensions to move", print_exception=False)
         view = session.view
         with self.engine.work(view.network) as opened:
-            chosen = Address.parse(address).check(opened.G)
-            offsets = self.engine.offsets(view)
-            before = offsets.get(chosen.layer, torch.zeros_like(opened.sigmas[chosen.layer]))
-            moved = before.repeat(9, 1)
-            moved[:, chosen.D] = torch.linspace(-4, 4, 9, device=moved.device) * opened.sigmas[chosen.layer][chosen.D]
-            with opened.G.edited(offsets=offsets | {chosen.layer: moved}):
+            chosen = parse_address(address).check(opened.G, session.named)
+            low, high = (-4.0, 4.0)
+            if isinstance(chosen, Name):
+                each = (opened.named | session.named)[chosen]
+                low, high = each.low, each.high
+            steps = torch.linspace(low, high, 9)
+            others = tuple((each, amount) for each, amount in view.edits if each != address)
+            offsets = self.engine.offsets(dataclasses.replace(view, edits=others), session.named)
+            for layer, step in one_step(opened.G, chosen, opened.sigmas, session.named).items():
+                offsets[layer] = offsets.get(layer, 0) + steps[:, None].to(step) * step
+            with opened.G.edited(offsets=offsets):
                 noise_mode = self.engine.noise_mode(view)
                 images = opened.G.synthesis(self.engine.ws(view).repeat(9, 1, 1), noise_mode=noise_mode)
-        return images[None], [opened.label(chosen)], [f"{step:+.0f}σ" for step in range(-4, 5)]
+        columns = [f"{step:+.1f}" if step else "0" for step in steps.tolist()]
+        return images[None], [opened.label(chosen, session.named)], columns
 
     def make_strip(self, session: Session, address: str) -> str:
-        """A row of pictures from −4σ to +4σ"""
+        """A row of pictures from −4σ to +4σ, or over the range of a named direction"""
         images, label, columns = self._walk(session, address)
         picture = draw_traversal(images, label, columns, scale=max(128 // images.shape[-1], 1))
-        return figures((f"{label[0]} from −4σ to +4σ", picture), kind="wide")
+        return figures((f"{label[0]} from {columns[0]} to {columns[-1]}", picture), kind="wide")
 
     def make_video(self, session: Session, address: str) -> str:
         """The same as a moving picture"""
@@ -298,7 +315,7 @@ class ExploreTab:
                 break
             view = dataclasses.replace(session.view, seed=seed, w=None)
             pairs.append((f"seed {seed}", picture_of(self.engine.before(view))))
-            pairs.append(("edited", picture_of(self.engine.render(view, extractor))))
+            pairs.append(("edited", picture_of(self.engine.render(view, extractor, session.named))))
         return figures(*pairs)
 
     def run_projection(self, session: Session, path: str, steps: int, progress: gr.Progress = gr.Progress()) -> tuple:
