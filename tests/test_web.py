@@ -10,6 +10,7 @@ import subprocess
 import time
 import zipfile
 
+import naming_story
 import numpy as np
 import PIL.Image
 import pytest
@@ -22,6 +23,7 @@ from segan_ext.cli import main
 from segan_ext.control.render import render
 from segan_ext.latents import draw_ws
 from segan_ext.layers import FeatureHooks
+from segan_ext.metrics.labels import read_labels
 from segan_ext.semantics import annotations, closed_form, segmenters
 from segan_ext.semantics.extractors import IGNORED, open_extractor, save_extractor
 from test_segan_networks import build, randomise
@@ -498,3 +500,58 @@ def test_wrong_options_get_one_sentence(folder):
     ):
         done = CliRunner().invoke(main, ["web", *args])
         assert done.exit_code == 2 and sentence in done.output
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Name
+
+
+def test_answers_become_a_slider(page, G, folder, tmp_path):
+    """Twenty answers about brightness give a slider that makes images brighter, in the page and in `edit`."""
+    mean = lambda picture: float(picture.mean())
+    with torch.no_grad():
+        images = G(seed_latents(G, range(100), "cpu").float(), None, noise_mode="const")
+    middle = images.mean(dim=[1, 2, 3]).median().item()
+    naming_story.start(page, "light", "dark", "bright")
+    naming_story.answer(page, lambda picture: mean(picture) - middle, 20)
+    until(page, lambda: "of what it moves" in page.locator("#told").inner_text(), "the slider's leakage")
+    assert page.locator("#slider-made img").count() == 1
+    naming_story.sliders(page, tmp_path / "sliders.json")
+    with page.expect_download() as download:
+        click(page, "answers-save")
+    download.value.save_as(tmp_path / "answers.csv")
+    assert len(read_labels(tmp_path / "answers.csv").keys) == 20
+    click(page, "take-back")
+    until(page, lambda: "19 answers" in page.locator("#told").inner_text(), "taken back")
+
+    page.get_by_role("tab", name="Explore").click()
+    until(page, lambda: "light" in page.locator("#slot0").inner_text(), "the slider in Explore")
+    before = pixels(page)
+    write(page, "slot0", 1)
+    until(page, lambda: pixels(page).mean() > before.mean() + 2, "brighter")
+    with page.expect_download() as download:
+        click(page, "save")
+    download.value.save_as(tmp_path / "edit.json")
+    network = f"--network={folder / 'first.pkl'}"
+    run("-m segan_ext edit", network, f"--replay={tmp_path / 'edit.json'}", f"--outdir={tmp_path / 'a'}")
+    moved = np.asarray(PIL.Image.open(tmp_path / "a" / "seed0000.png").convert("RGB"), int)
+    shows(page, moved, what="the edit of the command line")
+    options = [f"--directions={tmp_path / 'sliders.json'}", "--set", "light=1", "--seeds=0", "--trunc=0.7"]
+    run("-m segan_ext edit", network, *options, f"--outdir={tmp_path / 'b'}")
+    assert (tmp_path / "a" / "seed0000.png").read_bytes() == (tmp_path / "b" / "seed0000.png").read_bytes()
+
+
+def test_wrong_questions_and_files_are_explained(page, tmp_path):
+    naming_story.start(page, "light", "dark", "bright")
+    naming_story.fill(page, "answer-low", "bright")
+    complains(page, "the two answers must differ")
+    click(page, "sliders-save")
+    complains(page, "there is no slider yet")
+    click(page, "refine")
+    complains(page, "needs 10 answers first")
+    (tmp_path / "other.json").write_text('{"format": "something"}')
+    upload(page, "sliders-load", tmp_path / "other.json")
+    complains(page, "holds no directions")
+    (tmp_path / "labels.csv").write_text("seed,size\n1,a\n2,b\n3,c\n4,c\n")
+    upload(page, "answers-load", tmp_path / "labels.csv")
+    complains(page, "size has 3 values")
