@@ -82,13 +82,22 @@ class Score(NamedTuple):
 
 
 class Selectivity(NamedTuple):
-    """scores of every attribute, and what they come to: means with 95 % intervals over the held-out latents."""
+    """scores of every attribute, and their means.
+
+    bootstrap: 1000 means of selectivity, each over held-out latents drawn again. Those of the same seed draw the same
+    latents in the same order, so that differences of two methods' are differences on the same latents.
+    """
 
     scores: list[Score]
     selectivity: float
-    selectivity_interval: tuple[float, float]
     dependency: float
     signed: float
+    bootstrap: list[float]
+
+    @property
+    def selectivity_interval(self) -> tuple[float, float]:
+        """The 95 % interval of selectivity over latents"""
+        return interval(self.bootstrap)
 
     @property
     def worst(self) -> Score:
@@ -215,7 +224,7 @@ def measure(
         sizes.append(ruler.sizes(change))
     A = len(scores)
     mean = lambda field: sum(getattr(score, field) for score in scores) / A
-    return Selectivity(scores, mean("selectivity"), _interval(sizes), mean("dependency"), mean("signed"))
+    return Selectivity(scores, mean("selectivity"), mean("dependency"), mean("signed"), _bootstrap(sizes))
 
 
 @torch.no_grad()
@@ -279,19 +288,22 @@ def _score(ruler, a, direction, step, change):
     )
 
 
-def _interval(sizes, draws=1000):
-    """95 % of the means of selectivity over latents drawn again. sizes: [S, A] one for each attribute, or None"""
+def _bootstrap(sizes, draws=1000):
+    """Means of selectivity over latents drawn again. sizes: [S, A] one for each attribute, or None where it is 0"""
     S = next((len(size) for size in sizes if size is not None), 0)
-    if not S:
-        return 0.0, 0.0
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(S, [draws, S], generator=generator)
     total = torch.zeros(draws)
+    if S:
+        rows = torch.randint(S, [draws, S], generator=torch.Generator().manual_seed(0))
     for a, size in enumerate(sizes):
         if size is not None:
             means = size.cpu()[rows].mean(dim=1)  # [draws, A]
             total += means[:, a] / means.sum(dim=1)
-    low, high = (total / len(sizes)).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return (total / len(sizes)).tolist()
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Where 95 % of the values lie"""
+    low, high = torch.tensor(values).quantile(torch.tensor([0.025, 0.975])).tolist()
     return low, high
 
 

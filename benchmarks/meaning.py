@@ -1,0 +1,213 @@
+"""How selectively directions of every kind move attributes, beside chance: the table of docs/control.md.
+
+    python benchmarks/meaning.py --outdir=meaning-out
+    python benchmarks/meaning.py --outdir=emoji-out --network=G.safetensors --labels=labels.csv
+
+On the bench (benchmarks/bench): its plain generator, 8 directions a layer of each method, those with names from the
+bench's labeller at 50, 200 and 500 labelled images and without a limit; judged by a predictor that none of them has
+seen. On another generator: a half of the labels finds the directions with names, the other half judges all. Each row is
+written when it is done, and not computed again.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import segan_ext.host  # noqa: E402
+
+segan_ext.host.activate()
+
+from metrics.detectors import open_detector  # noqa: E402
+from segan_ext.directions import find_directions  # noqa: E402
+from segan_ext.directions.named import (  # noqa: E402
+    as_editable,
+    find_named,
+    scores_of_predictor,
+    scores_of_probe,
+    with_named,
+)
+from segan_ext.directions.probe import Probe  # noqa: E402
+from segan_ext.directions.subspaces import with_directions  # noqa: E402
+from segan_ext.latents import ws_of_seeds  # noqa: E402
+from segan_ext.metrics.attributes import Attribute, Predictor, open_predictor  # noqa: E402
+from segan_ext.metrics.labels import read_labels  # noqa: E402
+from segan_ext.metrics.selectivity import (  # noqa: E402
+    Ruler,
+    interval,
+    measure,
+    named_candidates,
+    own_candidates,
+    rotated_candidates,
+    z_score,
+)
+from snapshots.load import load_generator  # noqa: E402
+from torch_utils import cached_weights  # noqa: E402
+
+BENCH = ROOT / "benchmarks" / "bench"
+DIMS, ROTATIONS = 8, 20
+METHODS = ("sefa", "pca", "pca-features", "ica", "varimax")
+COUNTS, DRAWS = (50, 200, 500), 3  # labelled images, and how many times other ones are drawn
+
+
+def labelled(G, labeller, count, draw):
+    """`Scores` learned from `count` images for which the labeller has answered"""
+    first = 1_000_000 * (draw + 1)  # far from the latents of the measure
+    ws = ws_of_seeds(G, range(first, first + count))
+    said = [labeller(G.synthesis(part, noise_mode="const")) for part in ws.split(50)]
+    columns = []
+    for attribute in labeller.attributes:
+        column = torch.cat([each[attribute.name] for each in said])
+        columns.append(column.argmax(dim=1).double() if attribute.values else column[:, 0].double())
+    return scores_of_probe(Probe(G, ws, labeller.attributes, torch.stack(columns, dim=1)))
+
+
+def with_names(G, scores):
+    """(generator, candidates) of the directions with names"""
+    found = with_named(G, find_named(G, scores, count=tqdm))
+    return found, named_candidates(found)
+
+
+def rows_of_methods(G):
+    """({row: function that gives (generator, candidates)} of the methods that need no labels, the same of chance)"""
+
+    def own(found):
+        return found, own_candidates(found, DIMS)
+
+    def rotated(i):
+        found = with_directions(G, {}, G.w_dim)
+        return found, rotated_candidates(found, DIMS, seed=i)
+
+    rows = {"raw axes": lambda: own(with_directions(G, {}, DIMS))}
+    rows |= {method: lambda method=method: own(find_directions(G, method, DIMS)[0]) for method in METHODS}
+    return rows, {f"chance {i}": lambda i=i: rotated(i) for i in range(ROTATIONS)}
+
+
+def rows_of_labels(G):
+    """The same of the directions with names, on the bench"""
+    labeller = open_predictor(BENCH / "predictor-labels.safetensors")
+    rows = {}
+    for count in COUNTS:
+        for draw in range(DRAWS):
+            rows[f"labels {count}, draw {draw}"] = lambda n=count, d=draw: with_names(G, labelled(G, labeller, n, d))
+    rows["labels without limit"] = lambda: with_names(G, scores_of_predictor(G, labeller))
+    return rows
+
+
+def halves(G, path):
+    """(`Scores` to find directions with, predictor to judge them) of the labels in a CSV, each of its own half"""
+    labels = read_labels(path)
+    if any(attribute.width > 2 for attribute in labels.attributes):
+        raise SystemExit(f"{path}: attributes have two values here, or are numbers")
+    ws, rows = ws_of_seeds(G, labels.keys), labels.rows
+    probe = Probe(G, ws[0::2], labels.attributes, rows[0::2])
+    return scores_of_probe(probe), judge_of_labels(G, ws[1::2], labels.attributes, rows[1::2])
+
+
+def judge_of_labels(G, ws, attributes, rows):
+    """A predictor learned from labelled images alone: ridge regression on pixels and EfficientNet's features
+
+    Every attribute is a number; its skill is R² on labels left out one at a time.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    detector = open_detector("efficientnet-lite0", None)
+
+    def features(images):  # [N, C, H, W] in [0, 255]
+        pixels = torch.nn.functional.adaptive_avg_pool2d(images, 8).flatten(1) / 127.5 - 1
+        return torch.cat([pixels, detector(images, return_features=True) / 3], dim=1)
+
+    known = features((G.synthesis(ws, noise_mode="const") * 127.5 + 127.5).clamp(0, 255))
+    weights, origins, skill = [], [], {}
+    for attribute, row in zip(attributes, rows.t()):
+        there = row.isfinite()
+        fit = RidgeCV(alphas=[1, 10, 100, 1000], store_cv_results=True).fit(known[there], row[there])
+        error = fit.cv_results_.mean(axis=0).min()
+        skill[attribute.name] = 1 - float(error / row[there].var(correction=0))
+        weights.append(torch.from_numpy(fit.coef_).float())
+        origins.append(float(fit.intercept_))
+    network = lambda images: features(images) @ torch.stack(weights, dim=1) + torch.tensor(origins)
+    return Predictor([Attribute(attribute.name) for attribute in attributes], network, skill, "labels")
+
+
+def computed(rows, judge, folder):
+    """{row: its result}, each from its file or else measured"""
+    results = {}
+    for name, make in rows.items():
+        path = folder / f"{name.replace(', ', '-').replace(' ', '-')}.json"
+        if not path.exists():
+            G, candidates = make()
+            with cached_weights.enabled():
+                found = measure(Ruler(G, judge), candidates, count=lambda steps, name=name: tqdm(steps, desc=name))
+            path.write_text(json.dumps(found._asdict() | dict(scores=[s._asdict() for s in found.scores]), indent=1))
+        results[name] = json.loads(path.read_text())
+        print(f"{name}: {results[name]['selectivity']:.3f}", flush=True)
+    return results
+
+
+def table(results, chance):
+    """Markdown of all rows; those that differ in what was drawn alone are one line, with the span of their means"""
+    known = [each["selectivity"] for each in chance.values()]
+    groups = {}
+    for name, row in results.items():
+        groups.setdefault(name.split(",")[0], []).append(row)
+    lines = ["| directions | selectivity (95 %) | above PCA | z | signed | attribute dependency | worst attribute |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, rows in (groups | dict(chance=list(chance.values()))).items():
+        own, signed, dependency = (_mean(rows, field) for field in ("selectivity", "signed", "dependency"))
+        draws = torch.tensor([row["bootstrap"] for row in rows]).mean(dim=0)
+        said = f"{own:.3f} {_between(draws)}"
+        if len(rows) > 1:
+            each = [row["selectivity"] for row in rows]
+            said += f", {min(each):.3f} to {max(each):.3f}"
+        above = _between(draws - torch.tensor(results["pca"]["bootstrap"])) if name != "pca" else ""
+        z = "" if name == "chance" else f"{z_score(own, known):+.1f}"
+        worst = min((score for row in rows for score in row["scores"]), key=lambda score: score["selectivity"])
+        worst = f"{worst['attribute']} {worst['selectivity']:.2f}"
+        lines.append(f"| {name} | {said} | {above} | {z} | {signed:.3f} | {dependency:.3f} | {worst} |")
+    return "\n".join(lines) + "\n"
+
+
+def _between(draws):
+    return "[{:.3f}, {:.3f}]".format(*interval(draws.tolist()))
+
+
+def _mean(rows, field):
+    return sum(row[field] for row in rows) / len(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outdir", default="meaning-out")
+    parser.add_argument("--network", help="another generator than the bench's")
+    parser.add_argument("--labels", help="labels of its seeds")
+    parser.add_argument("--rows", help="compute only rows that begin so")
+    args = parser.parse_args()
+    out = Path(args.outdir)
+    out.mkdir(parents=True, exist_ok=True)
+    network = args.network or BENCH / "generator.safetensors"
+    plain = load_generator(str(network)).eval().requires_grad_(False)
+    rows, by_chance = rows_of_methods(plain)
+    if args.network:
+        scores, judge = halves(as_editable(plain), args.labels)
+        print("skill of the judge: " + ", ".join(f"{name} {value:.2f}" for name, value in judge.skill.items()))
+        rows["labels"] = lambda: with_names(as_editable(plain), scores)
+    else:
+        judge = open_predictor(BENCH / "predictor-judge.safetensors")
+        rows |= rows_of_labels(as_editable(plain))
+    if args.rows:
+        rows, by_chance = ({k: v for k, v in each.items() if k.startswith(args.rows)} for each in (rows, by_chance))
+    results, chance = computed(rows, judge, out), computed(by_chance, judge, out)
+    if results and chance:
+        (out / "meaning.md").write_text(table(results, chance))
+        print(out / "meaning.md")
+
+
+if __name__ == "__main__":
+    main()
