@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from segan_ext.control.named import Layer, NamedDirection, named_directions
-from segan_ext.directions.probe import Probe
+from segan_ext.directions.probe import WHOLE, Probe
 from segan_ext.directions.subspaces import host_kwargs, with_directions
 from segan_ext.latents import coordinates_of, random_ws, ws_of_seeds
 from segan_ext.metrics.attributes import Attribute, Predictor, open_predictor
@@ -25,7 +25,7 @@ Count = Callable[[range], Iterable[int]]  # hands on what it gets, and shows how
 STEPS = 100  # of the refinement
 _JACOBIANS, _TRIED, _HELD_OUT = 128, 48, 128  # latents
 _BATCH = 24  # latents a step
-_RIDGES = (1.0, 0.1)  # λ, in units of the mean eigenvalue
+_RIDGES = (10.0, 1.0, 0.1)  # λ, in units of the mean eigenvalue
 _RENDERED = 4  # starts, of those that look best by the Jacobian
 _EFFECT = 1.6  # deviations from −1 to +1 that a start is scaled to
 _LONGEST = 0.55  # a start's root mean square of whitened offsets: far beyond, images are none of the generator's
@@ -115,7 +115,7 @@ def find_named(
     all others). steps: of the refinement, each on 24 latents. source: goes into what is known of each.
     """
     finder = _Finder(G, scores, hold, seed)
-    names = [a.name for a in scores.attributes] if names is None else names
+    names = [a.name for a in scores.attributes if a.name != WHOLE] if names is None else names
     turns = iter(count(range(len(names) * max(steps, 1))))
     found = []
     for name in names:
@@ -141,7 +141,9 @@ class _Finder:
 
     def _counted(self, name, hold):
         """[attributes]: 1 for those whose change counts for `name`"""
-        return torch.tensor([float(n == name or hold is None or n in hold) for n in self.names], device=_device(self.G))
+        return torch.tensor(
+            [float(hold is None or n in (name, WHOLE, *hold)) for n in self.names], device=_device(self.G)
+        )
 
     def offsets(self, theta):
         """{(L, N): [..., K]} of θ [..., P]; layers that it does not move are left out"""
@@ -182,24 +184,18 @@ class _Finder:
 
     def _closed_form(self, a, own, part):
         """[candidates, P] of unit length: for each value of attribute a and each λ, in one layer or (None) in all"""
-        J = self.J if part is None else self.J * self._only(part)
-        held = torch.ones(J.shape[1], dtype=torch.bool)
+        first = 0 if part is None else sum(self.sizes[:part])
+        columns = slice(first, None if part is None else first + self.sizes[part])
+        counts = self.counted[self.names[a]].repeat_interleave(torch.tensor(self.scores.widths).to(self.J.device))
+        held = counts > 0
         held[own] = False
-        for b, counts in enumerate(self.counted[self.names[a]].tolist()):
-            first = sum(self.scores.widths[:b])
-            held[first : first + self.scores.widths[b]] &= counts > 0
+        J = self.J[:, :, columns]
         X = J[:, held].flatten(0, 1) / math.sqrt(len(J))  # XᵀX: how far the others are moved
         goals = J[:, own].mean(dim=0)  # [values, P]
-        found = [goals]
-        for ridge in _RIDGES if len(X) else ():
-            penalty = ridge * X.square().sum() / J.shape[2]
-            gram = X @ X.t() + penalty * torch.eye(len(X), device=X.device)
-            found.append(goals - (goals @ X.t()) @ torch.linalg.solve(gram, X))  # (XᵀX + λI)⁻¹, up to a factor
-        found = torch.cat(found)
-        return found / found.norm(dim=1, keepdim=True).clamp(min=1e-12)
-
-    def _only(self, part):
-        return torch.cat([torch.full([size], float(i == part)) for i, size in enumerate(self.sizes)]).to(self.J)
+        found = [goals, *(_least_squares(X, goals, ridge) for ridge in _RIDGES if len(X))]
+        thetas = self.J.new_zeros(sum(map(len, found)), self.J.shape[2])
+        thetas[:, columns] = torch.cat(found)
+        return thetas / thetas.norm(dim=1, keepdim=True).clamp(min=1e-12)
 
     def _linear_effects(self, thetas):
         """[candidates, attributes], as the Jacobian foretells them"""
@@ -280,6 +276,15 @@ class _Finder:
         towards = attribute.values[int(own.argmax())] if attribute.values else ""
         selectivity = float(shares[best]) if reached[best] else 0.0
         return NamedDirection(name, offsets, -reach, reach, towards, selectivity, leaks, source)
+
+
+def _least_squares(X, goals, ridge):
+    """goals (XᵀX + λI)⁻¹ up to a factor, λ = ridge · the mean eigenvalue; by the smaller of XᵀX and XXᵀ"""
+    penalty = ridge * X.square().sum() / X.shape[1]
+    if X.shape[1] <= len(X):
+        return torch.linalg.solve(X.t() @ X + penalty * torch.eye(X.shape[1], device=X.device), goals.t()).t()
+    gram = X @ X.t() + penalty * torch.eye(len(X), device=X.device)
+    return goals - (goals @ X.t()) @ torch.linalg.solve(gram, X)
 
 
 def _root(coordinates):

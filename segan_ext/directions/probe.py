@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 import torch
 
+from segan_ext.latents import random_ws
 from segan_ext.layers import FeatureHooks
 from segan_ext.metrics.attributes import Attribute
 
+WHOLE = "the picture as a whole"
 _SIDE = 4  # features are averaged down to 4×4, the image to 8×8
 _PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 0.3, 1.0)
+_COMPONENTS, _PICTURES = 32, 600  # principal components of what pictures show, and of how many
 
 
 def all_features(hooks: FeatureHooks, ws: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -23,72 +26,72 @@ def all_features(hooks: FeatureHooks, ws: torch.Tensor) -> dict[str, torch.Tenso
     return pooled | dict(image=_pooled(images.float(), 2 * _SIDE))
 
 
+def _pooled(x, side):
+    return torch.nn.functional.adaptive_avg_pool2d(x, min(side, x.shape[-1])).flatten(1)
+
+
 class Head(NamedTuple):
-    """A ridge regression on the features of some layers: (features − mean) @ weights. error: left-one-out, [Σ width]"""
+    """A linear function of the features of some layers, [N, F] each: (features − mean) @ weights."""
 
     names: tuple[str, ...]
     mean: torch.Tensor
     weights: torch.Tensor
-    error: torch.Tensor
+
+    def __call__(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """[N, outputs] of `all_features`"""
+        return (torch.cat([features[name] for name in self.names], dim=1) - self.mean) @ self.weights
 
 
 class Probe:
     """Attributes of the images of latents, by several regressions that make their mistakes apart.
 
-    attributes: what it knows. skill: {name: share of the labels' variance that it explains on labels left out}.
+    labelled: attributes that it has learned; attributes: those and `WHOLE`, the principal components of all that
+    pictures show, which stands for what nobody has labelled. skill: {name: share of the labels' variance that it
+    explains on labels left out}.
     `probe(ws)` runs G under the edits in force: ws [N, num_ws, w_dim] → [heads, N, Σ width], a number for each value of
     an attribute (about 1 where it has it) or a quantity. Differentiable. weights [heads, Σ width]: how far to trust
     each head, of sum 1.
     """
 
     def __init__(
-        self,
-        G: torch.nn.Module,
-        ws: torch.Tensor,
-        attributes: Sequence[Attribute],
-        rows: torch.Tensor,
+        self, G: torch.nn.Module, ws: torch.Tensor, attributes: Sequence[Attribute], rows: torch.Tensor
     ) -> None:
         """ws [N, num_ws, w_dim]; rows [N, attributes], as in `labels.Labels`. ValueError for fewer than 4 labels."""
-        self.G, self.attributes = G, list(attributes)
-        self.hooks = FeatureHooks(G)
-        with torch.no_grad():
-            parts = [all_features(self.hooks, part) for part in ws.split(self.hooks.batch)]
-        targets = torch.cat([_targets(a, row) for a, row in zip(self.attributes, rows.t())], dim=1).to(ws.device)
+        self.G, self.labelled, self.hooks = G, list(attributes), FeatureHooks(G)
+        known = self._features(ws)
+        targets = torch.cat([_targets(a, row) for a, row in zip(self.labelled, rows.t())], dim=1).to(ws.device)
         self.origin = torch.nanmean(targets, dim=0)
-        self.heads = []
-        for names in _groups(self.hooks.names):
-            features = torch.cat([torch.cat([part[name] for name in names], dim=1) for part in parts])
-            self.heads.append(_fit(names, features, targets - self.origin))
-        errors = torch.stack([head.error for head in self.heads])
+        last = self.hooks.names[-1]
+        groups = [(name,) for name in self.hooks.names[-3:]] + [(last, "image")]
+        fits = [_fit(names, known, targets - self.origin) for names in groups]
+        self.heads, errors = [head for head, _ in fits], torch.stack([error for _, error in fits])
         trust = errors.clamp(min=1e-4) ** -2
-        self.weights = trust / trust.sum(dim=0)
-        self.skill = self._skill(errors, targets)
+        trust = trust / trust.sum(dim=0)
+        self.skill = self._skill((errors * trust).sum(dim=0), targets)
+        self.whole = _components((last, "image"), self._features(random_ws(G, _PICTURES, seed=71)))
+        self.attributes = [*self.labelled, Attribute(WHOLE, tuple(map(str, range(self.whole.weights.shape[1]))))]
+        self.weights = torch.cat([trust, torch.full_like(self.whole.weights[: len(trust)], 1 / len(trust))], dim=1)
+
+    @torch.no_grad()
+    def _features(self, ws):
+        parts = [all_features(self.hooks, part) for part in ws.split(self.hooks.batch)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def __call__(self, ws: torch.Tensor) -> torch.Tensor:
         """[heads, N, Σ width] of ws [N, num_ws, w_dim], under the edits in force"""
         features = all_features(self.hooks, ws)
-        read = lambda head: (torch.cat([features[name] for name in head.names], dim=1) - head.mean) @ head.weights
-        return torch.stack([read(head) for head in self.heads]) + self.origin
+        whole = self.whole(features)
+        return torch.stack([torch.cat([head(features) + self.origin, whole], dim=1) for head in self.heads])
 
     def mean(self, ws: torch.Tensor) -> torch.Tensor:
         """[N, Σ width]: what the heads say together"""
         return (self(ws) * self.weights[:, None]).sum(dim=0)
 
-    def _skill(self, errors, targets):
-        error = (errors * self.weights).sum(dim=0)  # of the heads apart, which is more than that of their mean
+    def _skill(self, error, targets):
         variance = torch.stack([column[column.isfinite()].var() for column in targets.t()])
-        widths = [a.width for a in self.attributes]
-        pairs = zip(self.attributes, error.split(widths), variance.split(widths))
+        widths = [a.width for a in self.labelled]
+        pairs = zip(self.labelled, error.split(widths), variance.split(widths))
         return {a.name: float(1 - e.sum() / v.sum().clamp(min=1e-12)) for a, e, v in pairs}
-
-
-def _groups(names):
-    """Which features go together: the last convolutions, each for itself, and the very last with the image"""
-    return [(name,) for name in names[-3:]] + [(names[-1], "image")]
-
-
-def _pooled(x, side):
-    return torch.nn.functional.adaptive_avg_pool2d(x, min(side, x.shape[-1])).flatten(1)
 
 
 def _targets(attribute, row):
@@ -99,19 +102,28 @@ def _targets(attribute, row):
     return torch.where(row.isfinite()[:, None], hot, float("nan"))
 
 
-def _fit(names, features, targets):
-    """A `Head`; the penalty of each output is the one with the smallest error on labels left out one at a time."""
-    mean, deviation = features.mean(dim=0), features.std(dim=0).clamp(min=1e-3)
-    x = (features - mean) / deviation / features.shape[1] ** 0.5
+def _standardised(names, known):
+    """(features of equal weight [N, F], their mean [F], what they were divided by [F])"""
+    features = torch.cat([known[name] for name in names], dim=1)
+    mean, scale = features.mean(dim=0), features.std(dim=0).clamp(min=1e-3) * features.shape[1] ** 0.5
+    return (features - mean) / scale, mean, scale
+
+
+def _fit(names, known, targets):
+    """(`Head`, mean square error of each output on labels left out one at a time)
+
+    The penalty of each output is the one with the smallest such error.
+    """
+    x, mean, scale = _standardised(names, known)
     weights, errors = [], []
     for column in targets.t():
-        known = column.isfinite()
-        if known.sum() < 4:
-            raise ValueError(f"an attribute has {int(known.sum())} labels; 4 are the least, some dozens are useful")
-        weight, error = _ridge(x[known], column[known])
-        weights.append(weight / deviation / features.shape[1] ** 0.5)
+        said = column.isfinite()
+        if said.sum() < 4:
+            raise ValueError(f"an attribute has {int(said.sum())} labels; 4 are the least, some dozens are useful")
+        weight, error = _ridge(x[said], column[said])
+        weights.append(weight / scale)
         errors.append(error)
-    return Head(names, mean, torch.stack(weights, dim=1), torch.stack(errors))
+    return Head(names, mean, torch.stack(weights, dim=1)), torch.stack(errors)
 
 
 def _ridge(x, y):
@@ -124,3 +136,10 @@ def _ridge(x, y):
         if best is None or error < best[1]:
             best = x.t() @ dual, error
     return best
+
+
+def _components(names, known):
+    """`Head` of the widest principal components"""
+    x, mean, scale = _standardised(names, known)
+    axes = torch.linalg.svd(x, full_matrices=False)[2][:_COMPONENTS]
+    return Head(names, mean, axes.t() / scale[:, None])
