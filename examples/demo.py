@@ -38,11 +38,15 @@ def main():
     snapshot = max(run_dir.glob("network-snapshot-*.pkl"))
     samples, traversal = OUT / "samples.png", OUT / "traversal.png"
     run("-m segan_ext samples", f"--network={snapshot}", f"--dest={samples}", "--grid=4x4", "--trunc=0.8")
-    run("-m segan_ext explore", f"--network={snapshot}", f"--dest={traversal}")
+    named, names = OUT / "named.pkl", OUT / "named.png"
+    run("-m segan_ext explore", f"--network={snapshot}", f"--dest={traversal}", "--rows=6")
+    run("-m segan_ext discover", f"--network={snapshot}", "--method=labels", f"--labels={data}", f"--dest={named}")
+    run("-m segan_ext explore", f"--network={named}", f"--dest={names}", "--rows=4", "--seed=2")
 
     options = json.loads((run_dir / "training_options.json").read_text())
     print(f"\nA SEGAN trained on {options['total_kimg']} kimg in {(time.time() - start) / 60:.1f} minutes. Look at")
-    for what, path in (("its samples", samples), ("its strongest dimensions", traversal), ("the network", snapshot)):
+    pictures = (("its samples", samples), ("directions with names", names), ("its strongest dimensions", traversal))
+    for what, path in (*pictures, ("the network", named)):
         print(f"  {what + ':':<26s} {path.relative_to(ROOT)}")
 
 

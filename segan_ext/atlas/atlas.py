@@ -9,15 +9,18 @@ from PIL import Image
 
 from segan_ext.control.address import Address
 from segan_ext.control.alike import ALIKE, nearest_before, signature
+from segan_ext.control.named import CLEAR
 from segan_ext.control.sweep import Progress, sweep
 from segan_ext.images import encoded, to_uint8
 from segan_ext.latents import coordinate_sigmas, ws_of_seeds
 from segan_ext.metrics.attributes import Predictor
 from segan_ext.metrics.purity import AttributeEffects, Purity
+from segan_ext.metrics.selectivity import rotated_candidates
 from segan_ext.semantics.class_effects import ClassEffect, ClassEffects
 from segan_ext.semantics.extractors import Extractor
 from torch_utils import cached_weights
 
+_RANDOM = 24  # directions of a layer that stand for chance
 _TILE = 64  # pixels of an image in a strip, at most
 _HEAT = 32  # pixels of a heat map, at most
 
@@ -28,7 +31,8 @@ class Entry(NamedTuple):
     effect: mean absolute change of the image (range 2) from −2σ to +2σ, or a perceptual distance. heat: where, [h, w]
     in [0, 1]. purity: None without attributes. like: the stronger dimension whose change is most like this one's, with
     the cosine of the two (negative: the other way round); None for the strongest, and where nothing changes. strip: a
-    WebP picture, a row a latent: at −2σ, 0, +2σ. classes: {class: ClassEffect} or None.
+    WebP picture, a row a latent: at −2σ, 0, +2σ. classes: {class: ClassEffect} or None. z: how many deviations its
+    purity lies above that of random directions of its layer; None without attributes.
     """
 
     address: Address
@@ -39,6 +43,7 @@ class Entry(NamedTuple):
     purity: Purity | None = None
     like: tuple[Address, float] | None = None
     classes: dict[str, ClassEffect] | None = None
+    z: float | None = None
 
     @property
     def is_copy(self) -> bool:
@@ -47,8 +52,11 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The attribute that it moves, if it moves one clearly: most of its strength, and half a deviation at least"""
-        clear = self.purity is not None and self.purity.purity >= 0.5 and self.purity.strength >= 0.5
+        """The attribute that it moves, if it moves one clearly
+
+        That is half a deviation at least, most of its strength, and more purely than chance would.
+        """
+        clear = self.purity is not None and self.purity.purity >= 0.5 and self.purity.strength >= 0.5 and self.z > CLEAR
         return self.purity.attribute if clear else ""
 
 
@@ -73,6 +81,7 @@ def make_atlas(
     ws, sigmas = ws_of_seeds(G, seeds, class_idx=class_idx), coordinate_sigmas(G)
     base = _small(G.synthesis(ws, noise_mode="const"), _TILE)
     measured = AttributeEffects(G, predictor, predictor.reliable()) if predictor is not None else None
+    by_chance = _purity_by_chance(G, ws, measured, batch) if measured is not None else {}
     classes = ClassEffects(G, extractor, ws, sigmas, batch=batch) if extractor is not None else None
     entries, signatures = [], []
     for moved in sweep(G, ws, sigmas, batch=batch, progress=progress):
@@ -90,9 +99,25 @@ def make_atlas(
             address = Address(*moved.layer, d)
             heat_map = shown / max(shown.max(), 1e-12)
             entry = Entry(address, sigma, float(effects[i]), heat_map, strip, purities[i], None, class_effects[i])
+            if purities[i] is not None:
+                mean, deviation = by_chance[moved.layer]
+                entry = entry._replace(z=(purities[i].purity - mean) / deviation)
             entries.append(entry)
     order = sorted(range(len(entries)), key=lambda i: -entries[i].effect)
     return _with_likes([entries[i] for i in order], torch.cat(signatures)[order])
+
+
+def _purity_by_chance(G, ws, measured, batch):
+    """{(L, N): mean and deviation of the purity} of random directions of each layer"""
+    steps, found = {}, {}
+    for i in range(-(-_RANDOM // min(s.dims for s in G.subspaces().values()))):
+        for candidate in rotated_candidates(G, _RANDOM, seed=i):
+            ((layer, step),) = candidate.offsets.items()
+            steps.setdefault(layer, []).append(step)
+    steps = {layer: torch.stack(rows[:_RANDOM]) for layer, rows in steps.items()}
+    for moved in sweep(G, ws, batch=batch, steps=steps):
+        found.setdefault(moved.layer, []).extend(each.purity for each in measured.of(moved))
+    return {layer: (float(np.mean(each)), max(float(np.std(each, ddof=1)), 1e-6)) for layer, each in found.items()}
 
 
 def _small(images, side):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from metrics.perceptual import perceptual_features
 from segan_ext.atlas.atlas import Entry, make_atlas
+from segan_ext.control.named import CLEAR
 from segan_ext.control.sweep import Progress
 from segan_ext.images import data_uri, encoded
 from segan_ext.metrics.attributes import open_predictor
@@ -69,7 +70,8 @@ def _record(entry, unit):
     record |= dict(s=round(entry.sigma, 3), n=entry.name, h=_heat_picture(entry.heat), t=data_uri(entry.strip, "webp"))
     if entry.purity is not None:
         strongest = sorted(entry.purity.effects.items(), key=lambda item: -item[1])[:3]
-        record |= dict(p=round(entry.purity.purity, 3), g=round(entry.purity.strength, 3))
+        record |= dict(p=round(entry.purity.purity, 3), g=round(entry.purity.strength, 3), z=round(entry.z, 1))
+        record["better"] = entry.z > CLEAR
         record["a"] = [[name, round(effect, 2)] for name, effect in strongest]
     if entry.classes is not None:
         moved = most_moved(entry.classes)

@@ -31,22 +31,24 @@ def sweep(
     reach: float = 2.0,
     batch: int = 64,
     progress: Progress | None = None,
+    steps: dict[tuple[int, int], torch.Tensor] | None = None,
 ) -> Iterator[Moved]:
     """Yields `Moved` for all dimensions of all subspaces, a few at a time.
 
     ws: [S, num_ws, w_dim]. sigmas: of `coordinate_sigmas`. batch: images at a time. progress: called with the list of
-    layers, to show how far the work is (tqdm does).
+    layers, to show how far the work is (tqdm does). steps: {(L, N): [M, K]} of other directions, which are moved along
+    instead, `reach` times as far.
     """
     sigmas = sigmas or coordinate_sigmas(G)
     layers = list(G.subspaces())
     at_a_time = max(batch // len(ws), 1)
     for layer in progress(layers) if progress else layers:
         started = run_until(G, ws, layer[0], noise_mode="const")
-        steps = torch.diag(reach * sigmas[layer])  # [K, K]: row d moves dimension d
-        for first in range(0, len(steps), at_a_time):
-            dims = range(first, min(first + at_a_time, len(steps)))
+        moves = reach * (torch.diag(sigmas[layer]) if steps is None else steps[layer])  # row d moves dimension d
+        for first in range(0, len(moves), at_a_time):
+            dims = range(first, min(first + at_a_time, len(moves)))
             rows = torch.arange(len(ws)).repeat(len(dims))
-            offsets = steps[first : dims.stop].repeat_interleave(len(ws), dim=0)  # [dims·S, K]
+            offsets = moves[first : dims.stop].repeat_interleave(len(ws), dim=0)  # [dims·S, K]
             images, batches = [], torch.arange(len(rows)).split(batch)
             for sign in (-1, 1):
                 parts = [_moved(G, started, layer, sign * offsets, rows, part) for part in batches]

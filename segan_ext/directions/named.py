@@ -5,6 +5,7 @@ and changes the others least, (Σ_b E[J_bᵀJ_b] + λI)⁻¹ E[J_a]. Then gradie
 of all effects (`metrics.selectivity`), on latents drawn anew.
 """
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -25,8 +26,10 @@ Count = Callable[[range], Iterable[int]]  # hands on what it gets, and shows how
 STEPS = 100  # of the refinement
 _JACOBIANS, _TRIED, _HELD_OUT = 128, 48, 128  # latents
 _BATCH = 24  # latents a step
-_RIDGES = (10.0, 1.0, 0.1)  # λ, in units of the mean eigenvalue
-_RENDERED = 4  # starts, of those that look best by the Jacobian
+_RIDGES = (10.0, 1.0)  # λ, in units of the mean eigenvalue
+_RANDOM = 24  # directions that stand for chance
+_RENDERED = 3  # starts of either kind, those that look best by the Jacobian
+_ALONE = 0.9  # what the share of a direction of one layer counts beside one of all layers: it is chosen among many
 _EFFECT = 1.6  # deviations from −1 to +1 that a start is scaled to
 _LONGEST = 0.55  # a start's root mean square of whitened offsets: far beyond, images are none of the generator's
 _SAFE = 0.9  # share of the best selectivity that the ends of a slider still have
@@ -140,10 +143,13 @@ class _Finder:
         self.J = torch.cat(jacobians)  # [latents, Σ width, P]
 
     def _counted(self, name, hold):
-        """[attributes]: 1 for those whose change counts for `name`"""
-        return torch.tensor(
-            [float(hold is None or n in (name, WHOLE, *hold)) for n in self.names], device=_device(self.G)
-        )
+        """[attributes]: how much a change of each counts for `name`
+
+        The picture as a whole stands for what nobody has labelled, and the less so the more is labelled.
+        """
+        whole = 1 / max(len(self.names) - 1, 1)
+        counts = [whole if n == WHOLE else float(hold is None or n in (name, *hold)) for n in self.names]
+        return torch.tensor(counts, device=_device(self.G))
 
     def offsets(self, theta):
         """{(L, N): [..., K]} of θ [..., P]; layers that it does not move are left out"""
@@ -166,16 +172,20 @@ class _Finder:
         a = self.names.index(name)
         first = sum(self.scores.widths[:a])
         own = slice(first, first + self.scores.widths[a])
-        candidates = torch.cat([self._closed_form(a, own, part) for part in (None, *range(len(self.sizes)))])
+        everywhere = self._closed_form(a, own, None)
+        candidates = torch.cat([everywhere, *(self._closed_form(a, own, part) for part in range(len(self.sizes)))])
         effects = self._linear_effects(candidates)
         longest = 2 * _LONGEST * (candidates != 0).sum(dim=1).sqrt()  # from end to end
         shares = self._share(effects, a) * (effects[:, a] * longest >= _EFFECT)
         ws = random_ws(self.G, _TRIED, self.seed + 3)
         best = None
-        for i in shares.argsort(descending=True)[:_RENDERED].tolist():
+        best_of = lambda part, first: (part.argsort(descending=True)[:_RENDERED] + first).tolist()
+        rendered = best_of(shares[: len(everywhere)], 0) + best_of(shares[len(everywhere) :], len(everywhere))
+        for i in rendered:
             theta = self._scaled(candidates[i], ws, a)
             effects = self._mean_effects(ws, theta)
             share = float(self._share(effects[None], a)) * (float(effects[a]) >= 1)
+            share *= 1 if i < len(everywhere) else _ALONE
             if best is None or share > best[0]:
                 best = share, theta
         theta = best[1]
@@ -190,7 +200,7 @@ class _Finder:
         held = counts > 0
         held[own] = False
         J = self.J[:, :, columns]
-        X = J[:, held].flatten(0, 1) / math.sqrt(len(J))  # XᵀX: how far the others are moved
+        X = (J * counts[:, None])[:, held].flatten(0, 1) / math.sqrt(len(J))  # XᵀX: how far the others are moved
         goals = J[:, own].mean(dim=0)  # [values, P]
         found = [goals, *(_least_squares(X, goals, ridge) for ridge in _RIDGES if len(X))]
         thetas = self.J.new_zeros(sum(map(len, found)), self.J.shape[2])
@@ -275,7 +285,17 @@ class _Finder:
         offsets = {layer: (offset * unit).cpu() for layer, offset in self.offsets(theta).items()}
         towards = attribute.values[int(own.argmax())] if attribute.values else ""
         selectivity = float(shares[best]) if reached[best] else 0.0
-        return NamedDirection(name, offsets, -reach, reach, towards, selectivity, leaks, source)
+        by_chance = self._share(self._by_chance(), a)
+        z = (selectivity - float(by_chance.mean())) / max(float(by_chance.std()), 1e-6)
+        return NamedDirection(name, offsets, -reach, reach, towards, selectivity, leaks, z, source)
+
+    @functools.cache  # noqa: B019 (a finder lives for one search)
+    def _by_chance(self):
+        """[random directions, attributes]: their effects"""
+        generator = torch.Generator().manual_seed(self.seed)
+        ws, length = random_ws(self.G, _TRIED, self.seed + 6), _LONGEST * math.sqrt(sum(self.sizes))
+        thetas = torch.nn.functional.normalize(torch.randn(_RANDOM, sum(self.sizes), generator=generator), dim=1)
+        return torch.stack([self._mean_effects(ws, length * theta.to(self.J)) for theta in thetas])
 
 
 def _least_squares(X, goals, ridge):

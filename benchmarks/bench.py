@@ -1,0 +1,112 @@
+"""Makes what benchmarks/bench holds, and says how good its images are: `python benchmarks/bench.py --outdir=bench-out`.
+
+Draws the data, trains the generator (it goes on where it was interrupted) and the two predictors, exports them into the
+output folder, and measures the kernel distance of generated images to the data beside that of other real ones, by two
+detectors that no training here uses. Half a day on two cores; `--only=kid` takes the files of benchmarks/bench and some
+minutes.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import segan_ext.host  # noqa: E402
+
+segan_ext.host.activate()
+
+from metrics.detectors import open_detector  # noqa: E402
+from metrics.kernel_inception_distance import kernel_distance  # noqa: E402
+from segan_ext.latents import random_ws  # noqa: E402
+from segan_ext.metrics import attributes  # noqa: E402
+from snapshots.load import load_generator  # noqa: E402
+from training.dataset import ImageFolderDataset  # noqa: E402
+
+TRAIN = "--cfg=segan-mode0 --channels=64 --channel-base=1024 --aug=noaug --gamma=1 --lrate=0.004 --ema=4 --kimg=400"
+SETS = {"bench.zip": (0, 10000), "bench1.zip": (1, 50000)}  # seed, images
+PREDICTORS = {  # name: (data, kimg, seed, width)
+    "predictor-labels": ("bench.zip", 120, 0, 64),
+    "predictor-judge": ("bench1.zip", 200, 1, 96),
+}
+DETECTORS = ("efficientnet-lite0", "vgg-hed")
+IMAGES, SUBSETS, DRAWS = 2000, 20, 20  # of each kind; subsets a distance; distances on images drawn again
+
+
+def draw(out, names):
+    """The data sets that are not there yet"""
+    for name in names:
+        seed, count = SETS[name]
+        if not (out / name).exists():
+            options = ["--recipe=bench", f"--seed={seed}", f"--count={count}", f"--dest={out / name}"]
+            subprocess.run([sys.executable, "-m", "segan_ext", "avatars", *options], cwd=ROOT, check=True)
+
+
+def train_generator(out):
+    runs = out / "training-runs"
+    resume = ["--resume=latest"] if runs.exists() and any(runs.iterdir()) else []
+    command = [sys.executable, "train_segan.py", *TRAIN.split(), f"--data={out / 'bench.zip'}", f"--outdir={runs}"]
+    subprocess.run([*command, *resume], cwd=ROOT, check=True)
+    snapshot = max(runs.glob("*/network-snapshot-*.pkl"))
+    export = ["export", f"--network={snapshot}", f"--dest={out / 'generator.safetensors'}"]
+    subprocess.run([sys.executable, "-m", "segan_ext", *export], cwd=ROOT, check=True)
+
+
+def train_predictor(out, name):
+    source, kimg, seed, width = PREDICTORS[name]
+    if (out / f"{name}.safetensors").exists():
+        return
+    data = ImageFolderDataset(str(out / source), use_labels=True)
+    known, rows = attributes.known_attributes(data)
+    network, skill = attributes.train(data, known, rows, kimg, seed=seed, width=width)
+    predictor = attributes.Predictor(known, network, skill, name)
+    attributes.save_predictor(predictor, out / f"{name}.safetensors", half=True)
+    print(name, {attribute: round(value, 3) for attribute, value in skill.items()})
+
+
+@torch.no_grad()
+def kid(out, generator):
+    """Distances ·1000 of generated and of other real images to the same real ones, means and spreads over draws"""
+    data = ImageFolderDataset(str(out / "bench.zip"))
+    images = lambda indices: torch.from_numpy(np.stack([data[i][0] for i in indices])).float()
+    G = load_generator(str(generator)).eval()
+    fakes = lambda ws: (G.synthesis(ws, noise_mode="const") * 127.5 + 127.5).clamp(0, 255).round()
+    for name in DETECTORS:
+        detector = open_detector(name, None)
+        seen = lambda batches, d=detector: np.concatenate([d(x, return_features=True).numpy() for x in batches])
+        first, others = (seen(images(range(i, i + 50)) for i in range(s, s + IMAGES, 50)) for s in (0, IMAGES))
+        generated = seen(fakes(ws) for ws in random_ws(G, IMAGES).split(50))
+        np.random.seed(0)
+        for what, features in (("generated", generated), ("other real", others)):
+            again = lambda rows: rows[np.random.randint(len(rows), size=len(rows))]
+            each = [kernel_distance(again(features), first, SUBSETS, 1000) * 1000 for _ in range(DRAWS)]
+            low, high = np.percentile(each, [2.5, 97.5])
+            value = kernel_distance(features, first, SUBSETS, 1000) * 1000
+            print(f"{name}: {what} {value:.3f}, between {low:.3f} and {high:.3f} on images drawn again", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outdir", default="bench-out")
+    parser.add_argument("--only", choices=["kid"])
+    args = parser.parse_args()
+    out = Path(args.outdir).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if args.only == "kid":
+        draw(out, ["bench.zip"])
+        kid(out, ROOT / "benchmarks" / "bench" / "generator.safetensors")
+        return
+    draw(out, SETS)
+    train_generator(out)
+    for name in PREDICTORS:
+        train_predictor(out, name)
+    kid(out, out / "generator.safetensors")
+
+
+if __name__ == "__main__":
+    main()
