@@ -24,7 +24,6 @@ import segan_ext.host  # noqa: E402
 
 segan_ext.host.activate()
 
-from metrics.detectors import open_detector  # noqa: E402
 from segan_ext.directions import find_directions  # noqa: E402
 from segan_ext.directions.named import (  # noqa: E402
     as_editable,
@@ -35,7 +34,7 @@ from segan_ext.directions.named import (  # noqa: E402
 )
 from segan_ext.directions.probe import Probe  # noqa: E402
 from segan_ext.directions.subspaces import with_directions  # noqa: E402
-from segan_ext.latents import ws_of_seeds  # noqa: E402
+from segan_ext.latents import random_ws, ws_of_seeds  # noqa: E402
 from segan_ext.metrics.attributes import Attribute, Predictor, open_predictor  # noqa: E402
 from segan_ext.metrics.labels import read_labels  # noqa: E402
 from segan_ext.metrics.selectivity import (  # noqa: E402
@@ -106,34 +105,34 @@ def halves(G, path):
     if any(attribute.width > 2 for attribute in labels.attributes):
         raise SystemExit(f"{path}: attributes have two values here, or are numbers")
     ws, rows = ws_of_seeds(G, labels.keys), labels.rows
-    probe = Probe(G, ws[0::2], labels.attributes, rows[0::2])
-    return scores_of_probe(probe), judge_of_labels(G, ws[1::2], labels.attributes, rows[1::2])
+    first, second = (
+        Probe(G, ws[half], labels.attributes, rows[half]) for half in (slice(0, None, 2), slice(1, None, 2))
+    )
+    return scores_of_probe(first), judge_of_probe(second, ws[0::2], rows[0::2])
 
 
-def judge_of_labels(G, ws, attributes, rows):
-    """A predictor learned from labelled images alone: ridge regression on pixels and EfficientNet's features
+def judge_of_probe(probe, ws, rows, pictures=4000):
+    """A predictor of images: ridge regression on their pixels, learned from what a probe says of many
 
-    Every attribute is a number; its skill is R² on labels left out one at a time.
+    Every attribute is a number. Its skill is R² on labels that the probe has not seen, rows of ws.
     """
     from sklearn.linear_model import RidgeCV
 
-    detector = open_detector("efficientnet-lite0", None)
-
-    def features(images):  # [N, C, H, W] in [0, 255]
-        pixels = torch.nn.functional.adaptive_avg_pool2d(images, 8).flatten(1) / 127.5 - 1
-        return torch.cat([pixels, detector(images, return_features=True) / 3], dim=1)
-
-    known = features((G.synthesis(ws, noise_mode="const") * 127.5 + 127.5).clamp(0, 255))
-    weights, origins, skill = [], [], {}
-    for attribute, row in zip(attributes, rows.t()):
-        there = row.isfinite()
-        fit = RidgeCV(alphas=[1, 10, 100, 1000], store_cv_results=True).fit(known[there], row[there])
-        error = fit.cv_results_.mean(axis=0).min()
-        skill[attribute.name] = 1 - float(error / row[there].var(correction=0))
-        weights.append(torch.from_numpy(fit.coef_).float())
-        origins.append(float(fit.intercept_))
-    network = lambda images: features(images) @ torch.stack(weights, dim=1) + torch.tensor(origins)
-    return Predictor([Attribute(attribute.name) for attribute in attributes], network, skill, "labels")
+    pixels = lambda images: torch.nn.functional.adaptive_avg_pool2d(images, 16).flatten(1) / 127.5 - 1
+    drawn = lambda ws: (probe.G.synthesis(ws, noise_mode="const") * 127.5 + 127.5).clamp(0, 255)
+    widths = [attribute.width for attribute in probe.labelled]
+    last = [sum(widths[: i + 1]) - 1 for i in range(len(widths))]  # the second value's column, or the number's
+    parts = random_ws(probe.G, pictures, seed=72).split(50)
+    fit = RidgeCV(alphas=[1, 10, 100, 1000], alpha_per_target=True)
+    fit.fit(torch.cat([pixels(drawn(p)) for p in parts]), torch.cat([probe.mean(p)[:, last] for p in parts]))
+    weights, origin = (torch.from_numpy(each).float() for each in (fit.coef_.T, fit.intercept_))
+    network = lambda images: pixels(images) @ weights + origin
+    skill = {}
+    for i, attribute in enumerate(probe.labelled):
+        there = rows[:, i].isfinite()
+        pair = torch.stack([network(drawn(ws))[there, i].double(), rows[there, i]])
+        skill[attribute.name] = float(torch.corrcoef(pair)[0, 1] ** 2)
+    return Predictor([Attribute(attribute.name) for attribute in probe.labelled], network, skill, "labels")
 
 
 def computed(rows, judge, folder):

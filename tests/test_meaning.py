@@ -15,7 +15,7 @@ from helpers import run
 from segan_ext.control.alike import nearest_before, originals
 from segan_ext.control.named import NamedDirection, named_directions
 from segan_ext.control.render import one_step, parse_edits, render
-from segan_ext.directions import ica, named, varimax
+from segan_ext.directions import ica, named, probe, varimax
 from segan_ext.directions.probe import Probe
 from segan_ext.latents import random_ws, ws_of_seeds
 from segan_ext.metrics import codes, selectivity
@@ -123,15 +123,28 @@ def test_a_probe_reads_what_the_labels_say(bench):
     columns = {name: [said[name] for said in answers.values()] for name in ("hair", "eyes")}
     labels = labels_of_columns("seed", list(answers), columns)
     assert math.isnan(labels.rows[3, 1]) and labels.attributes[1].values == ("glasses", "open", "sunglasses")
-    probe = Probe(G, ws_of_seeds(G, labels.keys), labels.attributes, labels.rows)
-    assert probe.skill["hair"] > 0.9 and probe.skill["eyes"] > 0.6
+    learned = Probe(G, ws_of_seeds(G, labels.keys), labels.attributes, labels.rows)
+    assert learned.skill["hair"] > 0.9 and learned.skill["eyes"] > 0.6
     labeller = open_predictor(BENCH / "predictor-labels.safetensors")
     ws = random_ws(G, 200, 7)
-    known, read = labeller(G.synthesis(ws, noise_mode="const")), probe.mean(ws)
+    known, read = labeller(G.synthesis(ws, noise_mode="const")), learned.mean(ws)
     assert np.corrcoef(read[:, 0], known["hairColor"][:, 0])[0, 1] > 0.95
     values = next(a.values for a in labeller.attributes if a.name == "eyesVariant")
     same = [labels.attributes[1].values[i] for i in read[:, 1:4].argmax(dim=1)]
     assert np.mean([a == values[i] for a, i in zip(same, known["eyesVariant"].argmax(dim=1))]) > 0.85
+
+
+def test_leaving_one_out_is_what_it_says(monkeypatch):
+    monkeypatch.setattr(probe, "_PENALTIES", (0.5,))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 30, generator=generator).double() + 1
+    y = x[:, 0] + 0.3 * torch.randn(20, generator=generator).double() + 2
+    errors = []
+    for i in range(20):
+        others = [j for j in range(20) if j != i]
+        weights, bias, _ = probe._ridge(x[others], y[others])
+        errors.append((x[i] @ weights + bias - y[i]).item() ** 2)
+    assert probe._ridge(x, y)[2].item() == pytest.approx(np.mean(errors))
 
 
 def test_discover_names_explore_and_edit(bench, tmp_path):

@@ -31,15 +31,16 @@ def _pooled(x, side):
 
 
 class Head(NamedTuple):
-    """A linear function of the features of some layers, [N, F] each: (features − mean) @ weights."""
+    """A linear function of the features of some layers, [N, F] each: (features − mean) @ weights + bias."""
 
     names: tuple[str, ...]
     mean: torch.Tensor
     weights: torch.Tensor
+    bias: torch.Tensor
 
     def __call__(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """[N, outputs] of `all_features`"""
-        return (torch.cat([features[name] for name in self.names], dim=1) - self.mean) @ self.weights
+        return (torch.cat([features[name] for name in self.names], dim=1) - self.mean) @ self.weights + self.bias
 
 
 class Probe:
@@ -60,10 +61,9 @@ class Probe:
         self.G, self.labelled, self.hooks = G, list(attributes), FeatureHooks(G)
         known = self._features(ws)
         targets = torch.cat([_targets(a, row) for a, row in zip(self.labelled, rows.t())], dim=1).to(ws.device)
-        self.origin = torch.nanmean(targets, dim=0)
         last = self.hooks.names[-1]
         groups = [(name,) for name in self.hooks.names[-3:]] + [(last, "image")]
-        fits = [_fit(names, known, targets - self.origin) for names in groups]
+        fits = [_fit(names, known, targets) for names in groups]
         self.heads, errors = [head for head, _ in fits], torch.stack([error for _, error in fits])
         trust = errors.clamp(min=1e-4) ** -2
         trust = trust / trust.sum(dim=0)
@@ -81,7 +81,7 @@ class Probe:
         """[heads, N, Σ width] of ws [N, num_ws, w_dim], under the edits in force"""
         features = all_features(self.hooks, ws)
         whole = self.whole(features)
-        return torch.stack([torch.cat([head(features) + self.origin, whole], dim=1) for head in self.heads])
+        return torch.stack([torch.cat([head(features), whole], dim=1) for head in self.heads])
 
     def mean(self, ws: torch.Tensor) -> torch.Tensor:
         """[N, Σ width]: what the heads say together"""
@@ -115,26 +115,29 @@ def _fit(names, known, targets):
     The penalty of each output is the one with the smallest such error.
     """
     x, mean, scale = _standardised(names, known)
-    weights, errors = [], []
+    found = []
     for column in targets.t():
         said = column.isfinite()
         if said.sum() < 4:
             raise ValueError(f"an attribute has {int(said.sum())} labels; 4 are the least, some dozens are useful")
-        weight, error = _ridge(x[said], column[said])
-        weights.append(weight / scale)
-        errors.append(error)
-    return Head(names, mean, torch.stack(weights, dim=1)), torch.stack(errors)
+        found.append(_ridge(x[said], column[said]))
+    weights, biases, errors = (torch.stack(each, dim=-1) for each in zip(*found))
+    return Head(names, mean, weights / scale[:, None], biases), errors
 
 
 def _ridge(x, y):
-    """(weights [F], mean square error with each row left out in turn)"""
-    gram, best = x @ x.t(), None
+    """(weights [F], bias, mean square error with each row left out in turn) of the penalty with the least such error"""
+    center, origin, best = x.mean(dim=0), y.mean(), None
+    x, y = x - center, y - origin
+    gram = x @ x.t()
     for penalty in _PENALTIES:
         inverse = torch.linalg.inv(gram + penalty * torch.eye(len(x), device=x.device))
         dual = inverse @ y
-        error = (dual / inverse.diagonal()).square().mean()
-        if best is None or error < best[1]:
-            best = x.t() @ dual, error
+        # The hat matrix is I − penalty · inverse, and 1/N more for the bias.
+        error = (penalty * dual / (penalty * inverse.diagonal() - 1 / len(x))).square().mean()
+        if best is None or error < best[2]:
+            weights = x.t() @ dual
+            best = weights, origin - center @ weights, error
     return best
 
 
@@ -142,4 +145,4 @@ def _components(names, known):
     """`Head` of the widest principal components"""
     x, mean, scale = _standardised(names, known)
     axes = torch.linalg.svd(x, full_matrices=False)[2][:_COMPONENTS]
-    return Head(names, mean, axes.t() / scale[:, None])
+    return Head(names, mean, axes.t() / scale[:, None], torch.zeros(len(axes), device=x.device))
