@@ -27,8 +27,8 @@ class NamedDirection(NamedTuple):
     offsets: {(L, N): [K]} of +1, which moves the attribute by one deviation of its own. low, high: amounts between
     which it does so as selectively as anywhere, nearly. towards: the value that + leads to, "" for a number.
     selectivity: its attribute's share of all effects, from low to high; z: how many deviations above that of random
-    directions; leaks: {other: effect where this attribute moves by one deviation}; all on held-out latents, by what it
-    was found with. source: says what that was.
+    directions, None where too few attributes are known to tell; leaks: {other: effect where this attribute moves by
+    one deviation}; all on held-out latents, by what it was found with. source: says what that was.
     """
 
     name: str
@@ -38,7 +38,7 @@ class NamedDirection(NamedTuple):
     towards: str = ""
     selectivity: float = 0.0
     leaks: dict[str, float] = {}
-    z: float = 0.0
+    z: float | None = None
     source: str = ""
 
     def known(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class NamedDirection(NamedTuple):
         leaks = sorted(self.leaks.items(), key=lambda item: -item[1])[:3]
         also = ", ".join(f"{name} {leak:.2f}" for name, leak in leaks)
         towards = f", + is {self.towards}" if self.towards else ""
-        chance = "" if self.z > CLEAR else " (no better than chance)"
+        chance = "" if self.z is None or self.z > CLEAR else " (no better than chance)"
         also = also or "what nobody named"
         return f"{self.selectivity:.0%} of what it moves{chance}{towards}; each 1 of it also moves {also}"
 
@@ -86,7 +86,7 @@ def _check(direction, subspaces):
         not texts[0]
         or not -1e6 < direction.low < direction.high < 1e6
         or not 0 <= direction.selectivity <= 1
-        or not abs(direction.z) < 1e9
+        or not abs(direction.z or 0) < 1e9
     ):
         raise ValueError("a direction has no name, or no range that makes sense")
     if not all(0 <= leak < 1e6 and name.strip() for name, leak in direction.leaks.items()):

@@ -26,7 +26,7 @@ Count = Callable[[range], Iterable[int]]  # hands on what it gets, and shows how
 STEPS = 100  # of the refinement
 _JACOBIANS, _TRIED, _HELD_OUT = 128, 48, 128  # latents
 _BATCH = 24  # latents a step
-_RIDGES = (10.0, 1.0)  # λ, in units of the mean eigenvalue
+_RIDGES = (10.0, 1.0)  # λ, in units of the mean eigenvalue; the first alone where little is known to choose by
 _RANDOM = 24  # directions that stand for chance
 _RENDERED = 3  # starts of either kind, those that look best by the Jacobian
 _ALONE = 0.9  # what the share of a direction of one layer counts beside one of all layers: it is chosen among many
@@ -165,6 +165,10 @@ class _Finder:
         rows = [torch.autograd.grad(y, theta, retain_graph=k < last)[0] for k, y in enumerate(columns)]
         return torch.stack(rows, dim=1)
 
+    def _can_choose(self):
+        """True if enough attributes are known that the best of many directions is more than a lucky one"""
+        return len(self.names) > 3
+
     # Closed form
 
     def start(self, name):
@@ -173,7 +177,8 @@ class _Finder:
         first = sum(self.scores.widths[:a])
         own = slice(first, first + self.scores.widths[a])
         everywhere = self._closed_form(a, own, None)
-        candidates = torch.cat([everywhere, *(self._closed_form(a, own, part) for part in range(len(self.sizes)))])
+        alone = range(len(self.sizes)) if self._can_choose() else ()
+        candidates = torch.cat([everywhere, *(self._closed_form(a, own, part) for part in alone)])
         effects = self._linear_effects(candidates)
         longest = 2 * _LONGEST * (candidates != 0).sum(dim=1).sqrt()  # from end to end
         shares = self._share(effects, a) * (effects[:, a] * longest >= _EFFECT)
@@ -202,7 +207,8 @@ class _Finder:
         J = self.J[:, :, columns]
         X = (J * counts[:, None])[:, held].flatten(0, 1) / math.sqrt(len(J))  # XᵀX: how far the others are moved
         goals = J[:, own].mean(dim=0)  # [values, P]
-        found = [goals, *(_least_squares(X, goals, ridge) for ridge in _RIDGES if len(X))]
+        ridges = _RIDGES if self._can_choose() else _RIDGES[:1]
+        found = [_least_squares(X, goals, ridge) for ridge in ridges] if len(X) else [goals]
         thetas = self.J.new_zeros(sum(map(len, found)), self.J.shape[2])
         thetas[:, columns] = torch.cat(found)
         return thetas / thetas.norm(dim=1, keepdim=True).clamp(min=1e-12)
@@ -285,8 +291,10 @@ class _Finder:
         offsets = {layer: (offset * unit).cpu() for layer, offset in self.offsets(theta).items()}
         towards = attribute.values[int(own.argmax())] if attribute.values else ""
         selectivity = float(shares[best]) if reached[best] else 0.0
-        by_chance = self._share(self._by_chance(), a)
-        z = (selectivity - float(by_chance.mean())) / max(float(by_chance.std()), 1e-6)
+        z = None
+        if len(leaks) > 2:
+            by_chance = self._share(self._by_chance(), a)
+            z = (selectivity - float(by_chance.mean())) / max(float(by_chance.std()), 1e-6)
         return NamedDirection(name, offsets, -reach, reach, towards, selectivity, leaks, z, source)
 
     @functools.cache  # noqa: B019 (a finder lives for one search)
