@@ -52,7 +52,7 @@ from torch_utils import cached_weights  # noqa: E402
 BENCH = ROOT / "benchmarks" / "bench"
 DIMS, ROTATIONS = 8, 20
 METHODS = ("sefa", "pca", "pca-features", "ica", "varimax")
-COUNTS, DRAWS = (50, 200, 500), 3  # labelled images, and how many times other ones are drawn
+COUNTS = {50: 1, 200: 3, 500: 1}  # labelled images: how many times other ones are drawn
 
 
 def labelled(G, labeller, count, draw):
@@ -92,8 +92,8 @@ def rows_of_labels(G):
     """The same of the directions with names, on the bench"""
     labeller = open_predictor(BENCH / "predictor-labels.safetensors")
     rows = {}
-    for count in COUNTS:
-        for draw in range(DRAWS):
+    for count, draws in COUNTS.items():
+        for draw in range(draws):
             rows[f"labels {count}, draw {draw}"] = lambda n=count, d=draw: with_names(G, labelled(G, labeller, n, d))
     rows["labels without limit"] = lambda: with_names(G, scores_of_predictor(G, labeller))
     return rows

@@ -1,9 +1,11 @@
 """Forty answers on the page, in a real browser, once for each attribute of the bench; what its slider then moves.
 
     python benchmarks/naming.py --answers=40
+    python benchmarks/naming.py --answers=40 --together
 
-The person who answers is the bench's labeller, shown the picture on the page; every attribute begins on a page of its
-own, so that nothing is known but these answers. An attribute of several values is asked about as "the first of them, or
+The person who answers is the bench's labeller, shown the picture on the page. Every attribute begins on a page of its
+own, so that nothing is known but these answers; or, `--together`, one person names one after the other on the same page
+and at the end clicks "Make it purer" for each. An attribute of several values is asked about as "the first of them, or
 another". The judge measures on 128 held-out latents. Writes naming.json and naming.md.
 """
 
@@ -14,7 +16,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -54,49 +55,79 @@ def look_for(labeller, attribute):
     return look
 
 
+def answered(page, labeller, attribute, count):
+    two = attribute.values is not None
+    naming_story.start(page, attribute.name, "low", "high", two)
+    naming_story.answer(page, look_for(labeller, attribute), count, two)
+
+
+def pages(browser, url, together):
+    """Opens a page whenever it is asked for one: always the same, or a new one each time"""
+    kept = []
+
+    def page():
+        if kept and together:
+            return kept[0]
+        if kept:
+            kept.pop().context.close()
+        kept.append(browser.new_context(accept_downloads=True, viewport=dict(width=1200, height=1100)).new_page())
+        kept[0].set_default_timeout(120000)
+        kept[0].goto(url)
+        return kept[0]
+
+    return page
+
+
+def stories(browser, url, labeller, asked, args, folder):
+    """{attribute: file of its slider}"""
+    page_for, files = pages(browser, url, args.together), {}
+    for attribute in asked:
+        page = page_for()
+        answered(page, labeller, attribute, args.answers)
+        print(f"{attribute.name}: {args.answers} answers", flush=True)
+        if not args.together:
+            files[attribute.name] = folder / f"{attribute.name}.json"
+            naming_story.sliders(page, files[attribute.name])
+    for attribute in asked if args.together else ():
+        naming_story.start(page, attribute.name, "low", "high", attribute.values is not None)
+        naming_story.purer(page)
+    if args.together:
+        naming_story.sliders(page, folder / "all.json")
+        page.screenshot(path=str(folder / "page.png"))
+        files = dict.fromkeys((attribute.name for attribute in asked), folder / "all.json")
+    return files
+
+
+def judged(files):
+    """`Score` of each slider for its own attribute"""
+    G = as_editable(load_generator(str(BENCH / "generator.safetensors")).eval().requires_grad_(False))
+    ruler = Ruler(G, open_predictor(BENCH / "predictor-judge.safetensors"))
+    for name, path in files.items():
+        direction = read_directions(path, G)[name]
+        half = {layer: offset * direction.high / 2 for layer, offset in direction.offsets.items()}
+        yield next(s for s in measure(ruler, [Candidate(name, half)]).scores if s.attribute == name)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, default=40)
-    parser.add_argument("--refine", action="store_true", help="click 'Make it purer' at the end")
+    parser.add_argument("--together", action="store_true", help="one person, one page, all attributes")
     parser.add_argument("--names", help="only these attributes")
-    parser.add_argument("--outdir", default="bench-out")
+    parser.add_argument("--outdir", default="naming-out")
     args = parser.parse_args()
     out = Path(args.outdir)
     out.mkdir(parents=True, exist_ok=True)
     labeller = open_predictor(BENCH / "predictor-labels.safetensors")
-    G = as_editable(load_generator(str(BENCH / "generator.safetensors")).eval().requires_grad_(False))
-    ruler = Ruler(G, open_predictor(BENCH / "predictor-judge.safetensors"))
     asked = [a for a in labeller.attributes if not args.names or a.name in args.names.split(",")]
     server, url = served(BENCH / "generator.safetensors")
-    scores = []
     try:
-        with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        with sync_playwright() as playwright:
             chromium = shutil.which("chromium") or shutil.which("chromium-browser")
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-            for attribute in asked:
-                page = browser.new_context(accept_downloads=True).new_page()
-                page.set_default_timeout(120000)
-                page.goto(url)
-                two = attribute.values is not None
-                naming_story.start(page, "it", "low", "high", two)
-                naming_story.answer(page, look_for(labeller, attribute), args.answers, two)
-                if args.refine:
-                    before = naming_story.told(page)
-                    page.locator("#refine").first.click()
-                    naming_story.until(page, lambda p=page, b=before: naming_story.told(p) != b, "purer", 600)
-                path = Path(folder) / f"{attribute.name}.json"
-                naming_story.sliders(page, path)
-                page.context.close()
-                direction = read_directions(path, G)["it"]
-                half = {layer: offset * direction.high / 2 for layer, offset in direction.offsets.items()}
-                (score,) = [s for s in measure(ruler, [Candidate("it", half)]).scores if s.attribute == attribute.name]
-                scores.append(score)
-                print(
-                    f"{score.attribute}: selectivity {score.selectivity:.2f}, dependency {score.dependency:.2f}",
-                    flush=True,
-                )
+            files = stories(browser, url, labeller, asked, args, out)
     finally:
         server.kill()
+    scores = list(judged(files))
     mean = lambda field: sum(getattr(score, field) for score in scores) / len(scores)
     worst = min(scores, key=lambda score: score.selectivity)
     lines = ["| attribute | selectivity | signed | attribute dependency |", "| --- | --- | --- | --- |"]

@@ -66,6 +66,12 @@ def answer(page, look, count, two=True):
         until(page, done, f"answer {given}")
 
 
+def purer(page):
+    """Spends gradient steps on the slider"""
+    page.locator("button#refine, #refine button").first.click()
+    until(page, lambda: ", 60 steps" in told(page), "purer", 900)
+
+
 def sliders(page, path):
     """Saves the sliders of the page to a file"""
     with page.expect_download() as download:

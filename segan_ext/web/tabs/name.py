@@ -116,7 +116,8 @@ class NameTab:
         left = _HANDFUL - len(said) % _HANDFUL
         text += f"{left} more make its slider{' anew' if name in learned.sliders else ''}."
         if name in learned.sliders:
-            text += f"\n\n**{name}**: {learned.sliders[name].said()}. It is among the sliders of the Explore tab."
+            slider = learned.sliders[name]
+            text += f"\n\n**{name}** ({slider.source}): {slider.said()}. It is among the sliders of the Explore tab."
         return text
 
     def _answering(self, choose):
@@ -184,7 +185,9 @@ class NameTab:
             scores = scores_of_probe(Probe(opened.G, ws, labels.attributes, labels.rows))
             held = [each for each in learned.held if each in answers] or None
             said = sum(each is not None for each in answers[name].values())
-            (found,) = find_named(opened.G, scores, [name], held, steps, source=f"{said} answers", count=count)
+            (found,) = find_named(
+                opened.G, scores, [name], held, steps, source=f"{said} answers, {steps} steps", count=count
+            )
         if found.towards and found.towards != learned.kinds[name][1]:  # + is always the second answer
             found = _turned(found, learned.kinds[name][1])
         learned.sliders[name] = found
