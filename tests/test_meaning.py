@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import planted
 import pytest
 import torch
@@ -13,7 +14,7 @@ from test_calc_metrics import calc, lines, run_dir  # noqa: F401 (a fixture)
 
 from helpers import run
 from segan_ext.control.alike import nearest_before, originals
-from segan_ext.control.named import NamedDirection, named_directions
+from segan_ext.control.named import NamedDirection, as_file, named_directions, read_directions
 from segan_ext.control.render import one_step, parse_edits, render
 from segan_ext.directions import ica, named, probe, varimax
 from segan_ext.directions.probe import Probe
@@ -183,6 +184,36 @@ def test_discover_names_explore_and_edit(bench, tmp_path):
     assert "no named direction; there is hair, shift" in said
     said = run(*start, "discover", *options, "--names=beard", check=False).stderr
     assert "--names: beard is no attribute of" in said
+
+
+def test_sliders_in_a_file_edit_a_plain_network(bench, tmp_path):
+    G = bench[0]
+    offsets = {layer: torch.full([s.dims], 0.1) for layer, s in G.subspaces().items()}
+    slider = NamedDirection("hair", offsets, -2, 2, "", 0.5, dict(eyes=0.1), None, "test")
+    (tmp_path / "sliders.json").write_text(json.dumps(as_file([slider])))
+    found = read_directions(tmp_path / "sliders.json", G)["hair"]
+    assert found._replace(offsets={}) == slider._replace(offsets={})
+    assert all(torch.equal(found.offsets[layer], offset) for layer, offset in offsets.items())
+    edit = ["edit", f"--network={BENCH / 'generator.safetensors'}"]
+    options = ["--seeds=0", "--set", "hair=1", f"--directions={tmp_path / 'sliders.json'}"]
+    run("-m segan_ext", *edit, *options, f"--outdir={tmp_path / 'a'}")
+    run("-m segan_ext", *edit, f"--replay={tmp_path / 'a' / 'edit.json'}", f"--outdir={tmp_path / 'b'}")
+    assert (tmp_path / "a" / "seed0000.png").read_bytes() == (tmp_path / "b" / "seed0000.png").read_bytes()
+    moved = render(G, ws_of_seeds(G, [0]), {"hair": 1}, named={"hair": slider}, noise_mode="const")
+    picture = np.asarray(PIL.Image.open(tmp_path / "a" / "seed0000.png"), int)
+    assert abs(picture - (moved[0] * 127.5 + 127.5).clamp(0, 255).permute(1, 2, 0).numpy()).max() <= 1
+
+    for change, said in [
+        (dict(version=2), "of version 2"),
+        (dict(format="other"), "holds no directions"),
+        (dict(directions=[1]), "damaged"),
+        (dict(directions=[as_file([slider._replace(low=3)])["directions"][0]]), "no range that makes sense"),
+        (dict(directions=[as_file([slider])["directions"][0] | dict(offsets={"L0.N0": [1, 2]})]), "another generator"),
+        (dict(directions=[as_file([slider])["directions"][0] | dict(leaks=[1])]), "damaged"),
+    ]:
+        (tmp_path / "wrong.json").write_text(json.dumps(as_file([slider]) | change))
+        with pytest.raises(ValueError, match=said):
+            read_directions(tmp_path / "wrong.json", G)
 
 
 def test_names_are_added_and_replaced(bench):

@@ -10,9 +10,10 @@ from metrics.perceptual import perceptual_features
 from runs.launch import choose_device
 from runs.options import Numbers, command, generator_options, open_generator, usage_errors
 from segan_ext.control.address import Address, parse_address
-from segan_ext.control.edit_file import PARTS, describe, read_edit, read_mask
+from segan_ext.control.edit_file import PARTS, describe, names_directions, read_edit, read_mask
 from segan_ext.control.named import named_directions, read_directions
 from segan_ext.control.render import check_editable, keep_outside, mixed_offsets, offsets_of, parse_edits
+from segan_ext.directions.named import as_editable
 from segan_ext.images import draw_change
 from segan_ext.latents import coordinate_sigmas
 from segan_ext.semantics.extractors import open_extractor
@@ -101,10 +102,14 @@ def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, nois
     Writes each image, a picture of what changed, and edit.json, which --replay turns into the same bytes again.
     """
     device, directions = choose_device(device), source.pop("directions")
-    G = load_editable(network, device, trust_pickle)
+    G = open_generator(network, device, trust_pickle)
+    if directions or replay and names_directions(replay):
+        G = as_editable(G)
+    check_editable(G, network)
+    with usage_errors("--directions"):
+        named = named_directions(G) | (read_directions(directions, G) if directions else {})
     with usage_errors("--replay" if replay else "--set"):
         content = read_edit(replay, G) if replay else None
-        named = named_directions(G) | (read_directions(directions, G) if directions else {})
         edits = content["edits"] if replay else parse_edits(G, list(_parse_set(sets)), named)
     if content is None:
         mix = _parse_mix(G, mix, source["trunc"], source["class_idx"])
@@ -129,13 +134,6 @@ def _class_masks(G, ws, names, extractor, noise_mode):
         opened = open_extractor(extractor, G)
         mask = torch.cat([class_mask(G, opened, w, names, noise_mode=noise_mode) for w in ws.split(1)])
     return mask[:, 0]
-
-
-def load_editable(network: str, device: str, trust_pickle: bool = False) -> torch.nn.Module:
-    """A generator with subspaces. click.UsageError for another."""
-    G = open_generator(network, device, trust_pickle)
-    check_editable(G, network)
-    return G
 
 
 @cached_weights.enabled()

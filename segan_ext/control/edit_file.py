@@ -83,7 +83,7 @@ def read_edit(path: str | Path, G: torch.nn.Module, masks: bool = True) -> dict[
         content["ws"] = torch.from_numpy(np.frombuffer(data, np.float32).copy()).reshape(shape)
         content["edits"] = dict(content["edits"])
         content["mix"] = [(int(L), int(N), int(seed), torch.tensor(w)) for L, N, seed, w in content.get("mix") or []]
-        content["directions"] = from_records(content.get("directions") or [], G)
+        records = list(content.get("directions") or [])
         content["keep"] = _from_png(content["keep"]) if masks and content.get("keep") else None
         inside = content.get("inside") if masks else None
         content["inside"] = torch.stack([_from_png(mask) for mask in inside]) if inside else None
@@ -94,9 +94,21 @@ def read_edit(path: str | Path, G: torch.nn.Module, masks: bool = True) -> dict[
         raise ValueError(f"{path} is of version {version!r}; this version of SEGAN reads 1 to {_VERSION}")
     if noise_mode not in ("const", "none") or not _are_names(names, len(content["ws"])):
         raise ValueError(f"{path} is no edit: it has names or a noise mode that none has")
+    try:
+        content["directions"] = from_records(records, G)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     content["edits"] = parse_edits(G, content["edits"], content["directions"])
     _check_fit(content, G, path)
     return content
+
+
+def names_directions(path: str | Path) -> bool:
+    """True if the file is an edit that brings directions with it"""
+    try:
+        return bool(parse_json(Path(path).read_bytes(), dict).get("directions"))
+    except (OSError, ValueError):
+        return False
 
 
 def _are_names(names, count):

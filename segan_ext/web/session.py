@@ -134,7 +134,10 @@ def loaded(path: str | Path, session: Session, engine: Engine) -> None:
     """Takes the view of a file of `saved`, or an edit.json's moves. ValueError, in one sentence, for another file."""
     G = engine.network(session.view.network).G
     content = read_edit(path, G, masks=False)
-    known = engine.network(session.view.network).named
+    opened = engine.network(session.view.network)
+    if not opened.subspaces and any(not isinstance(address, Name) for address in content["edits"]):
+        raise ValueError("this edit does not fit the network (it moves dimensions, and this one has none)")
+    known = opened.named
     session.named.update({name: each for name, each in content["directions"].items() if name not in known})
     try:
         edits = tuple((str(address), x) for address, x in content["edits"].items())
