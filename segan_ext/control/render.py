@@ -42,8 +42,9 @@ def render(
 
     edits: as in `parse_edits`, of dimensions in units of each coordinate's deviation over 10 000 random latents.
     sigmas: those of `latents.coordinate_sigmas`, which take a moment to compute. named: directions beside those of G.
-    synthesis_kwargs: of G.synthesis, such as noise_mode='const'. An edit whose sum is zero gives the very bytes of no edit, and an edit at (L, N, D) leaves
-    every layer before (L, N) as it was. ValueError for an address that G does not have.
+    synthesis_kwargs: of G.synthesis, such as noise_mode='const'. An edit whose sum is zero gives the very bytes of no
+    edit, and an edit at (L, N, D) leaves every layer before (L, N) as it was. ValueError for an address that there is
+    not.
     """
     with G.edited(offsets=offsets_of(G, parse_edits(G, edits, named), sigmas, named)):
         return G.synthesis(ws, **synthesis_kwargs)
