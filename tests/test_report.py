@@ -73,7 +73,7 @@ def test_what_cannot_be_reported_is_explained(runs, tmp_path):
     for args, sentence in [
         ([tmp_path / "empty"], "is no training run"),
         ([*runs, "--metrics=fid"], "--metrics: there is no 'fid'"),
-        ([*runs, "--metrics=fid50k_full", "--detector=vgg-hed"], "fid50k_full: this metric needs a detector"),
+        ([*runs, "--metrics=fid50k_full", "--detector=pixel-pyramid"], "fid50k_full: this metric needs a detector"),
     ]:
         done = run("-m segan_ext report", *args, f"--outdir={tmp_path / 'out'}", check=False)
         assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
