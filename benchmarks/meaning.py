@@ -4,7 +4,7 @@
     python benchmarks/meaning.py --outdir=emoji-out --network=G.safetensors --labels=labels.csv
 
 On the bench (benchmarks/bench): its plain generator, 8 directions a layer of each method, those with names from the
-bench's labeller at 50, 200 and 500 labelled images and without a limit; judged by a predictor that none of them has
+bench's labeller at 50, 200, 500 and 1000 labelled images; judged by a predictor that none of them has
 seen. On another generator: a half of the labels finds the directions with names, the other half judges all. Each row is
 written when it is done, and not computed again.
 """
@@ -28,7 +28,7 @@ from segan_ext.directions import find_directions  # noqa: E402
 from segan_ext.directions.named import (  # noqa: E402
     as_editable,
     find_named,
-    scores_of_predictor,
+    probe_of_predictor,
     scores_of_probe,
     with_named,
 )
@@ -95,7 +95,7 @@ def rows_of_labels(G):
     for count, draws in COUNTS.items():
         for draw in range(draws):
             rows[f"labels {count}, draw {draw}"] = lambda n=count, d=draw: with_names(G, labelled(G, labeller, n, d))
-    rows["labels without limit"] = lambda: with_names(G, scores_of_predictor(G, labeller))
+    rows["the labeller itself"] = lambda: with_names(G, scores_of_probe(probe_of_predictor(G, labeller)))
     return rows
 
 

@@ -13,7 +13,7 @@ from test_attributes import LinearGenerator, Numbers
 from test_calc_metrics import calc, lines, run_dir  # noqa: F401 (a fixture)
 
 from helpers import run
-from segan_ext.control.alike import nearest_before, originals
+from segan_ext.control.alike import most_different, nearest_before, originals
 from segan_ext.control.named import NamedDirection, as_file, named_directions, read_directions
 from segan_ext.control.render import one_step, parse_edits, render
 from segan_ext.directions import ica, named, probe, varimax
@@ -60,6 +60,8 @@ def test_what_is_alike_is_merged():
     a, b = torch.eye(4)[0], torch.eye(4)[1]
     signatures = torch.stack([3 * a, 2 * b, -a, b + 0.2 * a, torch.zeros(4)])
     assert originals(signatures) == [0, 1, 0, 1, 4]
+    assert most_different(signatures, 9) == [(0, 1), (1, 1)]  # nothing is left beyond the two
+    assert most_different(torch.stack([3 * a, 2 * a + 2 * b, 0.5 * b]), 2) == [(0, 0), (2, 0)]
     nearest = nearest_before(signatures)
     assert nearest[0] is None and nearest[4] is None and nearest[2] == (0, pytest.approx(-1)) and nearest[3][0] == 1
 

@@ -6,7 +6,7 @@ from tqdm import tqdm
 from runs.launch import choose_device
 from runs.options import command, generator_options, usage_errors
 from segan_ext.directions import FINDERS, find_directions
-from segan_ext.directions.named import STEPS, as_editable, find_named, scores_of, with_named
+from segan_ext.directions.named import STEPS, TELLABLE, as_editable, find_named, scores_of, with_named
 from snapshots.load import load_snapshot
 from snapshots.safetensors import save_safetensors
 from snapshots.save import save_snapshot
@@ -70,7 +70,10 @@ def _named(G, seed, labels, names, hold, steps, class_idx):
     G = as_editable(G)
     with usage_errors("--labels"):
         scores, source = scores_of(G, labels, class_idx)
-    known = [attribute.name for attribute in scores.attributes]
+    skill = scores.read.skill
+    known = [name for name, value in skill.items() if value >= TELLABLE or name in (names or "").split(",")]
+    for name in skill.keys() - set(known):
+        print(f"{name} can hardly be told from these labels (skill {skill[name]:.2f}), and is left out.")
     chosen = {}
     for option, text in (("names", names), ("hold", hold)):
         chosen[option] = None if text is None else [name.strip() for name in text.split(",")]
@@ -78,6 +81,7 @@ def _named(G, seed, labels, names, hold, steps, class_idx):
             if name not in known:
                 raise click.UsageError(f"--{option}: {name} is no attribute of {labels}; it has {', '.join(known)}")
     bar = lambda turns: tqdm(turns, desc="Refining", unit="step", disable=None)
+    chosen["names"] = chosen["names"] or known
     found = find_named(G, scores, **chosen, steps=steps, seed=seed, source=source, count=bar)
     for each in found:
         print(f"{each.name}: from {each.low:+.1f} to {each.high:+.1f}; {each.said()}")

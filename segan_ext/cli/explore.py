@@ -31,12 +31,12 @@ def _chosen(G, texts):
     return [Dimension(a, sigma(a), float("nan")) for a in addresses]
 
 
-def _strongest(G, rows, class_idx, bar):
-    """Named directions first, then dimensions, the strongest first, of those that do the same only one"""
+def _strongest(G, rows, seed, class_idx, bar):
+    """Named directions first, then dimensions, the strongest of those that are unlike each other"""
     named = [Dimension(Name(name), 1.0, float("nan")) for name in G.named_offsets()][:rows]
     if len(named) == rows:
         return named
-    return named + rank_dimensions(G, progress=bar, class_idx=class_idx, merge=True)[: rows - len(named)]
+    return named + rank_dimensions(G, [seed], progress=bar, class_idx=class_idx, different=rows - len(named))
 
 
 def _print_row(G, dimension):
@@ -75,9 +75,7 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     "--dest", default="traversal.png", show_default=True, metavar="FILE", help="Picture, .gif or .mp4 to write"
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Latent whose image is changed")
-@click.option(
-    "--rows", type=click.IntRange(1), default=12, show_default=True, help="How many dimensions, strongest first"
-)
+@click.option("--rows", type=click.IntRange(1), default=12, show_default=True, help="How many, those that differ most")
 @click.option("--dims", metavar="L3.N1.D5,hair,…", help="These dimensions or named directions instead")
 @click.option("--sigmas", type=float, default=3, show_default=True, help="How far to go to either side, in σ")
 @click.option("--steps", type=click.IntRange(2), default=7, show_default=True, help="Images a row")
@@ -116,7 +114,7 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     if options["dims"]:
         chosen = _chosen(G, options["dims"])
     else:
-        chosen = _strongest(G, options["rows"], class_idx, bar)
+        chosen = _strongest(G, options["rows"], options["seed"], class_idx, bar)
     images = traversal(G, chosen, options["seed"], options["sigmas"], steps, trunc, class_idx)
     rows, columns = _captions(G, chosen, options["sigmas"], steps)
     write_pictures(dest, images, rows, columns)

@@ -4,6 +4,8 @@ import torch
 
 ALIKE = 0.9  # |cosine| of two changes from which on one counts as a copy of the other
 
+_UNLIKE = 0.5  # … below which two do different things
+
 
 def signature(change: torch.Tensor) -> torch.Tensor:
     """Changes of images [dims, S, C, H, W] → [dims, F]: small enough to keep for every dimension"""
@@ -26,6 +28,24 @@ def nearest_before(signatures: torch.Tensor) -> list[tuple[int, float] | None]:
         nearest = int(cosines.abs().argmax())
         found.append((nearest, float(cosines[nearest])) if lengths[i] > 1e-6 else None)
     return found
+
+
+def most_different(signatures: torch.Tensor, count: int) -> list[tuple[int, int]]:
+    """[(index, copies), …] of `count` of signatures [M, F] at most: strong ones that are not like each other.
+
+    The strongest first; each next one is the strongest whose |cosine| with all before it is below a half. copies: how
+    many of the others are copies of it, above 0.9.
+    """
+    lengths = signatures.norm(dim=1)
+    unit = signatures / lengths.clamp(min=1e-12)[:, None]
+    chosen = []
+    for i in lengths.argsort(descending=True).tolist():
+        if len(chosen) == count or lengths[i] <= 1e-6:
+            break
+        if not chosen or (unit[chosen] @ unit[i]).abs().max() < _UNLIKE:
+            chosen.append(i)
+    alike = (unit[chosen] @ unit.t()).abs() > ALIKE
+    return [(i, int(row.sum()) - 1) for i, row in zip(chosen, alike)]
 
 
 def originals(signatures: torch.Tensor) -> list[int]:

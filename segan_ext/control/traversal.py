@@ -7,7 +7,7 @@ import torch
 
 from metrics.perceptual_path_length import slerp
 from segan_ext.control.address import Address, Name
-from segan_ext.control.alike import originals, signature
+from segan_ext.control.alike import most_different, signature
 from segan_ext.control.named import named_directions
 from segan_ext.control.render import one_step
 from segan_ext.control.sweep import Progress, sweep
@@ -20,7 +20,7 @@ from training.latents import seed_latents
 class Dimension(NamedTuple):
     """One dimension with its σ, or a named direction (σ 1), and its effect.
 
-    effect: mean absolute change of the image (range 2) from −2σ to +2σ. copies: how many weaker dimensions do the same.
+    effect: mean absolute change of the image (range 2) from −2σ to +2σ. copies: how many other dimensions do the same.
     """
 
     address: Address | Name
@@ -39,12 +39,13 @@ def rank_dimensions(
     batch: int = 64,
     progress: Progress | None = None,
     class_idx: int = 0,
-    merge: bool = False,
+    different: int | None = None,
 ) -> list[Dimension]:
     """All dimensions as `Dimension`s, the one that changes the images of these seeds most first.
 
-    merge: leaves out those that do the same as a stronger one (|cosine| of their changes above 0.9), and counts them.
-    progress: called with the list of layers, to show how far the work is (tqdm does).
+    different: so many of them at most, each unlike those before it (|cosine| of their changes below a half), with the
+    number of those that do the same (above 0.9). progress: called with the list of layers, to show how
+    far the work is (tqdm does).
     """
     sigmas, ranked, signatures = coordinate_sigmas(G), [], []
     for moved in sweep(G, ws_of_seeds(G, seeds, class_idx=class_idx), sigmas, batch=batch, progress=progress):
@@ -52,12 +53,9 @@ def rank_dimensions(
         signatures.append(signature(change))
         for d, effect in zip(moved.dims, change.abs().mean(dim=[1, 2, 3, 4]).tolist()):
             ranked.append(Dimension(Address(*moved.layer, d), float(sigmas[moved.layer][d]), effect))
-    order = sorted(range(len(ranked)), key=lambda i: -ranked[i].effect)
-    ranked = [ranked[i] for i in order]
-    if not merge:
-        return ranked
-    first = originals(torch.cat(signatures)[order])
-    return [each._replace(copies=first.count(i) - 1) for i, each in enumerate(ranked) if first[i] == i]
+    if different is None:
+        return sorted(ranked, key=lambda dimension: -dimension.effect)
+    return [ranked[i]._replace(copies=copies) for i, copies in most_different(torch.cat(signatures), different)]
 
 
 def reach_of(G: torch.nn.Module, address: Address | Name, sigmas: float = 3.0) -> tuple[float, float]:

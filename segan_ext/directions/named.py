@@ -24,6 +24,7 @@ from segan_ext.networks import SEGANGenerator
 Count = Callable[[range], Iterable[int]]  # hands on what it gets, and shows how far the work is; tqdm is one
 
 STEPS = 100  # of the refinement
+TELLABLE = 0.2  # skill of a probe from which on an attribute is worth a direction
 _JACOBIANS, _TRIED, _HELD_OUT = 128, 48, 128  # latents
 _BATCH = 24  # latents a step
 _RIDGES = (10.0, 1.0)  # λ, in units of the mean eigenvalue; the first alone where little is known to choose by
@@ -83,18 +84,6 @@ class Scores:
     def _at(self, ws, sign, offsets):
         with self.G.edited(offsets={layer: sign * offset for layer, offset in offsets.items()}):
             return self.read(ws)
-
-
-def scores_of_predictor(G: torch.nn.Module, predictor: Predictor, names: Sequence[str] | None = None) -> Scores:
-    """`Scores` by a predictor of images. names: of the attributes that count (None: all that it knows reliably)."""
-    names = predictor.reliable() if names is None else list(names)
-    attributes = [a for a in predictor.attributes if a.name in names]
-
-    def read(ws):
-        found = predictor.scores(G.synthesis(ws, noise_mode="const"))
-        return torch.cat([found[a.name] for a in attributes], dim=1)[None]
-
-    return Scores(G, read, attributes, torch.ones(1, sum(a.width for a in attributes)).to(_device(G)))
 
 
 def scores_of_probe(probe: Probe) -> Scores:
@@ -352,13 +341,35 @@ def with_named(G: torch.nn.Module, found: Sequence[NamedDirection]) -> SEGANGene
 def scores_of(G: torch.nn.Module, path: str | os.PathLike, class_idx: int = 0) -> tuple[Scores, str]:
     """(`Scores`, what they were learned from) of a CSV of labelled seeds, or of whatever `open_predictor` opens.
 
-    G: with subspaces. class_idx: of the seeds' images. OSError or ValueError, in one sentence, for anything else.
+    A predictor labels 1000 images, from which a probe learns: what gradients of an image network find are changes that
+    nobody sees. G: with subspaces. class_idx: of the seeds' images. OSError or ValueError, in one sentence, for
+    anything else.
     """
     if Path(path).suffix.lower() != ".csv":
         predictor = open_predictor(path, _device(G))
-        return scores_of_predictor(G, predictor), f"predictor {predictor.name}"
+        return scores_of_probe(probe_of_predictor(G, predictor)), f"predictor {predictor.name}"
     labels = read_labels(path)
     if labels.kind != "seed":
         raise ValueError(f"{path} labels files of a data set; directions are found from labels of a generator's seeds")
     ws = ws_of_seeds(G, labels.keys, class_idx=class_idx)
     return scores_of_probe(Probe(G, ws, labels.attributes, labels.rows)), f"{len(labels.keys)} labelled images"
+
+
+@torch.no_grad()
+def probe_of_predictor(G: torch.nn.Module, predictor: Predictor, count: int = 1000, seed: int = 0) -> Probe:
+    """A `Probe` of the attributes that a predictor knows reliably and sees in G's images, from so many of them.
+
+    ValueError if it sees none: every image is the same to it.
+    """
+    ws = random_ws(G, count, seed + 8)
+    said = [predictor(G.synthesis(part, noise_mode="const")) for part in ws.split(32)]
+    attributes, rows = [], []
+    for attribute in predictor.attributes:
+        found = torch.cat([each[attribute.name] for each in said])
+        row = found.argmax(dim=1).double() if attribute.values else found[:, 0].double()
+        if attribute.name in predictor.reliable() and len(row.unique()) > 1:
+            attributes.append(attribute)
+            rows.append(row)
+    if not attributes:
+        raise ValueError(f"{predictor.name} sees no attribute vary in the images of this generator")
+    return Probe(G, ws, attributes, torch.stack(rows, dim=1))
