@@ -307,3 +307,16 @@ def test_codes_of_known_factors():
     nothing = torch.randn(4000, 4, generator=rng)
     assert codes.held_factor_accuracy(nothing, attributes, rows, rng) < 0.6
     assert abs(codes._information(values, values) - math.log(3)) < 0.01
+
+
+@pytest.mark.slow
+def test_an_encoder_is_asked_about_real_images(tmp_path):
+    data, found = tmp_path / "bench.zip", tmp_path / "pca.safetensors"
+    run("-m segan_ext", "avatars", "--recipe=bench", "--count=200", f"--dest={data}")
+    source = BENCH / "generator.safetensors"
+    run("-m segan_ext", "discover", f"--network={source}", "--method=pca", "--dims=4", f"--dest={found}")
+    options = ["--metrics=mig,factorvae", f"--data={data}", "--num-gen=640"]
+    done = run("-m segan_ext", "calc_metrics", f"--network={found}", *options)
+    mig, factorvae = (line["results"] for line in lines(done))
+    assert 0 <= mig["mig_n640"] < 0.5 and 0.1 <= factorvae["factorvae_n640"] <= 1
+    assert lines(done)[0]["protocol"]["num_real"] == 200
