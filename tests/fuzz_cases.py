@@ -214,12 +214,11 @@ def main():
 def _page(network, call):
     import gradio
 
-    import legacy
+    from segan_ext.web import engine as engines
     from segan_ext.web import session
 
-    network = SimpleNamespace(G=legacy.load_generator(network))
-    engine = SimpleNamespace(network=lambda _: network)
-    one = session.Session(session.View("G"))
+    engine = engines.Engine([network])
+    one = session.Session(next(iter(engine.paths)))
     try:
         call(SimpleNamespace(engine=engine, next_image=lambda _: None, all=lambda _: None), one)
     except gradio.Error as error:
