@@ -39,7 +39,14 @@ def main():
     run("-m segan_ext samples", f"--network={snapshot}", f"--dest={samples}", "--grid=4x4", "--trunc=0.8")
     named, names = OUT / "named.pkl", OUT / "named.png"
     run("-m segan_ext explore", f"--network={snapshot}", f"--dest={traversal}", "--rows=6")
-    run("-m segan_ext discover", f"--network={snapshot}", "--method=labels", f"--labels={data}", f"--dest={named}")
+    run(
+        "-m segan_ext discover",
+        f"--network={snapshot}",
+        "--method=labels",
+        f"--labels={data}",
+        "--steps=40",
+        f"--dest={named}",
+    )
     run("-m segan_ext explore", f"--network={named}", f"--dest={names}", "--rows=8")
 
     options = json.loads((run_dir / "training_options.json").read_text())
