@@ -15,6 +15,8 @@ OUT = ROOT / "demo-out"
 
 # A set that 32×32 pixels and ten minutes can show: ten factors in plain sight.
 DATA = "--recipe=bench --count=6000"
+# What a training of minutes separates; forms of hair and glasses take longer.
+COLOURS = "--dims=backgroundColor,hairColor,skinColor,clothingColor"
 # Narrow layers, no augmentation (there is no lack of images), and faster learning than for a long run.
 TRAIN = "--cfg=segan-mode2 --channels=64 --channel-base=1024 --aug=noaug --gamma=1 --lrate=0.004 --ema=2"
 SCHEDULE = "--kimg=55 --tick=5 --snap=4 --grid=4x4"
@@ -47,7 +49,7 @@ def main():
         "--steps=40",
         f"--dest={named}",
     )
-    run("-m segan_ext explore", f"--network={named}", f"--dest={names}", "--rows=8")
+    run("-m segan_ext explore", f"--network={named}", f"--dest={names}", COLOURS)
 
     options = json.loads((run_dir / "training_options.json").read_text())
     print(f"\nA SEGAN trained on {options['total_kimg']} kimg in {(time.time() - start) / 60:.1f} minutes. Look at")
