@@ -18,6 +18,12 @@ host.activate()
 from training.images import save_video, to_pictures, to_uint8  # noqa: E402 (the host has to be on the path)
 
 
+def averaged_down(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Images [N, C, H, W], averaged over squares until no side is longer than `side`"""
+    factor = -(-images.shape[-1] // side)
+    return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
+
+
 def draw_grid(images: torch.Tensor, scale: int = 1) -> Image.Image:
     """A PIL picture of images [rows, columns, C, H, W] in [−1, 1], each pixel `scale` pixels wide."""
     rows, columns, channels, height, width = images.shape

@@ -112,6 +112,13 @@ def coordinates_of(
     return {address: subspace.coordinates(w) for address, subspace in G.subspaces().items()}
 
 
+def covariance_root(coordinates: torch.Tensor) -> torch.Tensor:
+    """A matrix [K, K], float64 on the CPU, whose product with its transpose is the covariance of coordinates [N, K]"""
+    covariance = torch.cov(coordinates.t().double().cpu()).reshape(coordinates.shape[1], -1)
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt()
+
+
 def coordinate_sigmas(
     G: torch.nn.Module, samples: int = SIGMA_SAMPLES, seed: int = 0
 ) -> dict[tuple[int, int], torch.Tensor]:

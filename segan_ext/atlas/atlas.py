@@ -11,7 +11,7 @@ from segan_ext.control.address import Address
 from segan_ext.control.alike import ALIKE, nearest_before, signature
 from segan_ext.control.named import CLEAR
 from segan_ext.control.sweep import Progress, sweep
-from segan_ext.images import encoded, to_uint8
+from segan_ext.images import averaged_down, encoded, to_uint8
 from segan_ext.latents import coordinate_sigmas, ws_of_seeds
 from segan_ext.metrics.attributes import Predictor
 from segan_ext.metrics.purity import AttributeEffects, Purity
@@ -79,7 +79,7 @@ def make_atlas(
     dimension moves.
     """
     ws, sigmas = ws_of_seeds(G, seeds, class_idx=class_idx), coordinate_sigmas(G)
-    base = _small(G.synthesis(ws, noise_mode="const"), _TILE)
+    base = averaged_down(G.synthesis(ws, noise_mode="const"), _TILE)
     measured = AttributeEffects(G, predictor, predictor.reliable()) if predictor is not None else None
     by_chance = _purity_by_chance(G, ws, measured, batch) if measured is not None else {}
     classes = ClassEffects(G, extractor, ws, sigmas, batch=batch) if extractor is not None else None
@@ -91,10 +91,10 @@ def make_atlas(
         purities = measured.of(moved) if measured is not None else [None] * len(moved.dims)
         class_effects = classes.of(moved) if classes is not None else [None] * len(moved.dims)
         signatures.append(signature(change))
-        low, high = (_small(images.flatten(0, 1), _TILE).unflatten(0, change.shape[:2]) for images in moved[2:])
+        low, high = (averaged_down(images.flatten(0, 1), _TILE).unflatten(0, change.shape[:2]) for images in moved[2:])
         for i, d in enumerate(moved.dims):
             strip = _strip_picture(torch.stack([low[i], base, high[i]], dim=1).cpu())
-            shown = _small(heat[i][None, None], _HEAT)[0, 0].cpu().numpy()
+            shown = averaged_down(heat[i][None, None], _HEAT)[0, 0].cpu().numpy()
             sigma = float(sigmas[moved.layer][d])
             address = Address(*moved.layer, d)
             heat_map = shown / max(shown.max(), 1e-12)
@@ -120,17 +120,14 @@ def _purity_by_chance(G, ws, measured, batch):
     return {layer: (float(np.mean(each)), max(float(np.std(each, ddof=1)), 1e-6)) for layer, each in found.items()}
 
 
-def _small(images, side):
-    """[N, C, H, W], averaged down until no side is longer than `side`"""
-    factor = -(-images.shape[-1] // side)
-    return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
-
-
 def _distances(features, moved):
     """Perceptual distances of pictures of 256 pixels at most, which is what such features are made for"""
     low, high = (
         torch.cat(
-            [features((_small(each, 256) * 127.5 + 127.5).clamp(0, 255)) for each in images.flatten(0, 1).split(8)]
+            [
+                features((averaged_down(each, 256) * 127.5 + 127.5).clamp(0, 255))
+                for each in images.flatten(0, 1).split(8)
+            ]
         )
         for images in (moved.low, moved.high)
     )

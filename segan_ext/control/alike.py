@@ -2,6 +2,8 @@
 
 import torch
 
+from segan_ext.images import averaged_down
+
 ALIKE = 0.9  # |cosine| of two changes from which on one counts as a copy of the other
 
 _UNLIKE = 0.5  # … below which two do different things
@@ -9,10 +11,7 @@ _UNLIKE = 0.5  # … below which two do different things
 
 def signature(change: torch.Tensor) -> torch.Tensor:
     """Changes of images [dims, S, C, H, W] → [dims, F]: small enough to keep for every dimension"""
-    factor = -(-change.shape[-1] // 8)
-    small = change.flatten(0, 1)
-    small = torch.nn.functional.avg_pool2d(small, factor) if factor > 1 else small
-    return small.reshape(len(change), -1).cpu()
+    return averaged_down(change.flatten(0, 1), 8).reshape(len(change), -1).cpu()
 
 
 def nearest_before(signatures: torch.Tensor) -> list[tuple[int, float] | None]:

@@ -16,7 +16,7 @@ import torch
 from segan_ext.control.named import Layer, NamedDirection, named_directions
 from segan_ext.directions.probe import WHOLE, Probe
 from segan_ext.directions.subspaces import host_kwargs, with_directions
-from segan_ext.latents import coordinates_of, random_ws, ws_of_seeds
+from segan_ext.latents import coordinates_of, covariance_root, random_ws, ws_of_seeds
 from segan_ext.metrics.attributes import Attribute, Predictor, open_predictor
 from segan_ext.metrics.labels import read_labels
 from segan_ext.networks import SEGANGenerator
@@ -37,7 +37,7 @@ _SAFE = 0.9  # share of the best selectivity that the ends of a slider still hav
 
 
 class Scores:
-    """What attributes the images of latents have, in deviations over the generator's images: `scores(ws)`.
+    """What attributes the images of latents have, in deviations over the generator's images.
 
     read: ws [N, num_ws, w_dim] → [heads, N, Σ width], under the edits in force, differentiable. weights [heads, Σ
     width]: of each head's effects in the whole.
@@ -126,7 +126,7 @@ class _Finder:
         self.G, self.scores, self.seed = G, scores, seed
         self.names = [a.name for a in scores.attributes]
         self.counted = {name: self._counted(name, hold) for name in self.names}
-        self.roots = {layer: _root(c) for layer, c in coordinates_of(G).items()}
+        self.roots = {layer: covariance_root(c).float().to(c.device) for layer, c in coordinates_of(G).items()}
         self.sizes = [len(root) for root in self.roots.values()]
         jacobians = [self._jacobian(ws) for ws in random_ws(G, _JACOBIANS, seed + 2).split(scores.batch)]
         self.J = torch.cat(jacobians)  # [latents, Σ width, P]
@@ -154,6 +154,11 @@ class _Finder:
         rows = [torch.autograd.grad(y, theta, retain_graph=k < last)[0] for k, y in enumerate(columns)]
         return torch.stack(rows, dim=1)
 
+    def _own(self, a):
+        """Which of Σ width are attribute a's"""
+        first = sum(self.scores.widths[:a])
+        return slice(first, first + self.scores.widths[a])
+
     def _can_choose(self):
         """True if enough attributes are known that the best of many directions is more than a lucky one"""
         return len(self.names) > 3
@@ -163,8 +168,7 @@ class _Finder:
     def start(self, name):
         """The start [P] whose images move `name` most selectively, scaled so that ±1 moves it by 1.6 deviations"""
         a = self.names.index(name)
-        first = sum(self.scores.widths[:a])
-        own = slice(first, first + self.scores.widths[a])
+        own = self._own(a)
         everywhere = self._closed_form(a, own, None)
         alone = range(len(self.sizes)) if self._can_choose() else ()
         candidates = torch.cat([everywhere, *(self._closed_form(a, own, part) for part in alone)])
@@ -272,8 +276,7 @@ class _Finder:
         reach = reaches[fine[-1]] / unit
         change = self._towards(ws, theta * reaches[best])
         attribute = self.scores.attributes[a]
-        first = sum(self.scores.widths[:a])
-        own = change[first : first + attribute.width]
+        own = change[self._own(a)]
         leaks = {
             n: float(effects[best, i] / effects[best, a].clamp(min=1e-3)) for i, n in enumerate(self.names) if i != a
         }
@@ -302,13 +305,6 @@ def _least_squares(X, goals, ridge):
         return torch.linalg.solve(X.t() @ X + penalty * torch.eye(X.shape[1], device=X.device), goals.t()).t()
     gram = X @ X.t() + penalty * torch.eye(len(X), device=X.device)
     return goals - (goals @ X.t()) @ torch.linalg.solve(gram, X)
-
-
-def _root(coordinates):
-    """A matrix whose product with its transpose is the covariance of coordinates [N, K]"""
-    covariance = torch.cov(coordinates.t().double().cpu()).reshape(coordinates.shape[1], -1)
-    values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp(min=0).sqrt()).float().to(coordinates.device)
 
 
 def _device(G):

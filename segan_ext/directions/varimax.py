@@ -6,8 +6,9 @@ Varimax (Kaiser 1958) turns the components until each pixel is moved by few of t
 import torch
 from tqdm import tqdm
 
-from segan_ext.directions.subspaces import check_finite, with_directions
-from segan_ext.latents import random_w, random_ws
+from segan_ext.directions.pca import pca_of_w
+from segan_ext.directions.subspaces import with_directions
+from segan_ext.latents import random_ws
 from segan_ext.layers import resume, run_until
 
 _STEP = 0.5  # deviations of w, to either side
@@ -24,11 +25,8 @@ def varimax_of_jacobian(
     samples: latents that the Jacobian is taken at. Columns have unit length; an effect is the root mean square change
     of a pixel (range 2) over one deviation of w along it.
     """
-    w = random_w(G, 10000, seed).double().cpu()
-    check_finite(w)
-    _, deviations, axes = torch.linalg.svd(w - w.mean(dim=0), full_matrices=False)
-    tried = min(max(_MOST, dims), G.w_dim)
-    root = (axes.t() * (deviations / (len(w) - 1) ** 0.5))[:, :tried]  # [w_dim, tried]: of unit variance
+    axes, deviations = pca_of_w(G, seed=seed)
+    root = (axes * deviations)[:, : max(_MOST, dims)]  # [w_dim, tried]: of unit variance
     moved, ws = with_directions(G, {}, G.w_dim), random_ws(G, samples, seed)
     found = {}
     for layer in tqdm(list(moved.subspaces()), desc="Jacobians", unit="layer", disable=None):

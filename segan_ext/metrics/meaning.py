@@ -20,7 +20,7 @@ from segan_ext.metrics.selectivity import (
     strongest_candidates,
     z_score,
 )
-from segan_ext.metrics.shared import check_subspaces, generator_of, open_predictor_of
+from segan_ext.metrics.shared import check_subspaces, counted, generator_of, open_predictor_of
 from torch_utils import cached_weights
 
 _DIMS = 8  # of a layer, the strongest: best of many, as the measure takes, needs the same number everywhere
@@ -34,17 +34,6 @@ def _ruler(opts):
     return G, Ruler(G, predictor, seed=opts.seed or 0)
 
 
-def _counted(opts, what):
-    def count(items):
-        items = list(items)
-        monitor = opts.progress.sub(what, len(items), flush_interval=1)
-        for i, item in enumerate(items):
-            yield item
-            monitor.update(i + 1)
-
-    return count
-
-
 @register_metric
 @cached_weights.enabled()
 def selectivity(opts: metric_utils.MetricOptions) -> dict[str, float]:
@@ -54,8 +43,8 @@ def selectivity(opts: metric_utils.MetricOptions) -> dict[str, float]:
     counts = dict(selection=max(latents // 3, 1), held_out=max(latents - latents // 3, 1))
     opts.protocol |= dict(num_gen=latents, steps=list(STEPS))
     candidates = strongest_candidates(G, _DIMS) + named_candidates(G)
-    own = measure(ruler, candidates, seed=opts.seed or 0, count=_counted(opts, "selectivity"), **counts)
-    others = chance(ruler, _DIMS, _ROTATIONS, opts.seed or 0, _counted(opts, "selectivity of chance"), **counts)
+    own = measure(ruler, candidates, seed=opts.seed or 0, count=counted(opts, "selectivity"), **counts)
+    others = chance(ruler, _DIMS, _ROTATIONS, opts.seed or 0, counted(opts, "selectivity of chance"), **counts)
     opts.details |= {score.attribute: score._asdict() for score in own.scores}
     opts.details["interval"] = dict(zip(("low", "high"), own.selectivity_interval))
     return dict(
@@ -80,7 +69,7 @@ def disentanglement(opts: metric_utils.MetricOptions) -> dict[str, float]:
     sets: list[list[Candidate]] = [own, *(rotated_candidates(G, _DIMS, seed + i) for i in range(_ROTATIONS))]
     found = [
         entropies(effects_of(ruler, each, seed=seed, latents=latents))
-        for each in _counted(opts, "disentanglement")(sets)
+        for each in counted(opts, "disentanglement")(sets)
     ]
     (d, c), others = found[0], found[1:]
     return dict(
@@ -98,7 +87,7 @@ def _codes_of(opts):
     data, attributes, rows = codes.known(opts)
     pairs = opts.count(codes.PAIRS)
     opts.protocol |= dict(dims_a_layer=_DIMS, num_gen=pairs, num_real=len(rows))
-    encoder = codes.train_encoder(G, _DIMS, pairs, seed=opts.seed or 0, count=_counted(opts, "encoder"))
+    encoder = codes.train_encoder(G, _DIMS, pairs, seed=opts.seed or 0, count=counted(opts, "encoder"))
     return codes.encoded(encoder, data, len(rows)), attributes, rows
 
 

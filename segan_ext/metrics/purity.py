@@ -115,7 +115,9 @@ def purity(opts: metric_utils.MetricOptions) -> dict[str, float]:
     opts.protocol["num_gen"] = opts.num_gen or "16 a dimension"
     opts.protocol["version"] = 2  # 1 drew other latents
     with cached_weights.enabled():
-        found = measure(G, predictor, predictor.reliable(), samples, seed=opts.seed or 0, progress=counted(opts))
+        found = measure(
+            G, predictor, predictor.reliable(), samples, seed=opts.seed or 0, progress=counted(opts, "purity")
+        )
     opts.details |= {
         str(p.address): dict(purity=p.purity, strength=p.strength, attribute=p.attribute, effects=p.effects)
         for p in found

@@ -12,7 +12,7 @@ import torch
 
 from segan_ext.control.alike import originals, signature
 from segan_ext.control.traversal import rank_dimensions
-from segan_ext.latents import coordinates_of, random_ws
+from segan_ext.latents import coordinates_of, covariance_root, random_ws
 from segan_ext.layers import resume, run_until
 from segan_ext.metrics.attributes import Predictor
 
@@ -138,17 +138,11 @@ def rotated_candidates(G: torch.nn.Module, dims: int | None = None, seed: int = 
     generator, found = torch.Generator().manual_seed(seed), []
     for (L, N), c in coordinates_of(G).items():
         K = c.shape[1]
-        root = _root(torch.cov(c.t().double().cpu()).reshape(K, K))
+        root = covariance_root(c)
         rotation = torch.linalg.qr(torch.randn(K, K, generator=generator, dtype=torch.float64))[0]
         steps = (root @ rotation).t().float().to(c.device)
         found += [Candidate(f"L{L}.N{N} rotated {d}", {(L, N): steps[d]}) for d in range(min(dims or K, K))]
     return found
-
-
-def _root(covariance):
-    """A matrix whose product with its transpose is `covariance`"""
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp(min=0).sqrt()
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """What the metrics of SEGAN share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
@@ -37,13 +37,14 @@ def generator_of(opts: metric_utils.MetricOptions) -> torch.nn.Module:
     return opts.G.eval().requires_grad_(False).to(opts.device)
 
 
-def counted(opts: metric_utils.MetricOptions) -> Callable[[list[tuple[int, int]]], Iterator[tuple[int, int]]]:
-    """For `purity.measure`: reports progress over the subspaces"""
+def counted(opts: metric_utils.MetricOptions, what: str) -> Callable[[Iterable], Iterator]:
+    """A function that hands on the items it gets, and reports the progress of `what` over them"""
 
-    def count(addresses):
-        monitor = opts.progress.sub("purity", len(addresses), flush_interval=1)
-        for i, address in enumerate(addresses):
-            yield address
+    def count(items):
+        items = list(items)
+        monitor = opts.progress.sub(what, len(items), flush_interval=1)
+        for i, item in enumerate(items):
+            yield item
             monitor.update(i + 1)
 
     return count

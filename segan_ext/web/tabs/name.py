@@ -109,7 +109,7 @@ class NameTab:
 
     @staticmethod
     def _told(learned, name):
-        said = [answer for answer in learned.answers.get(name, {}).values() if answer is not None]
+        said = _given(learned.answers.get(name, {}))
         text = f"{len(said)} answers for {name}. "
         if learned.kinds[name] is not None:
             text += ", ".join(f"{value}: {said.count(value)}" for value in learned.kinds[name]) + ". "
@@ -128,8 +128,8 @@ class NameTab:
                 return *self.ask(session, name, low, high, kind), gr.update()
             said = learned.answers.setdefault(name, {})
             said[learned.asked] = choose(*(values or ("", "")), position)
-            count, made = sum(each is not None for each in said.values()), gr.update()
-            if said[learned.asked] is not None and count % _HANDFUL == 0:
+            made = gr.update()
+            if said[learned.asked] is not None and len(_given(said)) % _HANDFUL == 0:
                 made = self._slider(session, name, _QUICK)
             return *self.ask(session, name, low, high, kind), made
 
@@ -151,7 +151,7 @@ class NameTab:
     def make(self, session: Session, name: str, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:
         """The slider, refined by gradient steps; stopped, it stays as it was"""
         name, learned = name.strip(), session.learning
-        if sum(each is not None for each in learned.answers.get(name, {}).values()) < _HANDFUL:
+        if len(_given(learned.answers.get(name, {}))) < _HANDFUL:
             raise refused(f"{name} needs {_HANDFUL} answers first")
         session.stopped.discard("refine")
         try:
@@ -184,7 +184,7 @@ class NameTab:
             ws = ws_of_seeds(opened.G, seeds, class_idx=session.view.class_idx)
             scores = scores_of_probe(Probe(opened.G, ws, labels.attributes, labels.rows))
             held = [each for each in learned.held if each in answers] or None
-            said = sum(each is not None for each in answers[name].values())
+            said = len(_given(answers[name]))
             (found,) = find_named(
                 opened.G, scores, [name], held, steps, source=f"{said} answers, {steps} steps", count=count
             )
@@ -273,9 +273,14 @@ def _as_number(answer, values):
     return float(answer == values[1]) if values else float(answer)
 
 
+def _given(said):
+    """The answers of {seed: answer} without those that were skipped"""
+    return [answer for answer in said.values() if answer is not None]
+
+
 def _is_learnable(said):
     """True with two different answers, and four in all"""
-    given = [answer for answer in said.values() if answer is not None]
+    given = _given(said)
     return len(given) >= 4 and len(set(given)) > 1
 
 
