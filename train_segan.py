@@ -9,7 +9,7 @@ from segan_ext.cli.options import host_option
 from segan_ext.presets import PRESETS, for_device, recipe
 
 from runs.options import OneOf, command, train_options  # isort: skip (on the path since presets was imported)
-from segan_ext.training import add_subspaces, check_options_for_foreign_host, default_data
+from segan_ext.training import MODES, add_mode, check_options_for_foreign_host, default_data
 
 
 @command()
@@ -18,10 +18,16 @@ from segan_ext.training import add_subspaces, check_options_for_foreign_host, de
     type=OneOf([*PRESETS, "auto", *recipe.BASE_CONFIGS]),
     help="Method and recipe; the host's own are mode 0 unless --mode says otherwise  [default: segan-mode2]",
 )
-@click.option("--mode", type=click.IntRange(0, 3), help="Subspaces: 0 none, 1 feature, 2 style, 3 importance")
+@click.option("--mode", type=OneOf(MODES), help="0: none, 1 feature, 2 style, 3 importance subspaces; eigen, named")
 @click.option("--subspace-dim", type=int, help="Dimensions of a subspace (modes 1 and 2; mode 2 in residual form)")
 @click.option("--subspace-form", type=OneOf(["full", "residual", "published"]), help="Form of mode 2")
 @click.option("--train", type=OneOf(["all", "subspace"]), help="What of G to train  [default: all]")
+@click.option("--own-dim", type=int, help="Own coordinates of a block, mode eigen  [default: 4]")
+@click.option("--prior", type=OneOf(["uniform", "gaussian"]), help="What they follow  [default: uniform]")
+@click.option("--bottleneck", type=bool, help="Let w into the first block alone, eigen and named  [default: true]")
+@click.option("--info", type=float, help="Weight of the encoder that reads own coordinates off images; 0: none, eigen")
+@click.option("--labels", metavar="CSV|factors", help="Labels of some images, mode named; factors: the data's own")
+@click.option("--num-labels", type=int, help="Use the first so many labelled images  [default: all]")
 @click.option("--ortho", type=float, help="Weight of the orthonormality penalty  [default: 1; published form: 0]")
 @host_option
 @train_options
@@ -51,7 +57,7 @@ def main(cfg, **options):
     description, args = recipe.build(options, cfg, for_device(config, device), data, device, cores=os.cpu_count() or 1)
     networks = launch.adopt_networks(args, data)
     source = None if networks is None else networks["G_ema"]
-    add_subspaces(args, options, getattr(config, "mode", 0), source)
+    add_mode(args, options, getattr(config, "mode", 0), source)
     if options["train"] == "subspace":
         networks["G"] = source  # what stays as it is should be the average, not the last step
     launch.start(outdir, description, args, options, dry_run, data, networks)

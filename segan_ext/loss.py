@@ -3,9 +3,14 @@
 from typing import Any
 
 import torch
+from torch.nn.functional import softplus
 
+from segan_ext import own
 from torch_utils import training_stats
 from training.loss import StyleGAN2Loss
+
+_RAMP = 10_000  # images over which G comes to follow an encoder that learns meanwhile
+_NOISE = 0.05  # on labelled images, deviation: there are few of them
 
 
 class _Fixed(torch.nn.Module):
@@ -68,3 +73,90 @@ class SEGANLoss(StyleGAN2Loss):
             return
         for U, grad in zip(bases, torch.autograd.grad(penalty * (self.ortho * gain), bases)):
             U.grad = grad if U.grad is None else U.grad + grad
+
+
+class CodeLoss(SEGANLoss):
+    """SEGANLoss for generators with own coordinates e, which an encoder Q in D reads off the images.
+
+    groups: the generator's `own`. info: weight of Q's loss in G. labels: None, and Q learns e from generated images, as
+    in InfoGAN (Chen et al. 2016), with the same weight in D; or `path` of the data, `source` and `count` as in
+    `own.labelled`. Then Q learns from those real images alone and G, more and more, follows it: from generated
+    images it would learn to tell fakes, as long as G ignores e. D must be an `encoder.EncoderDiscriminator`.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        *modules: torch.nn.Module,
+        groups: list[dict[str, Any]],
+        info: float = 1,
+        labels: dict[str, Any] | None = None,
+        **loss_kwargs: Any,
+    ) -> None:
+        super().__init__(device, *modules, **loss_kwargs)
+        self.groups, self.info = groups, info
+        self.shown = torch.zeros([], device=device)  # images that G made, by which its weight grows
+        self._labelled = own.open_labelled(**labels, device=device) if labels else None
+
+    def accumulate_gradients(
+        self,
+        phase: str,
+        real_img: torch.Tensor,
+        real_c: torch.Tensor,
+        gen_z: torch.Tensor,
+        gen_c: torch.Tensor,
+        sync: bool,
+        gain: float,
+    ) -> None:
+        """As the host's; see there."""
+        if phase in ("Dmain", "Dboth") and self._labelled:
+            self._learn_labels(real_c, gain)
+        super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
+
+    def _learn_labels(self, real_c, gain):
+        """Q learns what was said of some real images."""
+        images, codes = self._labelled.draw(len(real_c), _NOISE)
+        misses = own.code_loss(self._read(images, real_c), codes, self.groups)
+        training_stats.report("Loss/D/labels", misses)
+        misses.mean().mul(gain).backward()
+
+    def _generator_main(self, gen_z, gen_c, sync, gain):
+        """As the host's, and Q should read e off the images."""
+        img, ws = self.run_G(gen_z, gen_c, sync=sync)
+        logits, predicted = self._judge(img, gen_c)
+        training_stats.report("Loss/scores/fake", logits)
+        training_stats.report("Loss/signs/fake", logits.sign())
+        adversarial = softplus(-logits)
+        training_stats.report("Loss/G/loss", adversarial)
+        misses = own.code_loss(predicted, self._own(ws), self.groups)
+        training_stats.report("Loss/G/codes", misses)
+        self.shown += len(gen_z)
+        weight = self.info * ((self.shown / _RAMP).clamp(max=1) if self._labelled else 1)
+        (adversarial[:, 0] + weight * misses).mean().mul(gain).backward()
+
+    def _discriminator_fakes(self, gen_z, gen_c, gain):
+        """As the host's; without labels Q learns to read e off the images."""
+        if self._labelled:
+            return super()._discriminator_fakes(gen_z, gen_c, gain)
+        with torch.no_grad():
+            img, ws = self.run_G(gen_z, gen_c, sync=False)
+        logits, predicted = self._judge(img, gen_c)
+        training_stats.report("Loss/scores/fake", logits)
+        training_stats.report("Loss/signs/fake", logits.sign())
+        loss = softplus(logits)
+        misses = own.code_loss(predicted, self._own(ws), self.groups)
+        training_stats.report("Loss/D/codes", misses)
+        (loss[:, 0] + self.info * misses).mean().mul(gain).backward()
+        return loss.detach()
+
+    def _judge(self, img, c):
+        """(logits of the images as they are augmented, what Q reads off them as they are)"""
+        if self.augment_pipe is None:
+            return self.D(img, c, codes=True)
+        return self.run_D(img, c, sync=False), self._read(img, c)
+
+    def _read(self, img, c):
+        return self.D(img, c, codes=True)[1]
+
+    def _own(self, ws):
+        return ws[:, 0, -sum(own.widths(self.groups)) :].detach()

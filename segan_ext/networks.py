@@ -8,6 +8,9 @@ turns the coordinates of w into what the layer uses:
     mode 2     published    w' = (Σ_chw U) ⊙ L ⊙ (f·w + o) + μ                   U: [C, H, W, D]  before the affine
     mode 3     importance   w' = L ⊙ (f·w + o)                                                    before the affine
     mode 1     feature      x' = x + reshape(U (L ⊙ (f·w_K + o))) + μ            U: [C·H·W, K]    after the layer
+    eigen, named            w' = [w +] U (L ⊙ (f·e + o)) + μ                     U: [W, K]        before the affine
+
+There e are coordinates of the layer's own, drawn beside w and independent of it; w itself reaches block 0 alone.
 
 f (factor, 1) and o (offset, 0) are the controls: `with G.edited(offsets={(3, 1): o}): G(z, c)`. They belong to the
 caller's context, not to the network, so that several threads can edit one G without meeting.
@@ -30,7 +33,7 @@ try:
 except ImportError:  # another host
     cached_weights = None
 
-MODES = (0, 1, 2, 3)
+MODES = (0, 1, 2, 3, "eigen", "named")
 FORMS = ("full", "residual", "published")  # of mode 2
 _MAX_ENTRIES = 2**28  # of one basis
 
@@ -201,6 +204,174 @@ class FeatureSubspace(LinearSubspace):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Coordinates of one's own (modes eigen and named)
+
+
+@persistence.persistent_class
+class OwnCoordinates(torch.nn.Module):
+    """Standard normal numbers → coordinates e, each group with a distribution of its own.
+
+    groups: dicts with a "name" and either "size", of independent coordinates, and "quantiles", equally spaced ones of
+    what they follow (None: they stay normal); or "values" and their "shares", frequencies, and one coordinate for each
+    value, 1 for the one that holds. A group with shares takes one number, another one as many as its size. inputs,
+    outputs: how many there are in all.
+    """
+
+    def __init__(self, groups: "list[dict]") -> None:
+        super().__init__()
+        self.groups = [dict(group) for group in groups]
+        self.sizes = [len(group["shares"]) if "shares" in group else group["size"] for group in groups]
+        self.takes = [1 if "shares" in group else group["size"] for group in groups]
+        self.inputs, self.outputs = sum(self.takes), sum(self.sizes)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """z [N, inputs] → e [N, outputs]; differentiable where it is continuous"""
+        parts = zip(self.groups, z.split(self.takes, dim=1))
+        return torch.cat([_distributed(part, group) for group, part in parts], dim=1)
+
+    def within(self, e: torch.Tensor) -> torch.Tensor:
+        """The nearest coordinates [N, outputs] that can be drawn, or, of values, mixtures of such"""
+        parts = zip(self.groups, e.split(self.sizes, dim=1))
+        return torch.cat([_within(part, group) for group, part in parts], dim=1)
+
+    def controls(self) -> "list[tuple[dict, torch.Tensor]]":
+        """[(what is known of it, change of e by +1 [outputs])] of every control.
+
+        A number has one, of unit length; two or more values have one each after the first, from the first (−1) to that
+        one (+1), whichever holds.
+        """
+        found, start = [], 0
+        for group, size in zip(self.groups, self.sizes):
+            unit = torch.eye(self.outputs)[start : start + size]
+            if "shares" in group:
+                scale = 1 if size == 2 else 2  # from any value, -1 leads to the first one and +1 to the other
+                for value, row in zip(group["values"][1:], unit[1:]):
+                    name = group["name"] if size == 2 else f"{group['name']} {value}"
+                    found.append((dict(name=name, low=-1.0, high=1.0, towards=value), scale * (row - unit[0])))
+            else:
+                low, *_, high = group["quantiles"] or [-2.0, 2.0]
+                names = [group["name"]] if size == 1 else [f"{group['name']}.{i}" for i in range(size)]
+                found += [(dict(name=name, low=low, high=high), row) for name, row in zip(names, unit)]
+            start += size
+        return found
+
+
+def _within(e, group):
+    if "shares" in group:
+        return _onto_simplex(e)
+    quantiles = group.get("quantiles")
+    return e if quantiles is None else e.clamp(quantiles[0], quantiles[-1])
+
+
+def _distributed(z, group):
+    """z [N, n], normal → what follows the group's distribution"""
+    if "shares" in group:
+        shares = torch.tensor(group["shares"], device=z.device)
+        bounds = (shares.cumsum(0) / shares.sum())[:-1].contiguous()
+        return torch.nn.functional.one_hot(torch.bucketize(_phi(z[:, 0]), bounds), len(shares)).to(z.dtype)
+    if group.get("quantiles") is None:
+        return z
+    quantiles = torch.tensor(group["quantiles"], dtype=z.dtype, device=z.device)
+    place = _phi(z) * (len(quantiles) - 1)
+    below = place.detach().floor().long().clamp(max=len(quantiles) - 2)
+    return torch.lerp(quantiles[below], quantiles[below + 1], place - below)
+
+
+def _phi(z):
+    return (1 + torch.erf(z / math.sqrt(2))) / 2
+
+
+@persistence.persistent_class
+class OwnMapping(torch.nn.Module):
+    """z and label → [w, e] for every style layer: the host's mapping network makes w of the first part of z.
+
+    z_dim, w_dim: of both parts together. groups: as in `OwnCoordinates`. The other arguments are the host's. Truncation
+    pulls w to its mean and numbers among e to 0; a value stays what it is.
+    """
+
+    def __init__(
+        self, z_dim: int, c_dim: int, w_dim: int, num_ws: int, groups: "list[dict]", **mapping_kwargs: object
+    ) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
+        self.own = OwnCoordinates(groups)
+        self.shared_z, self.shared_w = z_dim - self.own.inputs, w_dim - self.own.outputs
+        self.shared = networks.MappingNetwork(self.shared_z, c_dim, self.shared_w, num_ws, **mapping_kwargs)
+        shrinks = [0 if "shares" in group else 1 for group, n in zip(groups, self.own.sizes) for _ in range(n)]
+        self.register_buffer("shrinks", torch.tensor(shrinks, dtype=torch.float32))
+
+    @property
+    def w_avg(self) -> torch.Tensor:
+        """Mean of [w, e], [w_dim]; 0 over e"""
+        return torch.nn.functional.pad(self.shared.w_avg, [0, self.own.outputs])
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: "torch.Tensor | None",
+        truncation_psi: float = 1,
+        truncation_cutoff: "int | None" = None,
+        skip_w_avg_update: bool = False,
+    ) -> torch.Tensor:
+        """z [N, z_dim], c [N, c_dim] → ws [N, num_ws, w_dim]; as the host's"""
+        z, own = z.to(torch.float32).split([self.shared_z, self.own.inputs], dim=1)
+        ws = self.shared(z, c, truncation_psi, truncation_cutoff, skip_w_avg_update=skip_w_avg_update)
+        e = self.own(own)[:, None].repeat(1, self.num_ws, 1)
+        if truncation_psi != 1:
+            e[:, :truncation_cutoff] *= 1 + self.shrinks * (truncation_psi - 1)
+        return torch.cat([ws, e], dim=2)
+
+
+@persistence.persistent_class
+class OwnSubspace(LinearSubspace):
+    """w' = U (L ⊙ (f·e + o)) + μ, and w too where `shared`. x = [w, e of all layers], this layer's from `first` on.
+
+    w_dim: of w alone. groups: of its coordinates. Edits stay where G was trained: numbers are clamped to the range that
+    they are drawn from, values are projected onto the simplex.
+    """
+
+    def __init__(
+        self, address: "tuple[int, int]", w_dim: int, total: int, first: int, groups: "list[dict]", shared: bool
+    ) -> None:
+        own = OwnCoordinates(groups)
+        super().__init__(address, own.outputs)
+        self.own = own
+        self.w_dim, self.total, self.first, self.shared = w_dim, total, first, shared
+        self._add_basis(w_dim)
+        torch.nn.init.constant_(self.L, math.sqrt(w_dim / self.dims))  # w' gets about the length of a w
+        self.mu = torch.nn.Parameter(torch.zeros([w_dim]))
+
+    def coordinates(self, w: torch.Tensor) -> torch.Tensor:
+        """[w, e] [N, total] → this layer's e [N, dims]"""
+        return w[:, self.first : self.first + self.dims]
+
+    def controlled(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """f·coordinates + o, within bounds; the very same tensor where nothing is edited. [N, dims]"""
+        return self.own.within(super().controlled(coordinates)) if self.is_edited() else coordinates
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """[w, e] [N, total] → w' [N, w_dim]"""
+        own = (self.L * self.controlled(self.coordinates(w))) @ self.basis().t() + self.mu
+        return w[:, : self.w_dim] + own if self.shared else own
+
+    def as_affine(self) -> "tuple[torch.Tensor, torch.Tensor]":
+        """(M [w_dim, total], μ [w_dim]) of w' = M [w, e] + μ, which it is where nothing is edited"""
+        matrix = torch.zeros([self.w_dim, self.total], device=self.L.device)
+        matrix[:, self.first : self.first + self.dims] = self.basis() * self.L
+        if self.shared:
+            matrix[:, : self.w_dim] = torch.eye(self.w_dim, device=self.L.device)
+        return matrix, self.mu
+
+
+def _onto_simplex(x):
+    """The nearest points of which all entries are 0 or more and sum to 1 (Duchi et al. 2008). [N, n] → [N, n]"""
+    ordered = x.sort(dim=1, descending=True).values
+    surplus = (ordered.cumsum(1) - 1) / torch.arange(1, x.shape[1] + 1, device=x.device)
+    count = (ordered > surplus).sum(dim=1, keepdim=True)
+    return (x - surplus.gather(1, count - 1)).clamp(min=0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Where they sit in the host's layers
 
 
@@ -258,8 +429,10 @@ def style_layers(synthesis: torch.nn.Module) -> "Iterator[tuple[tuple[int, int],
 class SEGANGenerator(networks.Generator):
     """The host's generator with a subspace in every style layer.
 
-    mode: 0 none, 1 feature, 2 style, 3 importance. subspace_form: of mode 2, full, residual or published; None means
-    residual with subspace_dim, else full. subspace_dim: K coordinates (modes 1 and residual 2; None: w_dim).
+    mode: 0 none, 1 feature, 2 style, 3 importance, eigen and named: own coordinates, which `own` describes (as in
+    `OwnCoordinates`, with a "block" whose style layers alone read it, or none, and then all do; z_dim and w_dim count
+    them); with `bottleneck` w itself reaches block 0 alone. subspace_form: of mode 2, full, residual or published; None
+    means residual with subspace_dim, else full. subspace_dim: K coordinates (modes 1 and residual 2; None: w_dim).
     subspace_init: 'orthogonal' to train from scratch; 'identity' to make the images those of the generator without
     subspaces. trained: 'all', or 'subspace' to keep everything else as it is (as buffers, which no optimizer sees).
     directions: of named directions, what is known of each, its "name" at least; their offsets are the buffer
@@ -275,15 +448,18 @@ class SEGANGenerator(networks.Generator):
         img_channels: int,
         mapping_kwargs: dict = {},
         synthesis_kwargs: dict = {},
-        mode: int = 2,
+        mode: "int | str" = 2,
         subspace_dim: "int | None" = None,
         subspace_form: "str | None" = None,
         subspace_init: str = "orthogonal",
         trained: str = "all",
         directions: "list[dict]" = [],
+        own: "list[dict]" = [],
+        bottleneck: bool = True,
     ) -> None:
         form = subspace_form or ("full" if subspace_dim is None else "residual")
         check_subspace_options(mode, subspace_dim, subspace_form, w_dim)
+        check_own_coordinates(mode, own, z_dim, w_dim)
         if subspace_init not in ("orthogonal", "identity"):
             raise ValueError(f"subspace_init must be orthogonal or identity, not {subspace_init!r}")
         if trained not in ("all", "subspace") or (trained == "subspace" and mode == 0):
@@ -298,6 +474,8 @@ class SEGANGenerator(networks.Generator):
             synthesis_kwargs=synthesis_kwargs,
         )
         self.mode, self.subspace_form, self.subspace_dim = mode, form, subspace_dim or w_dim
+        if own:
+            self.mapping = OwnMapping(z_dim, c_dim, w_dim, self.num_ws, groups=own, **mapping_kwargs)
         identity = subspace_init == "identity"
         for address, block, name in style_layers(self.synthesis):
             if mode == 1:
@@ -309,9 +487,13 @@ class SEGANGenerator(networks.Generator):
                 layer = getattr(block, name)
                 layer.affine = SubspaceAffine(w_dim, layer.affine.weight.shape[0], bias_init=1)
                 layer.affine.subspace = self._style_subspace(address, layer, block.resolution, identity)
+            elif own:
+                layer = getattr(block, name)
+                layer.affine = SubspaceAffine(self.mapping.shared_w, layer.affine.weight.shape[0], bias_init=1)
+                layer.affine.subspace = self._own_subspace(address, own, bottleneck)
         if trained == "subspace":
             self._fix_all_but_subspaces()
-        self.directions = [dict(direction) for direction in directions]
+        self.directions = [known for known, _ in self._own_controls()] + [dict(direction) for direction in directions]
         if directions:
             self.register_buffer("direction_offsets", torch.zeros([len(directions), sum(self._sizes())]))
 
@@ -323,6 +505,13 @@ class SEGANGenerator(networks.Generator):
         if self.subspace_form == "published":
             return PublishedSubspace(address, self.w_dim, layer.weight.shape[0], resolution, identity)
         return StyleSubspace(address, self.w_dim, identity)
+
+    def _own_subspace(self, address, own, bottleneck):
+        """The subspace of the groups that a style layer reads, which lie side by side."""
+        read = [i for i, group in enumerate(own) if group.get("block") in (None, address[0])]
+        first = self.mapping.shared_w + sum(self.mapping.own.sizes[: read[0]])
+        shared = address[0] == 0 or not bottleneck
+        return OwnSubspace(address, self.mapping.shared_w, self.w_dim, first, [own[i] for i in read], shared)
 
     def _feature_layer(self, block, name, synthesis_kwargs):
         """A layer like the one that the host's constructor made, of the class that adds a subspace's image."""
@@ -357,11 +546,20 @@ class SEGANGenerator(networks.Generator):
 
     def named_offsets(self) -> "dict[str, dict[tuple[int, int], torch.Tensor]]":
         """{name: {(L, N): offsets [K] of one unit}} of the named directions, without layers that one does not move."""
-        found = {}
-        for direction, row in zip(getattr(self, "directions", []), getattr(self, "direction_offsets", [])):
-            parts = zip(self.subspaces(), row.split(self._sizes()))
+        found, subspaces = {}, self.subspaces()
+        for known, change in self._own_controls():
+            padded = torch.nn.functional.pad(change, [self.mapping.shared_w, 0])
+            parts = {address: subspace.coordinates(padded[None])[0] for address, subspace in subspaces.items()}
+            found[known["name"]] = {address: part for address, part in parts.items() if part.any()}
+        others = getattr(self, "directions", [])[len(found) :]
+        for direction, row in zip(others, getattr(self, "direction_offsets", [])):
+            parts = zip(subspaces, row.split(self._sizes()))
             found[direction["name"]] = {address: part for address, part in parts if part.any()}
         return found
+
+    def _own_controls(self):
+        own = getattr(self.mapping, "own", None)
+        return [] if own is None else own.controls()
 
     @contextlib.contextmanager
     def edited(
@@ -398,6 +596,19 @@ def _control(value, subspace):
             f"a control of {subspace.address} is a number or {subspace.dims} of them, not {list(value.shape)}"
         )
     return value
+
+
+def check_own_coordinates(mode: "int | str", own: "list[dict]", z_dim: int, w_dim: int) -> None:
+    """ValueError, in one sentence, unless these arguments of `SEGANGenerator` go together."""
+    if bool(own) != (mode in ("eigen", "named")):
+        raise ValueError(f"own coordinates are what the modes eigen and named have, and no other; mode is {mode}")
+    if not own:
+        return
+    counted = OwnCoordinates(own)
+    if z_dim < counted.inputs or w_dim <= counted.outputs:
+        raise ValueError(
+            f"own coordinates take {counted.inputs} of z and {counted.outputs} of w; {z_dim} and {w_dim} leave nothing"
+        )
 
 
 def check_basis_size(rows: int, dims: int) -> None:

@@ -13,7 +13,7 @@ from runs import recipe  # noqa: E402 (it has to be on the path)
 class Preset(recipe.BaseConfig):
     """The settings behind the published 64×64 results; what is not listed is as in the host's `BaseConfig`."""
 
-    mode: int = 2  # 0: none, 1: feature, 2: style, 3: importance subspaces
+    mode: int | str = 2  # 0: none, 1: feature, 2: style, 3: importance subspaces; eigen, named: own coordinates
     z_dim: int = 64
     w_dim: int = 64  # also the number of dimensions of a subspace
     map: int = 8

@@ -1,10 +1,16 @@
-"""What `train_segan.py` adds to the host's recipe: default data, subspaces, and their loss."""
+"""What `train_segan.py` adds to the host's recipe: default data, subspaces or own coordinates, and their loss."""
 
 import os
 from typing import TYPE_CHECKING, Any
 
+from segan_ext import host
+
 if TYPE_CHECKING:  # before a host is chosen nothing heavy is imported
     import torch
+
+MODES = ("0", "1", "2", "3", "eigen", "named")
+_OWN_DIM = 4  # coordinates of a block
+_INFO = {"eigen": 0.05, "named": 0.5}
 
 
 def default_data() -> str:
@@ -30,15 +36,76 @@ def check_options_for_foreign_host(options: dict[str, Any]) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: is an option of the bundled host; leave it or --host out")
 
 
-def add_subspaces(args: dict[str, Any], options: dict[str, Any], mode: int, source: "torch.nn.Module | None") -> None:
+def add_mode(args: dict[str, Any], options: dict[str, Any], mode: int | str, source: "torch.nn.Module | None") -> None:
     """Makes the arguments of the training loop those of `mode`, or of --mode where that is given.
 
-    source: generator that --resume starts from, or None. Without subspaces of its own it gets ones that leave its
-    images as they are. ValueError for options that do not go together.
+    source: generator that --resume starts from, or None. ValueError for options that do not go together.
     """
+    if options["mode"] is not None:
+        mode = options["mode"] if options["mode"] in _INFO else int(options["mode"])
+    belongs = dict(own_dim=("eigen",), prior=("eigen",), labels=("named",), num_labels=("named",))
+    belongs |= dict(bottleneck=tuple(_INFO), info=tuple(_INFO))
+    for name, modes in belongs.items():
+        if options.get(name) is not None and mode not in modes:
+            raise ValueError(f"--{name.replace('_', '-')}: belongs to the mode {' or '.join(modes)}, not to {mode}")
+    if mode in _INFO:
+        _add_own_coordinates(args, options, mode, source)
+    else:
+        _add_subspaces(args, options, mode, source)
+
+
+def _add_own_coordinates(args, options, mode, source):
+    """Coordinates of one's own in G, an encoder that reads them in D, and the loss of both."""
+    from segan_ext import own
+    from training.dataset import ImageFolderDataset
+
+    if host.is_foreign():
+        raise ValueError(f"--mode: {mode} trains on the bundled host; leave --host out")
+    for name in ("subspace_dim", "subspace_form", "train"):
+        if options[name] not in (None, "all"):
+            raise ValueError(f"--{name.replace('_', '-')}: belongs to the modes 1 to 3, not to {mode}")
+    if source is not None and getattr(source, "mode", 0) != mode:
+        raise ValueError(f"--resume: its generator has no own coordinates of mode {mode}; train one from scratch")
+    labels, data = None, args["training_set_kwargs"]
+    if source is not None:
+        groups = source.init_kwargs["own"]
+    elif mode == "eigen":
+        groups = own.eigen_coordinates(
+            data["resolution"], options["own_dim"] or _OWN_DIM, options["prior"] or "uniform"
+        )
+    if mode == "named":
+        if options["labels"] is None:
+            raise ValueError("--labels: the mode named needs labels of some images; give a CSV, or factors")
+        labels = dict(path=data["path"], source=options["labels"], count=options["num_labels"])
+        try:
+            found = own.labelled(
+                ImageFolderDataset(data["path"], use_labels=True), options["labels"], options["num_labels"]
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--labels: {error}") from error
+        print(f"{len(found.indices)} images are labelled: {', '.join(a.name for a in found.attributes)}")
+        wanted = own.named_coordinates(found.attributes, found.rows)
+        if source is None:
+            groups = wanted
+        elif [(g["name"], g.get("values")) for g in groups] != [(g["name"], g.get("values")) for g in wanted]:
+            raise ValueError("--labels: are not of the attributes that the generator of --resume was trained for")
+    codes, G = sum(own.widths(groups)), args["G_kwargs"]
+    if source is None:
+        G |= dict(z_dim=G["z_dim"] + own.numbers(groups), w_dim=G["w_dim"] + codes)
+    bottleneck = True if options["bottleneck"] is None else options["bottleneck"]
+    G |= dict(class_name="segan_ext.networks.SEGANGenerator", mode=mode, own=groups, bottleneck=bottleneck)
+    G["synthesis_kwargs"]["use_noise"] = False  # what noise would decide has a coordinate here
+    args["D_kwargs"] |= dict(class_name="segan_ext.encoder.EncoderDiscriminator", codes=codes)
+    info = _INFO[mode] if options["info"] is None else options["info"]
+    ortho = 1.0 if options["ortho"] is None else options["ortho"]
+    args["loss_kwargs"] |= dict(class_name="segan_ext.loss.CodeLoss", ortho=ortho, style_mixing_prob=0)  # would hide e
+    args["loss_kwargs"] |= dict(groups=groups, info=info, labels=labels)
+
+
+def _add_subspaces(args, options, mode, source):
+    """A subspace for every style layer of G; a source without any gets ones that leave its images as they are."""
     from segan_ext.networks import check_basis_size, check_subspace_options  # on the host in use
 
-    mode = mode if options["mode"] is None else options["mode"]
     dims, form = options["subspace_dim"], options["subspace_form"]
     source_mode = getattr(source, "mode", 0)
     if source_mode not in (0, mode):

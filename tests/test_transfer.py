@@ -12,7 +12,7 @@ from golden_data import FOLDER
 from helpers import make_dataset, newest, only_run, run
 from runs import launch, recipe
 from runs.options import OPTIONS
-from segan_ext.training import add_subspaces
+from segan_ext.training import add_mode
 from test_segan_networks import FORMS
 from torch_utils import misc
 
@@ -22,7 +22,8 @@ SOURCES = ["nvidia_pickle_uncond.pkl", "nvidia_pickle_cond.pkl", "nvidia_pickle_
 def options(**given):
     """The values of a command line that gives only these"""
     names = [option for declare in OPTIONS for option in _names(declare)]
-    others = ["cfg", "mode", "subspace_dim", "subspace_form", "ortho", "train"]
+    others = ["cfg", "mode", "subspace_dim", "subspace_form", "ortho", "train", "own_dim", "prior", "bottleneck"]
+    others += ["info", "labels", "num_labels"]
     return dict.fromkeys([*names, *others]) | given
 
 
@@ -50,7 +51,7 @@ def test_any_generator_becomes_a_segan_with_the_same_images(name, form):
     config = recipe.auto_config(1, source.img_resolution)
     _, args = recipe.build(given, "auto", config, Data(source), "cpu", cores=1)
     networks = launch.adopt_networks(args, Data(source))
-    add_subspaces(args, given, 0, networks["G_ema"])
+    add_mode(args, given, 0, networks["G_ema"])
     shape = dict(c_dim=source.c_dim, img_resolution=source.img_resolution, img_channels=source.img_channels)
     G = dnnlib.util.construct_class_by_name(**args["G_kwargs"], **shape).eval()
     D = dnnlib.util.construct_class_by_name(**args["D_kwargs"], **shape).eval()

@@ -26,7 +26,7 @@ TRUST = "--trust-pickle runs the code that the pickle carries, if you trust its 
 _import_hooks = []
 
 # Where classes met in a pickle are looked up by name, imported on demand. A plugin adds its module here.
-known_modules = ["training.networks", "training.augment", "segan_ext.networks"]
+known_modules = ["training.networks", "training.augment", "segan_ext.networks", "segan_ext.encoder"]
 _BESIDE_THE_HOST = str(Path(__file__).resolve().parents[2])  # plugins are found there too
 
 

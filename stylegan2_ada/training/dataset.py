@@ -210,6 +210,10 @@ class ImageFolderDataset(Dataset):
             raise OSError(f"{self._path}: {fname} cannot be read ({error})") from error
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
 
+    def image_names(self) -> list[str]:
+        """The file of every image, in their order; twice where images are mirrored."""
+        return [self._image_fnames[i].replace("\\", "/") for i in self._raw_idx]
+
     def json(self) -> dict[str, Any]:
         """What `dataset.json` holds; an empty dict where there is none."""
         if "dataset.json" not in self._all_fnames:
