@@ -166,7 +166,7 @@ def table(results, chance):
             each = [row["selectivity"] for row in rows]
             said += f", {min(each):.3f} to {max(each):.3f}"
         above = _between(draws - torch.tensor(results["pca"]["bootstrap"])) if name != "pca" else ""
-        z = "" if name == "chance" else f"{z_score(own, known):+.1f}"
+        z = f"{z_score(own, known):+.1f}" if name != "chance" and max(known) > 0 else ""
         worst = min((score for row in rows for score in row["scores"]), key=lambda score: score["selectivity"])
         worst = f"{worst['attribute']} {worst['selectivity']:.2f}"
         lines.append(f"| {name} | {said} | {above} | {z} | {signed:.3f} | {dependency:.3f} | {worst} |")

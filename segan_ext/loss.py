@@ -10,6 +10,7 @@ from torch_utils import training_stats
 from training.loss import StyleGAN2Loss
 
 _RAMP = 10_000  # images over which G comes to follow an encoder that learns meanwhile
+_EXAMINED = 25  # batches between examinations
 _NOISE = 0.05  # on labelled images, deviation: there are few of them
 
 
@@ -96,6 +97,7 @@ class CodeLoss(SEGANLoss):
         super().__init__(device, *modules, **loss_kwargs)
         self.groups, self.info = groups, info
         self.shown = torch.zeros([], device=device)  # images that G made, by which its weight grows
+        self.learned = torch.zeros([])  # batches of labelled images, by which Q is examined now and then
         self._labelled = own.open_labelled(**labels, device=device) if labels else None
 
     def accumulate_gradients(
@@ -119,6 +121,17 @@ class CodeLoss(SEGANLoss):
         misses = own.code_loss(self._read(images, real_c), codes, self.groups)
         training_stats.report("Loss/D/labels", misses)
         misses.mean().mul(gain).backward()
+        if self._labelled.held_out and int(self.learned) % _EXAMINED == 0:
+            self._examine(real_c)
+        self.learned += 1
+
+    @torch.no_grad()
+    def _examine(self, real_c):
+        """How well Q names what it has not learned from: Names/… in the statistics."""
+        images, codes = self._labelled.kept()
+        parts = [self._read(part, real_c[:1].expand(len(part), -1)) for part in images.split(64)]
+        for name, skill in own.skills(torch.cat(parts), codes, self.groups).items():
+            training_stats.report(f"Names/{name}", skill)
 
     def _generator_main(self, gen_z, gen_c, sync, gain):
         """As the host's, and Q should read e off the images."""

@@ -15,6 +15,7 @@ from training.dataset import ImageFolderDataset
 
 PRIORS = ("uniform", "gaussian")
 _UNIFORM = [-math.sqrt(3), math.sqrt(3)]  # the quantiles of a uniform number of deviation 1
+_ENOUGH = 50  # labelled images, from which on some are kept
 _QUANTILES = 17  # of a labelled number
 
 
@@ -66,6 +67,26 @@ def code_loss(predicted: torch.Tensor, codes: torch.Tensor, groups: Sequence[dic
     return torch.stack(losses).sum(dim=0)
 
 
+def skills(predicted: torch.Tensor, codes: torch.Tensor, groups: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """{name: share of the mistakes that predictions avoid} of the groups of which enough is known.
+
+    1: none is left (for a number, R²); 0: as many as by always naming the most frequent value, or the mean. predicted,
+    codes: as in `code_loss`.
+    """
+    sizes, found = widths(groups), {}
+    for group, q, e in zip(groups, predicted.split(sizes, dim=1), codes.split(sizes, dim=1)):
+        known = e[:, 0].isfinite()
+        q, e = q[known], e[known]
+        if "shares" in group:
+            mistakes = (q.argmax(dim=1) != e.argmax(dim=1)).float().mean()
+            at_first = 1 - e.mean(dim=0).max() if len(e) else 0
+        else:
+            mistakes, at_first = (q - e).square().mean(), e.var(correction=0) if len(e) else 0
+        if at_first > 0:
+            found[group["name"]] = float(1 - mistakes / at_first)
+    return found
+
+
 class Labelled(NamedTuple):
     """Labelled images of a data set. indices: of the images. rows: as in `metrics.labels.Labels`."""
 
@@ -104,13 +125,16 @@ def _key(name):
 
 
 class LabelledImages:
-    """A store of labelled images to draw from.
+    """A store of labelled images to draw from; of 50 and more, a tenth is kept to tell how well the rest was learned.
 
-    images: uint8 [n, C, H, W]; codes: [n, codes], as the generator would draw them, NaN where nothing is said.
+    images: uint8 [n, C, H, W]; codes: [n, codes], as the generator would draw them, NaN where nothing is said. The
+    first `held_out` of them are never drawn.
     """
 
     def __init__(self, data: ImageFolderDataset, found: Labelled, device: torch.device | str) -> None:
-        self.images = images_of(data, found.indices, device)
+        self.held_out = len(found.indices) // 10 if len(found.indices) >= _ENOUGH else 0
+        order = torch.randperm(len(found.indices), generator=torch.Generator().manual_seed(0))
+        self.images = images_of(data, [found.indices[i] for i in order], device)
         parts = []
         for attribute, column in zip(found.attributes, found.rows.t()):
             part = column[:, None].float()
@@ -118,16 +142,20 @@ class LabelledImages:
                 part = torch.nn.functional.one_hot(column.nan_to_num(0).long(), attribute.width).float()
                 part[column.isnan()] = torch.nan
             parts.append(part)
-        self.codes = torch.cat(parts, dim=1).to(device)
+        self.codes = torch.cat(parts, dim=1)[order].to(device)
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def draw(self, count: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
         """(images [count, C, H, W] in [−1, 1] with noise of that deviation, codes) of random ones"""
-        chosen = torch.randint(len(self.codes), [count], device=self.codes.device)
+        chosen = torch.randint(self.held_out, len(self.codes), [count], device=self.codes.device)
         images = self.images[chosen].float() / 127.5 - 1
         return images + noise * torch.randn_like(images), self.codes[chosen]
+
+    def kept(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(images [held_out, C, H, W] in [−1, 1], codes) that are never drawn"""
+        return self.images[: self.held_out].float() / 127.5 - 1, self.codes[: self.held_out]
 
 
 def open_labelled(path: str, source: str, count: int | None, device: torch.device | str) -> LabelledImages:
