@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.nn.functional import softplus
 
-from segan_ext import own
+from segan_ext import labelled, own
 from torch_utils import training_stats
 from training.loss import StyleGAN2Loss
 
@@ -81,7 +81,7 @@ class CodeLoss(SEGANLoss):
 
     groups: the generator's `own`. info: weight of Q's loss in G. labels: None, and Q learns e from generated images, as
     in InfoGAN (Chen et al. 2016), with the same weight in D; or `path` of the data, `source` and `count` as in
-    `own.labelled`. Then Q learns from those real images alone and G, more and more, follows it: from generated
+    `labelled.read`. Then Q learns from those real images alone and G, more and more, follows it: from generated
     images it would learn to tell fakes, as long as G ignores e. D must be an `encoder.EncoderDiscriminator`.
     """
 
@@ -98,7 +98,7 @@ class CodeLoss(SEGANLoss):
         self.groups, self.info = groups, info
         self.shown = torch.zeros([], device=device)  # images that G made, by which its weight grows
         self.learned = torch.zeros([])  # batches of labelled images, by which Q is examined now and then
-        self._labelled = own.open_labelled(**labels, device=device) if labels else None
+        self._labelled = labelled.open_images(**labels, device=device) if labels else None
 
     def accumulate_gradients(
         self,

@@ -56,7 +56,7 @@ def add_mode(args: dict[str, Any], options: dict[str, Any], mode: int | str, sou
 
 def _add_own_coordinates(args, options, mode, source):
     """Coordinates of one's own in G, an encoder that reads them in D, and the loss of both."""
-    from segan_ext import own
+    from segan_ext import labelled, own
     from training.dataset import ImageFolderDataset
 
     if host.is_foreign():
@@ -78,13 +78,13 @@ def _add_own_coordinates(args, options, mode, source):
             raise ValueError("--labels: the mode named needs labels of some images; give a CSV, or factors")
         labels = dict(path=data["path"], source=options["labels"], count=options["num_labels"])
         try:
-            found = own.labelled(
+            found = labelled.read(
                 ImageFolderDataset(data["path"], use_labels=True), options["labels"], options["num_labels"]
             )
         except (OSError, ValueError) as error:
             raise ValueError(f"--labels: {error}") from error
         print(f"{len(found.indices)} images are labelled: {', '.join(a.name for a in found.attributes)}")
-        wanted = own.named_coordinates(found.attributes, found.rows)
+        wanted = labelled.named_coordinates(found.attributes, found.rows)
         if source is None:
             groups = wanted
         elif [(g["name"], g.get("values")) for g in groups] != [(g["name"], g.get("values")) for g in wanted]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers import TINY, make_dataset, newest, only_run, read_stats, run
-from segan_ext import own
+from segan_ext import labelled, own
 from segan_ext.encoder import EncoderDiscriminator
 from segan_ext.metrics.attributes import Attribute
 from segan_ext.networks import OwnCoordinates, OwnSubspace, SEGANGenerator, _onto_simplex
@@ -156,7 +156,7 @@ def test_coordinates_are_made_from_labels():
     rows = torch.stack(
         [torch.linspace(-1, 3, 101).double(), torch.tensor([0.0] * 60 + [1.0] * 40 + [torch.nan])], dim=1
     )
-    size, kind = own.named_coordinates(attributes, rows)
+    size, kind = labelled.named_coordinates(attributes, rows)
     assert size["quantiles"][0] == -1 and size["quantiles"][-1] == 3 and size["quantiles"][8] == 1
     assert kind["shares"] == [0.5922, 0.3981, 0.0097]  # a value of no image is rare, but possible
 
