@@ -1,4 +1,4 @@
-"""Trains a small SEGAN on the built-in avatars and draws what it has learned: `make demo`.
+"""Trains a small SEGAN whose dimensions have names, and draws what they do: `make demo`.
 
 Everything here is a call of the project's own commands, printed before it runs, so that each can be repeated by hand.
 """
@@ -15,11 +15,9 @@ OUT = ROOT / "demo-out"
 
 # A set that 32×32 pixels and ten minutes can show: ten factors in plain sight.
 DATA = "--recipe=bench --count=6000"
-# What a training of minutes separates; forms of hair and glasses take longer.
-COLOURS = "--dims=backgroundColor,hairColor,skinColor,clothingColor"
-# Narrow layers, no augmentation (there is no lack of images), and faster learning than for a long run.
-TRAIN = "--cfg=segan-mode2 --channels=64 --channel-base=1024 --aug=noaug --gamma=1 --lrate=0.004 --ema=2"
-SCHEDULE = "--kimg=55 --tick=5 --snap=4 --grid=4x4"
+# Two hundred of the images are labelled; the others show what there is.
+TRAIN = "--cfg=segan-named --labels=factors --num-labels=200 --channel-base=1024"
+SCHEDULE = "--kimg=50 --tick=5 --snap=5 --grid=4x4"
 
 
 def run(script, *args):
@@ -37,25 +35,15 @@ def main():
     run("train_segan.py", *TRAIN.split(), *SCHEDULE.split(), f"--data={data.relative_to(ROOT)}", f"--outdir={runs}")
     run_dir = max(runs.iterdir())
     snapshot = max(run_dir.glob("network-snapshot-*.pkl"))
-    samples, traversal = OUT / "samples.png", OUT / "traversal.png"
-    run("-m segan_ext samples", f"--network={snapshot}", f"--dest={samples}", "--grid=4x4", "--trunc=0.8")
-    named, names = OUT / "named.pkl", OUT / "named.png"
-    run("-m segan_ext explore", f"--network={snapshot}", f"--dest={traversal}", "--rows=6")
-    run(
-        "-m segan_ext discover",
-        f"--network={snapshot}",
-        "--method=labels",
-        f"--labels={data}",
-        "--steps=40",
-        f"--dest={named}",
-    )
-    run("-m segan_ext explore", f"--network={named}", f"--dest={names}", COLOURS)
+    samples, names, edited = OUT / "samples.png", OUT / "named.png", OUT / "edited"
+    run("-m segan_ext samples", f"--network={snapshot}", f"--dest={samples}", "--grid=4x4")
+    run("-m segan_ext explore", f"--network={snapshot}", f"--dest={names}")
+    run("-m segan_ext edit", f"--network={snapshot}", "--seeds=0-3", "--set=hairColor=+2", f"--outdir={edited}")
 
     options = json.loads((run_dir / "training_options.json").read_text())
     print(f"\nA SEGAN trained on {options['total_kimg']} kimg in {(time.time() - start) / 60:.1f} minutes. Look at")
-    pictures = (("its samples", samples), ("directions with names", names), ("its strongest dimensions", traversal))
-    for what, path in (*pictures, ("the network", named)):
-        print(f"  {what + ':':<26s} {path.relative_to(ROOT)}")
+    for what, path in (("its samples", samples), ("what each name does", names), ("the network", snapshot)):
+        print(f"  {what + ':':<22s} {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

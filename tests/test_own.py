@@ -226,3 +226,53 @@ def test_a_run_trains_is_resumed_exactly_and_its_snapshot_is_edited(mode, data, 
     )
     run("-m segan_ext", "run", "generate.py", f"--network={network}", "--seeds=0,1", f"--outdir={tmp_path / 'images'}")
     assert len(list((tmp_path / "images").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--mode=named"], "--labels: the mode named needs labels"),
+        (["--mode=2", "--labels=factors"], "--labels: belongs to the mode named, not to 2"),
+        (["--mode=named", "--prior=gaussian"], "--prior: belongs to the mode eigen, not to named"),
+        (["--mode=named", "--labels=nowhere.csv"], "--labels: "),
+        (["--mode=named", "--labels=factors"], "no known attributes"),
+        (["--mode=named", "--labels={strange}"], "names 00000/img99999999.png, which"),
+        (["--mode=named", "--labels={one}"], "round needs two different answers"),
+        (["--mode=named", "--labels={seeds}"], "labels seeds; training needs labels of images"),
+        (["--mode=named", "--labels={late}", "--num-labels=2"], "the labels of round are all the same"),
+        (["--mode=eigen", "--subspace-dim=4"], "--subspace-dim: belongs to the modes 1 to 3"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_labels_and_options_that_do_not_serve_are_named(given, said, data, tmp_path):
+    name = lambda i: f"00000/img{i:08d}.png"
+    cells = [[name(i), i / 7, "yes"] for i in range(3)]
+    files = dict(
+        strange=[*cells, [name(99999999), 0.5, "no"]],
+        one=cells,
+        late=[*cells, [name(4), 1, "no"]],
+        seeds=[[0, 1.5, "yes"], [1, 2.5, "no"], [2, 1, "no"]],
+    )
+    paths = {n: label(tmp_path / f"{n}.csv", c, "seed" if n == "seeds" else "image") for n, c in files.items()}
+    given = [each.format(**paths) for each in given]
+    done = run("train_segan.py", *TINY, "--cfg=segan-fast", *given, f"--data={data}", "-n", check=False)
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3
+
+
+def test_the_skill_of_names_is_measured_on_what_was_never_drawn(data, labels):
+    store = labelled.open_images(str(data), str(labels), None, "cpu")
+    assert len(store) == 30 and store.held_out == 0  # too few to spare any
+    cells = [
+        [name, i / 60, "yes" if i % 3 else "no"] for i, name in enumerate(ImageFolderDataset(str(data)).image_names())
+    ]
+    more = labelled.open_images(str(data), str(label(labels.with_name("more.csv"), cells)), None, "cpu")
+    assert len(more) == 60 and more.held_out == 6
+    kept = {image.numpy().tobytes() for image in more.kept()[0]}
+    drawn = {image.numpy().tobytes() for image in more.draw(500, noise=0)[0]}
+    assert len(drawn) == 54 and not kept & drawn
+    codes = more.codes
+    groups = [dict(name="bright", size=1), dict(name="round", values=["no", "yes"], shares=[0.5, 0.5])]
+    assert own.skills(codes, codes, groups) == {"bright": 1, "round": 1}
+    dull = torch.cat([torch.zeros(60, 1), torch.tensor([[0.0, 1]]).expand(60, 2)], dim=1)
+    assert own.skills(dull, codes, groups) == pytest.approx({"bright": 0, "round": 0}, abs=1e-4)

@@ -50,6 +50,8 @@ class NamedDirection(NamedTuple):
         leaks = sorted(self.leaks.items(), key=lambda item: -item[1])[:3]
         also = ", ".join(f"{name} {leak:.2f}" for name, leak in leaks)
         towards = f", + is {self.towards}" if self.towards else ""
+        if not self.source:  # nothing was measured: G was trained with it
+            return f"a coordinate of its own{towards}"
         chance = "" if self.z is None or self.z > CLEAR else " (no better than chance)"
         also = also or "what nobody named"
         return f"{self.selectivity:.0%} of what it moves{chance}{towards}; each 1 of it also moves {also}"
