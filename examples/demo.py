@@ -16,7 +16,7 @@ OUT = ROOT / "demo-out"
 # A set that 32×32 pixels and ten minutes can show: ten factors in plain sight.
 DATA = "--recipe=bench --count=6000"
 # Two hundred of the images are labelled; the others show what there is.
-TRAIN = "--cfg=segan-named --labels=factors --num-labels=200 --channel-base=1024"
+TRAIN = "--cfg=segan-named --labels=factors --num-labels=200"
 SCHEDULE = "--kimg=50 --tick=5 --snap=5 --grid=4x4"
 
 

@@ -36,9 +36,9 @@ class Fast(Preset):
     """Small pictures in minutes on a CPU: narrow, without path lengths, style mixing and augmentation."""
 
     map: int = 2
-    channel_base: int = 2048
+    channel_base: int = 1024
     channel_max: int = 64
-    lrate: float = 0.004
+    lrate: float = 0.008
     gamma: float = 1
     ema: float = 2
     pl_weight: float = 0

@@ -7,7 +7,12 @@ import torch
 
 from helpers import TINY, make_dataset, newest, only_run, read_stats, run
 from segan_ext import labelled, own
+from segan_ext.atlas.atlas import make_atlas
+from segan_ext.atlas.page import page
+from segan_ext.control.address import Name
+from segan_ext.control.render import render
 from segan_ext.encoder import EncoderDiscriminator
+from segan_ext.latents import ws_of_seeds
 from segan_ext.metrics.attributes import Attribute
 from segan_ext.networks import OwnCoordinates, OwnSubspace, SEGANGenerator, _onto_simplex
 from snapshots.load import load_generator, load_snapshot
@@ -276,3 +281,16 @@ def test_the_skill_of_names_is_measured_on_what_was_never_drawn(data, labels):
     assert own.skills(codes, codes, groups) == {"bright": 1, "round": 1}
     dull = torch.cat([torch.zeros(60, 1), torch.tensor([[0.0, 1]]).expand(60, 2)], dim=1)
     assert own.skills(dull, codes, groups) == pytest.approx({"bright": 0, "round": 0}, abs=1e-4)
+
+
+def test_the_atlas_has_cards_for_names():
+    G = generator("named", NAMED)
+    entries = make_atlas(G, seeds=[0, 1])
+    named = {str(entry.address): entry for entry in entries if isinstance(entry.address, Name)}
+    assert list(sorted(named)) == ["glasses", "hair long", "hair short", "tilt"]
+    assert len(entries) == 4 + sum(subspace.dims for subspace in G.subspaces().values())
+    ws = ws_of_seeds(G, [0, 1])
+    low, high = (render(G, ws, {"tilt": end}, noise_mode="const") for end in (-1.5, 2.0))
+    assert named["tilt"].effect == pytest.approx((high - low).abs().mean().item(), rel=1e-4)
+    text = page(entries, [0, 1], "")
+    assert "a coordinate of its own, + is long" in text and "with a name" in text

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segan_ext.control.address import Address
+from segan_ext.control.address import Address, Name
 from segan_ext.control.alike import ALIKE, nearest_before, signature
-from segan_ext.control.named import CLEAR
-from segan_ext.control.sweep import Progress, sweep
+from segan_ext.control.named import CLEAR, named_directions
+from segan_ext.control.render import render
+from segan_ext.control.sweep import Moved, Progress, sweep
 from segan_ext.images import averaged_down, encoded, to_uint8
 from segan_ext.latents import coordinate_sigmas, ws_of_seeds
 from segan_ext.metrics.attributes import Predictor
@@ -26,16 +27,17 @@ _HEAT = 32  # pixels of a heat map, at most
 
 
 class Entry(NamedTuple):
-    """A dimension of the atlas.
+    """A dimension of the atlas, or a named direction, which moves from one end of its range to the other (σ 1).
 
     effect: mean absolute change of the image (range 2) from −2σ to +2σ, or a perceptual distance. heat: where, [h, w]
     in [0, 1]. purity: None without attributes. like: the stronger dimension whose change is most like this one's, with
     the cosine of the two (negative: the other way round); None for the strongest, and where nothing changes. strip: a
     WebP picture, a row a latent: at −2σ, 0, +2σ. classes: {class: ClassEffect} or None. z: how many deviations its
-    purity lies above that of random directions of its layer; None without attributes.
+    purity lies above that of random directions of its layer; None without attributes, and of a named direction. said:
+    what is known of that one.
     """
 
-    address: Address
+    address: Address | Name
     sigma: float
     effect: float
     heat: np.ndarray
@@ -44,6 +46,7 @@ class Entry(NamedTuple):
     like: tuple[Address, float] | None = None
     classes: dict[str, ClassEffect] | None = None
     z: float | None = None
+    said: str = ""
 
     @property
     def is_copy(self) -> bool:
@@ -71,7 +74,7 @@ def make_atlas(
     extractor: Extractor | None = None,
     class_idx: int = 0,
 ) -> list[Entry]:
-    """`Entry`s of all dimensions of G, the strongest first.
+    """`Entry`s of all dimensions and named directions of G, the strongest first.
 
     seeds: latents that every dimension is moved on, of the class class_idx of a conditional G. predictor:
     `attributes.Predictor`, or None. features: images [N, C, H, W] in [0, 255] → [N, F] whose squared distance is
@@ -85,26 +88,38 @@ def make_atlas(
     classes = ClassEffects(G, extractor, ws, sigmas, batch=batch) if extractor is not None else None
     entries, signatures = [], []
     for moved in sweep(G, ws, sigmas, batch=batch, progress=progress):
-        change = moved.high - moved.low  # [dims, S, C, H, W]
-        heat = change.abs().mean(dim=[1, 2])
-        effects = heat.mean(dim=[1, 2]) if features is None else _distances(features, moved)
         purities = measured.of(moved) if measured is not None else [None] * len(moved.dims)
         class_effects = classes.of(moved) if classes is not None else [None] * len(moved.dims)
-        signatures.append(signature(change))
-        low, high = (averaged_down(images.flatten(0, 1), _TILE).unflatten(0, change.shape[:2]) for images in moved[2:])
-        for i, d in enumerate(moved.dims):
-            strip = _strip_picture(torch.stack([low[i], base, high[i]], dim=1).cpu())
-            shown = averaged_down(heat[i][None, None], _HEAT)[0, 0].cpu().numpy()
+        signatures.append(signature(moved.high - moved.low))
+        looks = _looks(moved, base, features)
+        for d, look, purity, effects in zip(moved.dims, looks, purities, class_effects):
             sigma = float(sigmas[moved.layer][d])
-            address = Address(*moved.layer, d)
-            heat_map = shown / max(shown.max(), 1e-12)
-            entry = Entry(address, sigma, float(effects[i]), heat_map, strip, purities[i], None, class_effects[i])
-            if purities[i] is not None:
+            entry = Entry(Address(*moved.layer, d), sigma, *look, purity, None, effects)
+            if purity is not None:
                 mean, deviation = by_chance[moved.layer]
-                entry = entry._replace(z=(purities[i].purity - mean) / deviation)
+                entry = entry._replace(z=(purity.purity - mean) / deviation)
             entries.append(entry)
+    for name, known in named_directions(G).items():
+        ends = [render(G, ws, {name: end}, sigmas, noise_mode="const")[None] for end in (known.low, known.high)]
+        moved = Moved(min(known.offsets), range(1), *ends)
+        signatures.append(signature(moved.high - moved.low))
+        entries.append(Entry(Name(name), 1.0, *_looks(moved, base, features)[0], said=known.said()))
     order = sorted(range(len(entries)), key=lambda i: -entries[i].effect)
     return _with_likes([entries[i] for i in order], torch.cat(signatures)[order])
+
+
+def _looks(moved, base, features):
+    """[(effect, heat, strip)] of each dimension of a `Moved`"""
+    change = moved.high - moved.low  # [dims, S, C, H, W]
+    heat = change.abs().mean(dim=[1, 2])
+    effects = heat.mean(dim=[1, 2]) if features is None else _distances(features, moved)
+    low, high = (averaged_down(images.flatten(0, 1), _TILE).unflatten(0, change.shape[:2]) for images in moved[2:])
+    found = []
+    for i in range(len(change)):
+        shown = averaged_down(heat[i][None, None], _HEAT)[0, 0].cpu().numpy()
+        strip = _strip_picture(torch.stack([low[i], base, high[i]], dim=1).cpu())
+        found.append((float(effects[i]), shown / max(shown.max(), 1e-12), strip))
+    return found
 
 
 def _purity_by_chance(G, ws, measured, batch):

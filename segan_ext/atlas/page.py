@@ -11,6 +11,7 @@ from PIL import Image
 
 from metrics.perceptual import perceptual_features
 from segan_ext.atlas.atlas import Entry, make_atlas
+from segan_ext.control.address import Name
 from segan_ext.control.named import CLEAR
 from segan_ext.control.sweep import Progress
 from segan_ext.images import data_uri, encoded
@@ -66,7 +67,9 @@ def page(entries: Sequence[Entry], seeds: Sequence[int], title: str, detector: s
 
 def _record(entry, unit):
     """What the page needs of an entry"""
-    record = dict(id=str(entry.address), l=f"L{entry.address.L}.N{entry.address.N}", e=round(unit * entry.effect, 4))
+    named = isinstance(entry.address, Name)
+    layer = "with a name" if named else f"L{entry.address.L}.N{entry.address.N}"
+    record = dict(id=str(entry.address), l=layer, e=round(unit * entry.effect, 4), w=entry.said)
     record |= dict(s=round(entry.sigma, 3), n=entry.name, h=_heat_picture(entry.heat), t=data_uri(entry.strip, "webp"))
     if entry.purity is not None:
         strongest = sorted(entry.purity.effects.items(), key=lambda item: -item[1])[:3]
