@@ -15,8 +15,9 @@ from segan_ext.encoder import EncoderDiscriminator
 from segan_ext.latents import ws_of_seeds
 from segan_ext.metrics.attributes import Attribute
 from segan_ext.networks import OwnCoordinates, OwnSubspace, SEGANGenerator, _onto_simplex
-from snapshots.load import load_generator, load_snapshot
+from snapshots.load import load_generator
 from torch_utils import cached_weights
+from training import state
 from training.dataset import ImageFolderDataset
 from training.networks import Discriminator
 
@@ -200,37 +201,39 @@ def started(mode, data, labels):
 
 
 @pytest.mark.parametrize("mode", ["eigen", "named"])
-def test_a_run_trains_is_resumed_exactly_and_its_snapshot_is_edited(mode, data, labels, tmp_path):
-    run("train_segan.py", *started(mode, data, labels), f"--outdir={tmp_path / 'whole'}")
-    whole = only_run(tmp_path / "whole")
-    stats = read_stats(whole)[-1]
+def test_a_run_trains_and_its_snapshot_is_edited_by_name(mode, data, labels, tmp_path):
+    run("train_segan.py", *started(mode, data, labels), f"--outdir={tmp_path / 'out'}")
+    stats = read_stats(only_run(tmp_path / "out"))[-1]
     assert stats["Loss/G/codes"]["num"] > 0 and stats["Loss/G/ortho"]["num"] > 0
     assert ("Loss/D/labels" in stats) == (mode == "named") and ("Loss/D/codes" in stats) == (mode == "eigen")
-
-    run(
-        "train_segan.py",
-        *started(mode, data, labels)[:-1],
-        *started(mode, data, labels)[-1:],
-        "--kimg=1",
-        "--tick=0.2",
-        f"--outdir={tmp_path / 'parts'}",
-        "--snap=1",
-    )
-    parts = only_run(tmp_path / "parts")
-    assert load_snapshot(str(newest(parts)))["G_ema"].mode == mode
-
-    network = newest(whole)
+    network = newest(only_run(tmp_path / "out"))
     G = load_generator(str(network))
     name = "bright" if mode == "named" else "E1.0"
     ws = G.mapping(torch.randn(2, G.z_dim), None)
     with G.edited(offsets=G.named_offsets()[name]):
         changed = G.synthesis(ws)
-    assert not torch.equal(changed, G.synthesis(ws))
-    run(
-        "-m segan_ext", "edit", f"--network={network}", f"--set={name}=+1", "--seeds=0", f"--outdir={tmp_path / 'edit'}"
-    )
+    assert G.mode == mode and not torch.equal(changed, G.synthesis(ws))
+    edit = tmp_path / "edit"
+    run("-m segan_ext", "edit", f"--network={network}", f"--set={name}=+1", "--seeds=0", f"--outdir={edit}")
     run("-m segan_ext", "run", "generate.py", f"--network={network}", "--seeds=0,1", f"--outdir={tmp_path / 'images'}")
     assert len(list((tmp_path / "images").glob("*.png"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["eigen", "named"])
+def test_a_run_in_two_parts_ends_as_one(mode, data, labels, tmp_path):
+    given = started(mode, data, labels)
+    run("train_segan.py", *given, "--kimg=2", f"--outdir={tmp_path / 'whole'}")
+    run("train_segan.py", *given, f"--outdir={tmp_path / 'parts'}")
+    run("train_segan.py", "--resume=latest", "--kimg=2", f"--outdir={tmp_path / 'parts'}")
+    states = [state.read(str(newest(only_run(tmp_path / part), "training-state-*.pt"))) for part in ("whole", "parts")]
+    whole, parts = ({f"{kind} {n}": v for kind in ("loss", "modules") for n, v in flat(s[kind])} for s in states)
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def flat(found, prefix=""):
+    for name, value in found.items():
+        yield from flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
 
 
 @pytest.mark.parametrize(
