@@ -121,7 +121,7 @@ def of_run(name, seed, data, kimg, out, judge):
     G = load_generator(str(network)).eval().requires_grad_(False)
     G = G if getattr(G, "subspaces", dict)() else with_directions(G, {}, DIMS)  # raw axes
     row = measured(G, named_candidates(G) or strongest_candidates(G, DIMS), judge)
-    speed = [json.loads(line) for line in (network.parent / "stats.jsonl").read_text().splitlines()][-1]
+    speed = json.loads((network.parent / "stats.jsonl").read_text().splitlines()[-1])
     return row | dict(kid=quality(network, data), sec_per_kimg=speed["Timing/total_sec"]["mean"] / kimg)
 
 

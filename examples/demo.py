@@ -37,7 +37,7 @@ def main():
     snapshot = max(run_dir.glob("network-snapshot-*.pkl"))
     samples, names, edited = OUT / "samples.png", OUT / "named.png", OUT / "edited"
     run("-m segan_ext samples", f"--network={snapshot}", f"--dest={samples}", "--grid=4x4")
-    run("-m segan_ext explore", f"--network={snapshot}", f"--dest={names}")
+    run("-m segan_ext explore", f"--network={snapshot}", f"--dest={names}", "--rows=14")
     run("-m segan_ext edit", f"--network={snapshot}", "--seeds=0-3", "--set=hairColor=+2", f"--outdir={edited}")
 
     options = json.loads((run_dir / "training_options.json").read_text())

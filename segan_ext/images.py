@@ -36,8 +36,9 @@ def draw_grid(images: torch.Tensor, scale: int = 1) -> Image.Image:
 def draw_traversal(images: torch.Tensor, labels: Sequence[str], columns: Sequence[str], scale: int = 1) -> Image.Image:
     """`draw_grid` with a label at each row and above each column."""
     rows, count = images.shape[:2]
-    left, top = 96, 16
-    grid = draw_grid(images, scale)
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    left = max([96, *(8 + int(measure.multiline_textbbox((0, 0), text)[2]) for text in labels)])
+    top, grid = 16, draw_grid(images, scale)
     picture = Image.new("RGB", (left + grid.width, top + grid.height), "white")
     picture.paste(grid, (left, top))
     draw = ImageDraw.Draw(picture)

@@ -129,8 +129,10 @@ class CodeLoss(SEGANLoss):
     def _examine(self, real_c):
         """How well Q names what it has not learned from: Names/… in the statistics."""
         images, codes = self._labelled.kept()
-        parts = [self._read(part, real_c[:1].expand(len(part), -1)) for part in images.split(64)]
-        for name, skill in own.skills(torch.cat(parts), codes, self.groups).items():
+        batch = len(real_c)  # of D's own size: it compares the images of a batch
+        rows = torch.arange(-(-len(images) // batch) * batch) % len(images)
+        predicted = torch.cat([self._read(images[part], real_c) for part in rows.split(batch)])[: len(images)]
+        for name, skill in own.skills(predicted, codes, self.groups).items():
             training_stats.report(f"Names/{name}", skill)
 
     def _generator_main(self, gen_z, gen_c, sync, gain):

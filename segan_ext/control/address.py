@@ -47,7 +47,7 @@ class Name(str):
 
     def check(self, G: "torch.nn.Module", named: Collection[str] = ()) -> "Name":
         """The name itself. named: of directions beside those of G. ValueError if there is no such direction."""
-        names = [*getattr(G, "named_offsets", dict)(), *named]
+        names = list(dict.fromkeys([*getattr(G, "named_offsets", dict)(), *named]))
         if self not in names:
             known = ", ".join(names) or "none"
             raise ValueError(f"{self!s}: no address such as L3.N1.D5, and no named direction; there is {known}")
