@@ -493,7 +493,7 @@ class SEGANGenerator(networks.Generator):
                 layer.affine.subspace = self._own_subspace(address, own, bottleneck)
         if trained == "subspace":
             self._fix_all_but_subspaces()
-        self.directions = [known for known, _ in self._own_controls()] + [dict(direction) for direction in directions]
+        self.directions = [known for known, _ in self.own_controls()] + [dict(direction) for direction in directions]
         if directions:
             self.register_buffer("direction_offsets", torch.zeros([len(directions), sum(self._sizes())]))
 
@@ -547,7 +547,7 @@ class SEGANGenerator(networks.Generator):
     def named_offsets(self) -> "dict[str, dict[tuple[int, int], torch.Tensor]]":
         """{name: {(L, N): offsets [K] of one unit}} of the named directions, without layers that one does not move."""
         found, subspaces = {}, self.subspaces()
-        for known, change in self._own_controls():
+        for known, change in self.own_controls():
             padded = torch.nn.functional.pad(change, [self.mapping.shared_w, 0])
             parts = {address: subspace.coordinates(padded[None])[0] for address, subspace in subspaces.items()}
             found[known["name"]] = {address: part for address, part in parts.items() if part.any()}
@@ -557,7 +557,8 @@ class SEGANGenerator(networks.Generator):
             found[direction["name"]] = {address: part for address, part in parts if part.any()}
         return found
 
-    def _own_controls(self):
+    def own_controls(self) -> "list[tuple[dict, torch.Tensor]]":
+        """`OwnCoordinates.controls` of this generator's; none if it has no coordinates of its own."""
         own = getattr(self.mapping, "own", None)
         return [] if own is None else own.controls()
 

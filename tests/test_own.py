@@ -10,7 +10,9 @@ from segan_ext import labelled, own
 from segan_ext.atlas.atlas import make_atlas
 from segan_ext.atlas.page import page
 from segan_ext.control.address import Name
+from segan_ext.control.named import NamedDirection
 from segan_ext.control.render import render
+from segan_ext.directions.named import with_named
 from segan_ext.encoder import EncoderDiscriminator
 from segan_ext.latents import ws_of_seeds
 from segan_ext.metrics.attributes import Attribute
@@ -297,3 +299,15 @@ def test_the_atlas_has_cards_for_names():
     assert named["tilt"].effect == pytest.approx((high - low).abs().mean().item(), rel=1e-4)
     text = page(entries, [0, 1], "")
     assert "a coordinate of its own, + is long" in text and "with a name" in text
+
+
+def test_directions_found_later_stand_beside_the_coordinates():
+    G = generator("named", NAMED)
+    offsets = {(1, 0): torch.tensor([0.5, 0, 0, 0, 0, 0.0])}
+    found = [NamedDirection(name, offsets, -2, 2, source="a test") for name in ("tilt", "size")]
+    both = with_named(G, found)
+    assert list(both.named_offsets()) == [*G.named_offsets(), "tilt (found)", "size"]
+    assert list(with_named(both, found[1:]).named_offsets()) == list(both.named_offsets())
+    assert torch.equal(both.named_offsets()["size"][1, 0], offsets[1, 0])
+    z = torch.randn(2, G.z_dim)
+    assert torch.equal(both(z, None), G(z, None))

@@ -320,9 +320,13 @@ def as_editable(G: torch.nn.Module) -> torch.nn.Module:
 def with_named(G: torch.nn.Module, found: Sequence[NamedDirection]) -> SEGANGenerator:
     """A generator with G's weights and G's named directions, but those of `found` instead where names are the same.
 
-    G: with subspaces, such as `as_editable` gives.
+    G: with subspaces, such as `as_editable` gives. Where one of its own coordinates has the name, it keeps it, and the
+    other is called "(found)" besides.
     """
-    kept = {direction.name: direction for direction in [*named_directions(G).values(), *found]}
+    taken = {known["name"] for known, _ in G.own_controls()}
+    found = [each._replace(name=f"{each.name} (found)") if each.name in taken else each for each in found]
+    before = [each for name, each in named_directions(G).items() if name not in taken]
+    kept = {direction.name: direction for direction in [*before, *found]}
     own = {name: G.init_kwargs[name] for name in ("subspace_dim", "subspace_form") if name in G.init_kwargs}
     kwargs = host_kwargs(G) | own | dict(mode=G.mode, directions=[each.known() for each in kept.values()])
     made = SEGANGenerator(*G.init_args, **kwargs).eval().requires_grad_(False).to(_device(G))

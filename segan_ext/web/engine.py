@@ -98,7 +98,8 @@ class Opened:
         """What the slider of a dimension or of a named direction is called"""
         if isinstance(address, Name):
             each = (self.named | dict(named))[address]
-            return f"{each.name} · {each.selectivity:.0%} its own" + (f" · + is {each.towards}" if each.towards else "")
+            share = f" · {each.selectivity:.0%} its own" if each.source else ""  # nothing was measured of coordinates
+            return each.name + share + (f" · + is {each.towards}" if each.towards else "")
         name = self.names.get(address)
         return f"{address} · {name}" if name else str(address)
 
