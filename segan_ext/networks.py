@@ -36,6 +36,7 @@ except ImportError:  # another host
 MODES = (0, 1, 2, 3, "eigen", "named")
 FORMS = ("full", "residual", "published")  # of mode 2
 _MAX_ENTRIES = 2**28  # of one basis
+_MAX_GROUP = 2**12  # coordinates of one group
 
 _edits = contextvars.ContextVar("subspace_edits", default={})  # noqa: B039 (never written to): (L, N) → (factor, offset)
 
@@ -219,6 +220,8 @@ class OwnCoordinates(torch.nn.Module):
 
     def __init__(self, groups: "list[dict]") -> None:
         super().__init__()
+        for group in groups:
+            _check_group(group)
         self.groups = [dict(group) for group in groups]
         self.sizes = [len(group["shares"]) if "shares" in group else group["size"] for group in groups]
         self.takes = [1 if "shares" in group else group["size"] for group in groups]
@@ -254,6 +257,19 @@ class OwnCoordinates(torch.nn.Module):
                 found += [(dict(name=name, low=low, high=high), row) for name, row in zip(names, unit)]
             start += size
         return found
+
+
+def _check_group(group):
+    """ValueError for a group that describes no coordinates, or more than any network has"""
+    shares, quantiles, size = group.get("shares"), group.get("quantiles"), group.get("size")
+    if shares is not None:
+        sound = 2 <= len(shares) == len(group["values"]) <= _MAX_GROUP and min(shares) > 0
+    else:
+        sound = isinstance(size, int) and 0 < size <= _MAX_GROUP and (quantiles is None or len(quantiles) > 1)
+    if not sound or not isinstance(group.get("name"), str):
+        raise ValueError(
+            f"own coordinates need a name, and a size or the shares of their values, not {str(group)[:80]}"
+        )
 
 
 def _within(e, group):

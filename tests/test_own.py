@@ -311,3 +311,17 @@ def test_directions_found_later_stand_beside_the_coordinates():
     assert torch.equal(both.named_offsets()["size"][1, 0], offsets[1, 0])
     z = torch.randn(2, G.z_dim)
     assert torch.equal(both(z, None), G(z, None))
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        dict(name="a", size=10**9),
+        dict(name="a", size=1, quantiles=[1]),
+        dict(size=1),
+        dict(name="a", values=["x"], shares=[1]),
+    ],
+)
+def test_groups_that_are_none_are_refused(group):
+    with pytest.raises(ValueError, match="own coordinates need a name"):
+        OwnCoordinates([group])
