@@ -97,6 +97,8 @@ def _add_own_coordinates(args, options, mode, source):
     G["synthesis_kwargs"]["use_noise"] = False  # what noise would decide has a coordinate here
     args["D_kwargs"] |= dict(class_name="segan_ext.encoder.EncoderDiscriminator", codes=codes)
     info = _INFO[mode] if options["info"] is None else options["info"]
+    if info < 0 or (mode == "named" and info == 0):
+        raise ValueError(f"--info: {info:g} is no weight that serves; give more than 0, or leave it out")
     ortho = 1.0 if options["ortho"] is None else options["ortho"]
     args["loss_kwargs"] |= dict(class_name="segan_ext.loss.CodeLoss", ortho=ortho, style_mixing_prob=0)  # would hide e
     args["loss_kwargs"] |= dict(groups=groups, info=info, labels=labels)
