@@ -42,7 +42,12 @@ def main():
 
     options = json.loads((run_dir / "training_options.json").read_text())
     print(f"\nA SEGAN trained on {options['total_kimg']} kimg in {(time.time() - start) / 60:.1f} minutes. Look at")
-    for what, path in (("its samples", samples), ("what each name does", names), ("the network", snapshot)):
+    for what, path in (
+        ("its samples", samples),
+        ("what each name does", names),
+        ("an edit", edited),
+        ("the network", snapshot),
+    ):
         print(f"  {what + ':':<22s} {path.relative_to(ROOT)}")
 
 

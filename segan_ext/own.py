@@ -25,11 +25,6 @@ def widths(groups: Sequence[dict[str, Any]]) -> list[int]:
     return [len(group["shares"]) if "shares" in group else group["size"] for group in groups]
 
 
-def numbers(groups: Sequence[dict[str, Any]]) -> int:
-    """How many numbers of z the groups take: one for values, one a coordinate for the others"""
-    return sum(1 if "shares" in group else group["size"] for group in groups)
-
-
 def code_loss(predicted: torch.Tensor, codes: torch.Tensor, groups: Sequence[dict[str, Any]]) -> torch.Tensor:
     """How far predictions are from codes, summed over the groups: half squared errors, and cross-entropies of values.
 

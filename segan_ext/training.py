@@ -57,6 +57,7 @@ def add_mode(args: dict[str, Any], options: dict[str, Any], mode: int | str, sou
 def _add_own_coordinates(args, options, mode, source):
     """Coordinates of one's own in G, an encoder that reads them in D, and the loss of both."""
     from segan_ext import labelled, own
+    from segan_ext.networks import OwnCoordinates
     from training.dataset import ImageFolderDataset
 
     if host.is_foreign():
@@ -89,13 +90,13 @@ def _add_own_coordinates(args, options, mode, source):
             groups = wanted
         elif [(g["name"], g.get("values")) for g in groups] != [(g["name"], g.get("values")) for g in wanted]:
             raise ValueError("--labels: are not of the attributes that the generator of --resume was trained for")
-    codes, G = sum(own.widths(groups)), args["G_kwargs"]
+    counted, G = OwnCoordinates(groups), args["G_kwargs"]
     if source is None:
-        G |= dict(z_dim=G["z_dim"] + own.numbers(groups), w_dim=G["w_dim"] + codes)
+        G |= dict(z_dim=G["z_dim"] + counted.inputs, w_dim=G["w_dim"] + counted.outputs)
     bottleneck = True if options["bottleneck"] is None else options["bottleneck"]
     G |= dict(class_name="segan_ext.networks.SEGANGenerator", mode=mode, own=groups, bottleneck=bottleneck)
     G["synthesis_kwargs"]["use_noise"] = False  # what noise would decide has a coordinate here
-    args["D_kwargs"] |= dict(class_name="segan_ext.encoder.EncoderDiscriminator", codes=codes)
+    args["D_kwargs"] |= dict(class_name="segan_ext.encoder.EncoderDiscriminator", codes=counted.outputs)
     info = _INFO[mode] if options["info"] is None else options["info"]
     if info < 0 or (mode == "named" and info == 0):
         raise ValueError(f"--info: {info:g} is no weight that serves; give more than 0, or leave it out")

@@ -33,7 +33,7 @@ EIGEN = own.eigen_coordinates(16, 3)
 
 def generator(mode, groups, **kwargs):
     narrow = dict(channel_base=128, channel_max=8, use_noise=False)
-    dims = dict(z_dim=8 + own.numbers(groups), w_dim=8 + sum(own.widths(groups)))
+    dims = dict(z_dim=8 + OwnCoordinates(groups).inputs, w_dim=8 + OwnCoordinates(groups).outputs)
     sizes = dict(c_dim=0, img_resolution=16, img_channels=3, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=narrow)
     return SEGANGenerator(**dims, **sizes, mode=mode, own=groups, **kwargs).eval().requires_grad_(False)
 
