@@ -70,20 +70,32 @@ def train_predictor(out, name):
 
 
 @torch.no_grad()
-def kid(out, generator):
-    """Distances ·1000 of generated and of other real images to the same real ones, means and spreads over halves"""
-    data = ImageFolderDataset(str(out / "bench.zip"))
+def kernel_distances(G, data, count=IMAGES, detectors=DETECTORS):
+    """{detector: {"generated", "other real": KID · 1000 of halves of `count` images to halves of as many real ones}}
+
+    The halves are the same ones for every G, so that differences of two generators' are of the same real images.
+    """
     images = lambda indices: torch.from_numpy(np.stack([data[i][0] for i in indices])).float()
-    G = load_generator(str(generator)).eval()
     fakes = lambda ws: (G.synthesis(ws, noise_mode="const") * 127.5 + 127.5).clamp(0, 255).round()
-    for name in DETECTORS:
+    found = {}
+    for name in detectors:
         detector = open_detector(name, None)
         seen = lambda batches, d=detector: np.concatenate([d(x, return_features=True).numpy() for x in batches])
-        first, others = (seen(images(range(i, i + 50)) for i in range(s, s + IMAGES, 50)) for s in (0, IMAGES))
-        generated = seen(fakes(ws) for ws in random_ws(G, IMAGES).split(50))
+        first, others = (seen(images(range(i, i + 50)) for i in range(s, s + count, 50)) for s in (0, count))
+        generated = seen(fakes(ws) for ws in random_ws(G, count).split(50))
         np.random.seed(0)
-        for what, features in (("generated", generated), ("other real", others)):
-            each = [kernel_distance(features, first, 1, IMAGES // 2) * 1000 for _ in range(SUBSETS)]
+        found[name] = {
+            what: [kernel_distance(features, first, 1, count // 2) * 1000 for _ in range(SUBSETS)]
+            for what, features in (("generated", generated), ("other real", others))
+        }
+    return found
+
+
+def kid(out, generator):
+    """Says the distances, and their spreads over halves"""
+    data = ImageFolderDataset(str(out / "bench.zip"))
+    for name, kinds in kernel_distances(load_generator(str(generator)).eval(), data).items():
+        for what, each in kinds.items():
             low, high = np.percentile(each, [2.5, 97.5])
             print(f"{name}: {what} {np.mean(each):.3f}, 95 % of halves between {low:.3f} and {high:.3f}", flush=True)
 

@@ -2,6 +2,7 @@
 
     python benchmarks/comparison.py --outdir=comparison-out            # hours; it goes on where it was stopped
     python benchmarks/comparison.py --outdir=comparison-out --rows=named
+    python benchmarks/comparison.py --jobs=16 --batch=64 --ema=8 --device=cuda     # minutes, then an hour of measuring
 
 Each row is a run of train_segan.py on `avatars --recipe=bench` with the recipe segan-fast, measured by the bench's
 judge, which nothing else has seen, and by KID with detectors that no training here uses. All run for as many kimg.
@@ -9,6 +10,7 @@ Directions that are found afterwards are found on the run of mode 0.
 """
 
 import argparse
+import concurrent.futures
 import json
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,27 +28,30 @@ import segan_ext.host  # noqa: E402
 
 segan_ext.host.activate()
 
+from bench import kernel_distances  # noqa: E402
 from meaning import BENCH, DIMS, METHODS, ROTATIONS, labelled, with_names  # noqa: E402
 
-from metrics import metric_main  # noqa: E402
 from segan_ext.directions import find_directions  # noqa: E402
 from segan_ext.directions.named import as_editable  # noqa: E402
 from segan_ext.directions.subspaces import with_directions  # noqa: E402
-from segan_ext.metrics.attributes import open_predictor  # noqa: E402
+from segan_ext.metrics import codes  # noqa: E402
+from segan_ext.metrics.attributes import known_attributes, open_predictor  # noqa: E402
 from segan_ext.metrics.selectivity import (  # noqa: E402
     Ruler,
+    control_candidates,
+    effects_of,
+    entropies,
     interval,
     measure,
-    named_candidates,
     own_candidates,
     rotated_candidates,
-    strongest_candidates,
     z_score,
 )
 from snapshots.load import load_generator  # noqa: E402
 from torch_utils import cached_weights  # noqa: E402
+from training.dataset import ImageFolderDataset  # noqa: E402
 
-COMMON = ["--cfg=segan-fast", "--lrate=0.004", "--workers=0", "--snap=8"]
+COMMON = ["--cfg=segan-fast", "--workers=0", "--snap=8"]
 NAMED = ["--mode=named", "--labels=factors"]
 RUNS = {  # what is compared: options of train_segan.py
     "mode 0": ["--mode=0"],
@@ -57,45 +63,49 @@ RUNS = {  # what is compared: options of train_segan.py
     "eigen, gaussian": ["--mode=eigen", "--prior=gaussian"],
     "eigen, no bottleneck": ["--mode=eigen", "--bottleneck=0"],
     "eigen, no encoder": ["--mode=eigen", "--info=0"],
+    "eigen, info 0.3": ["--mode=eigen", "--info=0.3"],
+    "eigen, info 1": ["--mode=eigen", "--info=1"],
+    "eigen, two a block": ["--mode=eigen", "--own-dim=2"],
     "named, 50 labels": [*NAMED, "--num-labels=50"],
     "named, 200 labels": [*NAMED, "--num-labels=200"],
     "named, 500 labels": [*NAMED, "--num-labels=500"],
 }
+DETECTORS, KID_IMAGES = ("efficientnet-lite0", "pixel-pyramid"), 1000
 SEEDS = dict.fromkeys(("mode 0", "eigen", "named, 50 labels", "named, 200 labels"), 3)  # the others: one
 
 
-def trained(name, seed, data, kimg, out):
+def trained(name, seed, out, args):
     """The newest snapshot of a run, which is started, or continued, where it has not come to its end."""
-    outdir = out / "runs" / f"{slug(name)}-seed{seed}"
-    options = [*COMMON, *RUNS[name], f"--data={data}", f"--kimg={kimg}", f"--seed={seed}", f"--outdir={outdir}"]
-    if not list(outdir.glob(f"*/network-snapshot-{kimg:06d}.pkl")):
+    outdir, end = out / "runs" / f"{slug(name)}-seed{seed}", f"--kimg={args.kimg}"
+    if not list(outdir.glob(f"*/network-snapshot-{args.kimg:06d}.pkl")):
+        given = [
+            f"--{key}={getattr(args, key)}" for key in ("batch", "ema", "device") if getattr(args, key) is not None
+        ]
+        options = [*COMMON, *RUNS[name], *given, f"--data={out / 'bench.zip'}", f"--seed={seed}"]
         if list(outdir.glob("*/training-state-*.pt")):
-            options = ["--resume=latest", f"--outdir={outdir}", f"--kimg={kimg}"]
-        subprocess.run([sys.executable, str(ROOT / "train_segan.py"), *options], check=True, stdout=subprocess.DEVNULL)
+            options = ["--resume=latest"]
+        command = [sys.executable, str(ROOT / "train_segan.py"), *options, end, f"--outdir={outdir}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return sorted(outdir.glob("*/network-snapshot-*.pkl"))[-1]
 
 
 def measured(G, candidates, judge):
-    """A row of selectivity as JSON holds it"""
+    """A row of selectivity, disentanglement and completeness as JSON holds it"""
+    ruler = Ruler(G, judge)
     with cached_weights.enabled():
-        found = measure(Ruler(G, judge), candidates)
-    return found._asdict() | dict(scores=[score._asdict() for score in found.scores], candidates=len(candidates))
+        found = measure(ruler, candidates)
+        both = dict(zip(("disentanglement", "completeness"), entropies(effects_of(ruler, candidates))))
+    row = found._asdict() | both
+    return row | dict(scores=[score._asdict() for score in found.scores], candidates=len(candidates))
 
 
-def quality(network, data):
-    """{detector: KID × 1000} of 1000 images by detectors that no training uses"""
-    found = {}
-    for detector in ("vgg-hed", "efficientnet-lite0"):
-        result = metric_main.calc_metric(
-            metric="kid50k_full",
-            G=load_generator(str(network)).eval().requires_grad_(False),
-            dataset_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path=str(data), use_labels=False),
-            device=torch.device("cpu"),
-            detectors=[detector],
-            num_gen=1000,
-        )
-        found[detector] = 1000 * next(iter(result.results.values()))
-    return found
+def read_by_encoder(G, data):
+    """MIG and FactorVAE's score, of the factors that the bench was drawn from"""
+    attributes, rows = known_attributes(data)
+    said = codes.encoded(codes.train_encoder(G, DIMS, count=tqdm), data, len(rows))
+    gaps = codes.information_gaps(said, attributes, rows)
+    held = codes.held_factor_accuracy(said, attributes, rows, torch.Generator().manual_seed(0))
+    return dict(mig=sum(gaps) / len(gaps), factorvae=held)
 
 
 def once(out, name, compute):
@@ -115,14 +125,16 @@ def slug(name):
     return name.replace(",", "").replace(" ", "-")
 
 
-def of_run(name, seed, data, kimg, out, judge):
+def of_run(network, out, judge):
     """The row of one run: how well its own dimensions do, and its images"""
-    network = trained(name, seed, data, kimg, out)
     G = load_generator(str(network)).eval().requires_grad_(False)
+    data = ImageFolderDataset(str(out / "bench.zip"), use_labels=True)
+    kid = {name: kinds["generated"] for name, kinds in kernel_distances(G, data, KID_IMAGES, DETECTORS).items()}
     G = G if getattr(G, "subspaces", dict)() else with_directions(G, {}, DIMS)  # raw axes
-    row = measured(G, named_candidates(G) or strongest_candidates(G, DIMS), judge)
-    speed = json.loads((network.parent / "stats.jsonl").read_text().splitlines()[-1])
-    return row | dict(kid=quality(network, data), sec_per_kimg=speed["Timing/total_sec"]["mean"] / kimg)
+    row = measured(G, control_candidates(G, DIMS), judge) | read_by_encoder(G, data)
+    last = json.loads((network.parent / "stats.jsonl").read_text().splitlines()[-1])
+    spent = last["Timing/total_sec"]["mean"] / last["Progress/kimg"]["mean"]
+    return row | dict(kid=kid, sec_per_kimg=spent)
 
 
 def found_afterwards(network, judge):
@@ -147,67 +159,92 @@ def found_afterwards(network, judge):
     return rows | {f"chance {i}": lambda i=i: rotated(i) for i in range(ROTATIONS)}
 
 
+COLUMNS = "trained|candidates|selectivity (95 %)|above {best}|z|signed|dependency|worst|disentanglement|completeness"
+COLUMNS += "|MIG|FactorVAE|" + "|".join(f"KID·10³ {name}, above mode 0" for name in DETECTORS) + "|s/kimg"
+
+
 def table(rows, seeds):
     """Markdown. rows: {name: row}; seeds: {row with several: their names}"""
     best = max(
         (n for n in rows if " with " in n and "labels" not in n), key=lambda n: rows[n]["selectivity"], default=""
     )
-    chance = [row["selectivity"] for name, row in rows.items() if name.startswith("chance")]
-    lines = [f"| trained | selectivity (95 %) | above {best} | z | signed | dependency | worst | KID·10³ | s/kimg |"]
-    lines.append("| --- |" + " --- |" * 8)
-    for name, group in seeds.items():
-        found = [rows[each] for each in group if each in rows]
-        if not found:
-            continue
-        draws = torch.tensor([row["bootstrap"] for row in found])
-        mean = lambda field, found=found: sum(row[field] for row in found) / len(found)
-        spread = ", ".join(f"{row['selectivity']:.3f}" for row in found) if len(found) > 1 else ""
-        said = f"{mean('selectivity'):.3f} {between(draws.mean(dim=0))} {spread}".strip()
-        above = between(draws.mean(dim=0) - torch.tensor(rows[best]["bootstrap"])) if best else ""
-        z = f"{z_score(mean('selectivity'), chance):+.1f}" if len(chance) > 2 and not name.startswith("chance") else ""
-        worst = min((s for row in found for s in row["scores"]), key=lambda s: s["selectivity"])
-        kid = " / ".join(f"{v:.1f}" for v in found[0]["kid"].values()) if "kid" in found[0] else ""
-        speed = f"{mean('sec_per_kimg'):.1f}" if "sec_per_kimg" in found[0] else ""
-        lines.append(
-            f"| {name} | {said} | {above} | {z} | {mean('signed'):.3f} | {mean('dependency'):.3f} "
-            f"| {worst['attribute']} {worst['selectivity']:.2f} | {kid} | {speed} |"
-        )
+    lines = [f"| {COLUMNS.format(best=best).replace('|', ' | ')} |", "| --- |" + " --- |" * COLUMNS.count("|")]
+    groups = {name: [rows[each] for each in group if each in rows] for name, group in seeds.items()}
+    for name, group in groups.items():
+        if group:
+            lines.append("| " + " | ".join(line(name, group, rows.get(best), groups)) + " |")
     return "\n".join(lines) + "\n"
 
 
-def between(draws):
+def line(name, group, best, groups):
+    """What the table says of runs that differ in their seeds"""
+    mean = lambda field: sum(row[field] for row in group) / len(group)
+    number = lambda field: f"{mean(field):.2f}" if field in group[0] else ""
+    draws = torch.tensor([row["bootstrap"] for row in group]).mean(dim=0)
+    each = " ".join(f"{row['selectivity']:.3f}" for row in group) if len(group) > 1 else ""
+    chance = [row["selectivity"] for row in groups.get("chance", [])]
+    worst = min((s for row in group for s in row["scores"]), key=lambda s: s["selectivity"])
+    return [
+        name,
+        str(group[0]["candidates"]),
+        f"{mean('selectivity'):.3f} {between(draws)} {each}".strip(),
+        between(draws - torch.tensor(best["bootstrap"])) if best else "",
+        f"{z_score(mean('selectivity'), chance):+.1f}" if len(chance) > 2 and name != "chance" else "",
+        f"{mean('signed'):.3f}",
+        f"{mean('dependency'):.3f}",
+        f"{worst['attribute']} {worst['selectivity']:.2f}",
+        *map(number, ("disentanglement", "completeness", "mig", "factorvae")),
+        *(distance(group, groups["mode 0"], detector) for detector in DETECTORS),
+        f"{mean('sec_per_kimg'):.1f}" if "sec_per_kimg" in group[0] else "",
+    ]
+
+
+def distance(group, plain, detector):
+    """KID, and what it is above mode 0's: means over runs, with 95 % intervals over the same halves of the images"""
+    if "kid" not in group[0]:
+        return ""
+    of = lambda rows: torch.tensor([row["kid"][detector] for row in rows]).mean(dim=0)
+    text = f"{of(group).mean():.0f}"
+    return text if group is plain or not plain else f"{text} {between(of(group) - of(plain), digits=0)}"
+
+
+def between(draws, digits=3):
     """The interval as text"""
-    return "[{:.3f}, {:.3f}]".format(*interval(draws.tolist()))
+    low, high = interval(draws.tolist())
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outdir", default="comparison-out")
-    parser.add_argument("--kimg", type=int, default=32)
+    parser.add_argument("--kimg", type=int, default=50)
+    parser.add_argument("--batch", type=int, help="of all runs (the recipe's, where nothing is given; as the next two)")
+    parser.add_argument("--ema", type=float, help="kimg")
+    parser.add_argument("--device")
+    parser.add_argument("--jobs", type=int, default=1, help="runs that train at a time")
     parser.add_argument("--rows", default="", help="compute only rows that begin so")
+    parser.add_argument("--only-train", action="store_true", help="measure nothing")
     args = parser.parse_args()
     out = Path(args.outdir)
     out.mkdir(parents=True, exist_ok=True)
-    data, judge = out / "bench.zip", open_predictor(BENCH / "predictor-judge.safetensors")
-    if not data.exists():
+    if not (out / "bench.zip").exists():
         from segan_ext.data.avatars import make_avatars
         from segan_ext.data.recipes import BENCH as recipe
 
-        make_avatars(str(data), 10000, **recipe)
-    rows, seeds = {}, {}
-    for name in RUNS:
-        for seed in range(SEEDS.get(name, 1)):
-            seeds.setdefault(name, []).append(f"{name}, seed {seed}")
-    order = sorted(
-        ((seed, name) for name in RUNS for seed in range(SEEDS.get(name, 1))), key=lambda pair: pair[0]
-    )  # first all once
-    for seed, name in order:
-        row = f"{name}, seed {seed}"
-        if row.startswith(args.rows):
-            rows[row] = once(out, row, lambda n=name, s=seed: of_run(n, s, data, args.kimg, out, judge))
-    later = found_afterwards(trained("mode 0", 0, data, args.kimg, out), judge)
-    for name, compute in later.items():
+        make_avatars(str(out / "bench.zip"), 10000, **recipe)
+    seeds = {name: [f"{name}, seed {seed}" for seed in range(SEEDS.get(name, 1))] for name in RUNS}
+    pairs = [(name, seed) for seed in range(max(SEEDS.values())) for name in RUNS if seed < SEEDS.get(name, 1)]
+    pairs = [pair for pair in pairs if f"{pair[0]}, seed {pair[1]}".startswith(args.rows) or pair == ("mode 0", 0)]
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        networks = list(pool.map(lambda pair: trained(*pair, out, args), pairs))
+    if args.only_train:
+        return
+    judge, rows = open_predictor(BENCH / "predictor-judge.safetensors"), {}
+    computed = {f"{name}, seed {seed}": lambda n=n: of_run(n, out, judge) for (name, seed), n in zip(pairs, networks)}
+    for name, compute in found_afterwards(networks[pairs.index(("mode 0", 0))], judge).items():
         seeds.setdefault("chance" if name.startswith("chance") else name, []).append(name)
+        computed[name] = compute
+    for name, compute in computed.items():
         if name.startswith(args.rows):
             rows[name] = once(out, name, compute)
     (out / "comparison.md").write_text(table(rows, seeds))

@@ -94,10 +94,16 @@ class LabelledImages:
         return len(self.codes)
 
     def draw(self, count: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """(images [count, C, H, W] in [−1, 1] with noise of that deviation, codes) of random ones"""
-        chosen = torch.randint(self.held_out, len(self.codes), [count], device=self.codes.device)
-        images = self.images[chosen].float() / 127.5 - 1
-        return images + noise * torch.randn_like(images), self.codes[chosen]
+        """(images [count, C, H, W] in [−1, 1] with noise of that deviation, codes) of mixtures of two random ones
+
+        Few images are learned by heart, mixtures are not (mixup, Zhang et al. 2018).
+        """
+        first, second = torch.randint(self.held_out, len(self.codes), [2, count], device=self.codes.device)
+        share = torch.rand([count, 1, 1, 1], device=self.codes.device)
+        images = torch.lerp(self.images[first].float(), self.images[second].float(), share) / 127.5 - 1
+        return images + noise * torch.randn_like(images), torch.lerp(
+            self.codes[first], self.codes[second], share[:, :, 0, 0]
+        )
 
     def kept(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(images [held_out, C, H, W] in [−1, 1], codes) that are never drawn"""

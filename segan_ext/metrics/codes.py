@@ -1,7 +1,7 @@
 """What an encoder reads of a generator's coordinates in an image, and how that fits known attributes: MIG, FactorVAE.
 
-The encoder learns from images that the generator makes, with each layer's coordinates from a latent of its own
-(style mixing), and is asked about real images whose attributes are known.
+The encoder learns from images that the generator makes and is asked about real images whose attributes are known. It
+tells own coordinates where the generator has them, else each layer's strongest, from a latent of that layer's own.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,24 +40,22 @@ def train_encoder(
     seed: int = 0,
     count: Callable[[range], Iterable[int]] = iter,
 ) -> torch.nn.Module:
-    """A network that tells the coordinates of the `dims` strongest dimensions of each layer from an image.
+    """A network that tells G's own coordinates, or the `dims` strongest dimensions of each layer, from an image.
 
     images [N, C, H, W] in [0, 255] → [N, codes], in deviations. count: hands on the numbers of steps (tqdm does).
     """
-    read = [max(c.offsets.items(), key=lambda item: item[1].abs().max()) for c in strongest_candidates(G, dims)]
-    read = [(layer, int(offset.abs().argmax())) for layer, offset in read]
-    coordinates = {layer: (c.mean(dim=0), c.std(dim=0)) for layer, c in coordinates_of(G).items()}
+    draw = _own_pairs(G) if getattr(G, "own_controls", list)() else _mixed_pairs(G, dims)
+    codes = draw(1, seed)[1].shape[1]
     device = next(G.buffers()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        encoder = AttributeNetwork(G.img_resolution, G.img_channels, len(read)).to(device)
+        encoder = AttributeNetwork(G.img_resolution, G.img_channels, codes).to(device)
         steps = pairs // batch
         optimizer = torch.optim.Adam(encoder.parameters(), lr=2e-3, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
         for step in count(range(steps)):
-            images, mixed = _mixed_images(G, batch, seed + 1 + step)
-            goals = [(mixed[layer][:, d] - coordinates[layer][0][d]) / coordinates[layer][1][d] for layer, d in read]
-            loss = (encoder(images) - torch.stack(goals, dim=1).float()).square().mean()
+            images, goals = draw(batch, seed + 1 + step)
+            loss = (encoder((images * 127.5 + 127.5).clamp(0, 255)) - goals.float()).square().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -65,16 +63,38 @@ def train_encoder(
     return encoder.eval().requires_grad_(False)
 
 
-@torch.no_grad()
-def _mixed_images(G, batch, seed):
-    """(images in [0, 255], {(L, N): coordinates [batch, K]}), the latents of each layer its own"""
+def _own_pairs(G):
+    """A function of batch and seed → (images in [−1, 1], own coordinates [batch, codes] in deviations)"""
+    codes = G.mapping.own.outputs
+    sample = random_ws(G, 1000, seed=0)[:, 0, -codes:]
+    mean, deviation = sample.mean(dim=0), sample.std(dim=0)
+
+    @torch.no_grad()
+    def draw(batch, seed):
+        ws = random_ws(G, batch, seed)
+        return G.synthesis(ws, noise_mode="const"), (ws[:, 0, -codes:] - mean) / deviation
+
+    return draw
+
+
+def _mixed_pairs(G, dims):
+    """As `_own_pairs`, of the `dims` strongest dimensions of each layer, whose latents are each layer's own"""
+    read = [max(c.offsets.items(), key=lambda item: item[1].abs().max()) for c in strongest_candidates(G, dims)]
+    read = [(layer, int(offset.abs().argmax())) for layer, offset in read]
+    coordinates = {layer: (c.mean(dim=0), c.std(dim=0)) for layer, c in coordinates_of(G).items()}
     layers = list(G.subspaces())
-    ws, *others = random_ws(G, batch * (len(layers) + 1), seed).split(batch)
-    offsets = {layer: mixed_offsets(G, ws, other, [layer])[layer] for layer, other in zip(layers, others)}
-    with G.edited(offsets=offsets):
-        images = G.synthesis(ws, noise_mode="const")
-    mixed = {layer: G.subspaces()[layer].coordinates(other[:, 0]) for layer, other in zip(layers, others)}
-    return (images * 127.5 + 127.5).clamp(0, 255), mixed
+
+    @torch.no_grad()
+    def draw(batch, seed):
+        ws, *others = random_ws(G, batch * (len(layers) + 1), seed).split(batch)
+        offsets = {layer: mixed_offsets(G, ws, other, [layer])[layer] for layer, other in zip(layers, others)}
+        with G.edited(offsets=offsets):
+            images = G.synthesis(ws, noise_mode="const")
+        mixed = {layer: G.subspaces()[layer].coordinates(other[:, 0]) for layer, other in zip(layers, others)}
+        goals = [(mixed[layer][:, d] - coordinates[layer][0][d]) / coordinates[layer][1][d] for layer, d in read]
+        return images, torch.stack(goals, dim=1)
+
+    return draw
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from segan_ext.metrics.selectivity import (
     Candidate,
     Ruler,
     chance,
+    control_candidates,
     effects_of,
     entropies,
     measure,
@@ -65,7 +66,7 @@ def disentanglement(opts: metric_utils.MetricOptions) -> dict[str, float]:
     seed = opts.seed or 0
     latents = opts.count(SELECTION)
     opts.protocol |= dict(num_gen=latents)
-    own = strongest_candidates(G, _DIMS)
+    own = control_candidates(G, _DIMS)
     sets: list[list[Candidate]] = [own, *(rotated_candidates(G, _DIMS, seed + i) for i in range(_ROTATIONS))]
     found = [
         entropies(effects_of(ruler, each, seed=seed, latents=latents))

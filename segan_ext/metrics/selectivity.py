@@ -133,6 +133,11 @@ def named_candidates(G: torch.nn.Module) -> list[Candidate]:
     return [Candidate(name, {x: o * halves[name] for x, o in offsets.items()}) for name, offsets in named.items()]
 
 
+def control_candidates(G: torch.nn.Module, dims: int) -> list[Candidate]:
+    """What people would move: G's own coordinates where it has them, else the `dims` strongest of each layer"""
+    return named_candidates(G) if getattr(G, "own_controls", list)() else strongest_candidates(G, dims)
+
+
 def rotated_candidates(G: torch.nn.Module, dims: int | None = None, seed: int = 0) -> list[Candidate]:
     """As many directions, drawn at random: Haar rotations of each layer's whitened coordinates"""
     generator, found = torch.Generator().manual_seed(seed), []
