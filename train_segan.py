@@ -1,5 +1,6 @@
 """Trains a SEGAN: `python train_segan.py --cfg=segan-mode2 --data=images.zip`."""
 
+import dataclasses
 import os
 
 import click
@@ -9,7 +10,7 @@ from segan_ext.cli.options import host_option
 from segan_ext.presets import PRESETS, for_device, recipe
 
 from runs.options import OneOf, command, train_options  # isort: skip (on the path since presets was imported)
-from segan_ext.training import MODES, add_mode, check_options_for_foreign_host, default_data
+from segan_ext.training import MODES, add_method, check_options_for_foreign_host, default_data
 
 
 @command()
@@ -22,7 +23,10 @@ from segan_ext.training import MODES, add_mode, check_options_for_foreign_host, 
 @click.option("--subspace-dim", type=int, help="Dimensions of a subspace (modes 1 and 2; mode 2 in residual form)")
 @click.option("--subspace-form", type=OneOf(["full", "residual", "published"]), help="Form of mode 2")
 @click.option("--train", type=OneOf(["all", "subspace"]), help="What of G to train  [default: all]")
-@click.option("--own-dim", type=int, help="Own coordinates of a block, mode eigen  [default: 4]")
+@click.option("--own-dim", type=int, help="Own coordinates of a block, eigen (4) and eigengan (6)")
+@click.option("--map", type=click.IntRange(0, 100), help="Layers of the mapping network; 0: none, --cfg=traditional")
+@click.option("--adv", type=OneOf(["logistic", "hinge", "wgan-gp"]), help="Loss of eigengan, stylegan1, traditional")
+@click.option("--grow-kimg", type=float, help="Grow from 8×8, fading in and standing for so many kimg each, stylegan1")
 @click.option("--prior", type=OneOf(["uniform", "gaussian"]), help="What they follow  [default: uniform]")
 @click.option("--bottleneck", type=bool, help="Let w into the first block alone, eigen and named  [default: true]")
 @click.option("--info", type=float, help="Weight of the encoder that reads own coordinates off images; 0: none, eigen")
@@ -57,12 +61,13 @@ def main(cfg, **options):
     options["data"] = options["data"] or default_data()
     data = launch.open_training_set(recipe.dataset_kwargs(options))
     config = PRESETS.get(cfg) or recipe.BASE_CONFIGS.get(cfg) or recipe.auto_config(1, data.resolution)
+    if options["map"] is not None:
+        config = dataclasses.replace(config, map=options["map"])
     description, args = recipe.build(options, cfg, for_device(config, device), data, device, cores=os.cpu_count() or 1)
     networks = launch.adopt_networks(args, data)
-    source = None if networks is None else networks["G_ema"]
-    add_mode(args, options, getattr(config, "mode", 0), source)
+    add_method(args, options, config, networks)
     if options["train"] == "subspace":
-        networks["G"] = source  # what stays as it is should be the average, not the last step
+        networks["G"] = networks["G_ema"]  # what stays as it is should be the average, not the last step
     launch.start(outdir, description, args, options, dry_run, data, networks)
 
 

@@ -7,6 +7,7 @@ minutes.
 """
 
 import argparse
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -69,32 +70,42 @@ def train_predictor(out, name):
     print(name, {attribute: round(value, 3) for attribute, value in skill.items()})
 
 
+@functools.cache
+def real_features(path, detector, first, count):
+    """[count, F] of the images of a data set from the `first` on"""
+    data = ImageFolderDataset(path)
+    batches = (range(i, min(i + 50, first + count)) for i in range(first, first + count, 50))
+    return features((torch.from_numpy(np.stack([data[i][0] for i in batch])).float() for batch in batches), detector)
+
+
+def features(batches, detector):
+    """[N, F] of images [n, C, H, W] in [0, 255]"""
+    detect = open_detector(detector, None)
+    return np.concatenate([detect(images, return_features=True).numpy() for images in batches])
+
+
 @torch.no_grad()
-def kernel_distances(G, data, count=IMAGES, detectors=DETECTORS):
+def kernel_distances(G, path, count=IMAGES, detectors=DETECTORS):
     """{detector: {"generated", "other real": KID · 1000 of halves of `count` images to halves of as many real ones}}
 
     The halves are the same ones for every G, so that differences of two generators' are of the same real images.
     """
-    images = lambda indices: torch.from_numpy(np.stack([data[i][0] for i in indices])).float()
     fakes = lambda ws: (G.synthesis(ws, noise_mode="const") * 127.5 + 127.5).clamp(0, 255).round()
     found = {}
     for name in detectors:
-        detector = open_detector(name, None)
-        seen = lambda batches, d=detector: np.concatenate([d(x, return_features=True).numpy() for x in batches])
-        first, others = (seen(images(range(i, i + 50)) for i in range(s, s + count, 50)) for s in (0, count))
-        generated = seen(fakes(ws) for ws in random_ws(G, count).split(50))
+        first, others = (real_features(str(path), name, start, count) for start in (0, count))
+        generated = features((fakes(ws) for ws in random_ws(G, count).split(50)), name)
         np.random.seed(0)
         found[name] = {
-            what: [kernel_distance(features, first, 1, count // 2) * 1000 for _ in range(SUBSETS)]
-            for what, features in (("generated", generated), ("other real", others))
+            what: [kernel_distance(each, first, 1, count // 2) * 1000 for _ in range(SUBSETS)]
+            for what, each in (("generated", generated), ("other real", others))
         }
     return found
 
 
 def kid(out, generator):
     """Says the distances, and their spreads over halves"""
-    data = ImageFolderDataset(str(out / "bench.zip"))
-    for name, kinds in kernel_distances(load_generator(str(generator)).eval(), data).items():
+    for name, kinds in kernel_distances(load_generator(str(generator)).eval(), out / "bench.zip").items():
         for what, each in kinds.items():
             low, high = np.percentile(each, [2.5, 97.5])
             print(f"{name}: {what} {np.mean(each):.3f}, 95 % of halves between {low:.3f} and {high:.3f}", flush=True)

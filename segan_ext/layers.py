@@ -37,6 +37,14 @@ def resume(G: torch.nn.Module, started: Start, rows: torch.Tensor, **block_kwarg
     return img
 
 
+def run_with_noise(G: torch.nn.Module, ws: torch.Tensor, blocks: Sequence[int]) -> torch.Tensor:
+    """Images [S, C, H, W] of ws [S, num_ws, w_dim] with random noise in these blocks, and none in the others."""
+    x = img = None
+    for L, (block, part) in enumerate(_blocks(G, ws)):
+        x, img = block(x, img, part, noise_mode="random" if L in blocks else "none")
+    return img
+
+
 def _blocks(G, ws):
     """[(block, the ws that it reads), …]"""
     blocks, first = [], 0
@@ -73,7 +81,7 @@ class FeatureHooks:
             raise ValueError(f"this generator has no layer {unknown[0]}; it has {', '.join(found)}")
         self.names = tuple(names or found)
         self.layers = [found[name] for name in self.names]
-        self.channels = tuple(layer.weight.shape[0] for layer in self.layers)
+        self.channels = tuple(getattr(layer, "out_channels", 0) or len(layer.weight) for layer in self.layers)
         self.resolutions = tuple(layer.resolution for layer in self.layers)
         numbers = sum(c * r * r for c, r in zip(self.channels, self.resolutions))
         self.batch = min(max(_MOST_NUMBERS // numbers, 1), 32)

@@ -412,6 +412,13 @@ class SubspaceAffine(networks.FullyConnectedLayer):
         return weight @ matrix, bias + weight @ origin
 
 
+def _subspace_affine(affine, in_features):
+    """One in place of a layer's own"""
+    made = SubspaceAffine(in_features, affine.weight.shape[0], bias_init=1)
+    made.bias.data.copy_(affine.bias)
+    return made
+
+
 @persistence.persistent_class
 class SubspaceSynthesisLayer(networks.SynthesisLayer):
     """A convolution whose output has the image of its `subspace` added (mode 1)."""
@@ -436,13 +443,81 @@ def style_layers(synthesis: torch.nn.Module) -> "Iterator[tuple[tuple[int, int],
     """(address, block, name) of every style layer, in order of use."""
     for L, resolution in enumerate(synthesis.block_resolutions):
         block = getattr(synthesis, f"b{resolution}")
-        names = [name for name in ("conv0", "conv1", "torgb") if hasattr(block, name)]
+        names = [n for n in ("conv0", "conv1", "torgb") if hasattr(getattr(block, n, None), "affine")]
         for N, name in enumerate(names):
             yield (L, N), block, name
 
 
+class Editable:
+    """Of a generator whose layers have subspaces: their controls by address, and directions with names.
+
+    A mixin of torch modules. directions: what is known of each name, its "name" at least; those of own coordinates come
+    first, the offsets of the others are the buffer `direction_offsets`.
+    """
+
+    def subspaces(self) -> "dict[tuple[int, int], LinearSubspace]":
+        """{(L, N): subspace} in order of use."""
+        found = {}
+        for address, block, name in style_layers(self.synthesis):
+            layer = getattr(block, name)
+            subspace = getattr(layer, "subspace", None) or getattr(layer.affine, "subspace", None)
+            if subspace is not None:
+                found[address] = subspace
+        return found
+
+    def _name_directions(self, directions):
+        self.directions = [known for known, _ in self.own_controls()] + [dict(direction) for direction in directions]
+        if directions:
+            self.register_buffer("direction_offsets", torch.zeros([len(directions), sum(self._sizes())]))
+
+    def _sizes(self):
+        return [subspace.dims for subspace in self.subspaces().values()]
+
+    def named_offsets(self) -> "dict[str, dict[tuple[int, int], torch.Tensor]]":
+        """{name: {(L, N): offsets [K] of one unit}} of the named directions, without layers that one does not move."""
+        found, subspaces = {}, self.subspaces()
+        for known, change in self.own_controls():
+            padded = torch.nn.functional.pad(change, [self.mapping.shared_w, 0])
+            parts = {address: subspace.coordinates(padded[None])[0] for address, subspace in subspaces.items()}
+            found[known["name"]] = {address: part for address, part in parts.items() if part.any()}
+        others = getattr(self, "directions", [])[len(found) :]
+        for direction, row in zip(others, getattr(self, "direction_offsets", [])):
+            parts = zip(subspaces, row.split(self._sizes()))
+            found[direction["name"]] = {address: part for address, part in parts if part.any()}
+        return found
+
+    def own_controls(self) -> "list[tuple[dict, torch.Tensor]]":
+        """`OwnCoordinates.controls` of this generator's; none if it has no coordinates of its own."""
+        own = getattr(self.mapping, "own", None)
+        return [] if own is None else own.controls()
+
+    @contextlib.contextmanager
+    def edited(
+        self,
+        factors: "dict[tuple[int, int], float | torch.Tensor]" = {},
+        offsets: "dict[tuple[int, int], float | torch.Tensor]" = {},
+    ) -> "Iterator[Editable]":  # noqa: F821
+        """Inside, in this thread or task only, subspaces are controlled by these factors and offsets.
+
+        factors, offsets: {(L, N): scalar, [K], or [N, K] for N images}. Contexts nest; the inner one counts where both
+        name an address. ValueError for an address that this generator does not have, or a length that is not K.
+        """
+        subspaces = self.subspaces()
+        edits = dict(_edits.get())
+        for address in {**factors, **offsets}:
+            if address not in subspaces:
+                raise ValueError(f"there is no subspace at {address}; this generator has {list(subspaces)}")
+            pair = [_control(values.get(address), subspaces[address]) for values in (factors, offsets)]
+            edits[address] = tuple(pair)
+        token = _edits.set(edits)
+        try:
+            yield self
+        finally:
+            _edits.reset(token)
+
+
 @persistence.persistent_class
-class SEGANGenerator(networks.Generator):
+class SEGANGenerator(Editable, networks.Generator):
     """The host's generator with a subspace in every style layer.
 
     mode: 0 none, 1 feature, 2 style, 3 importance, eigen and named: own coordinates, which `own` describes (as in
@@ -501,17 +576,15 @@ class SEGANGenerator(networks.Generator):
                 setattr(block, name, layer)
             elif mode in (2, 3):
                 layer = getattr(block, name)
-                layer.affine = SubspaceAffine(w_dim, layer.affine.weight.shape[0], bias_init=1)
+                layer.affine = _subspace_affine(layer.affine, w_dim)
                 layer.affine.subspace = self._style_subspace(address, layer, block.resolution, identity)
             elif own:
                 layer = getattr(block, name)
-                layer.affine = SubspaceAffine(self.mapping.shared_w, layer.affine.weight.shape[0], bias_init=1)
+                layer.affine = _subspace_affine(layer.affine, self.mapping.shared_w)
                 layer.affine.subspace = self._own_subspace(address, own, bottleneck)
         if trained == "subspace":
             self._fix_all_but_subspaces()
-        self.directions = [known for known, _ in self.own_controls()] + [dict(direction) for direction in directions]
-        if directions:
-            self.register_buffer("direction_offsets", torch.zeros([len(directions), sum(self._sizes())]))
+        self._name_directions(directions)
 
     def _style_subspace(self, address, layer, resolution, identity):
         if self.mode == 3:
@@ -546,61 +619,6 @@ class SEGANGenerator(networks.Generator):
                 for name, parameter in list(module.named_parameters(recurse=False)):
                     delattr(module, name)
                     module.register_buffer(name, parameter.detach())
-
-    def subspaces(self) -> "dict[tuple[int, int], LinearSubspace]":
-        """{(L, N): subspace} in order of use."""
-        found = {}
-        for address, block, name in style_layers(self.synthesis):
-            layer = getattr(block, name)
-            subspace = getattr(layer, "subspace", None) or getattr(layer.affine, "subspace", None)
-            if subspace is not None:
-                found[address] = subspace
-        return found
-
-    def _sizes(self):
-        return [subspace.dims for subspace in self.subspaces().values()]
-
-    def named_offsets(self) -> "dict[str, dict[tuple[int, int], torch.Tensor]]":
-        """{name: {(L, N): offsets [K] of one unit}} of the named directions, without layers that one does not move."""
-        found, subspaces = {}, self.subspaces()
-        for known, change in self.own_controls():
-            padded = torch.nn.functional.pad(change, [self.mapping.shared_w, 0])
-            parts = {address: subspace.coordinates(padded[None])[0] for address, subspace in subspaces.items()}
-            found[known["name"]] = {address: part for address, part in parts.items() if part.any()}
-        others = getattr(self, "directions", [])[len(found) :]
-        for direction, row in zip(others, getattr(self, "direction_offsets", [])):
-            parts = zip(subspaces, row.split(self._sizes()))
-            found[direction["name"]] = {address: part for address, part in parts if part.any()}
-        return found
-
-    def own_controls(self) -> "list[tuple[dict, torch.Tensor]]":
-        """`OwnCoordinates.controls` of this generator's; none if it has no coordinates of its own."""
-        own = getattr(self.mapping, "own", None)
-        return [] if own is None else own.controls()
-
-    @contextlib.contextmanager
-    def edited(
-        self,
-        factors: "dict[tuple[int, int], float | torch.Tensor]" = {},
-        offsets: "dict[tuple[int, int], float | torch.Tensor]" = {},
-    ) -> "Iterator[SEGANGenerator]":  # noqa: F821
-        """Inside, in this thread or task only, subspaces are controlled by these factors and offsets.
-
-        factors, offsets: {(L, N): scalar, [K], or [N, K] for N images}. Contexts nest; the inner one counts where both
-        name an address. ValueError for an address that this generator does not have, or a length that is not K.
-        """
-        subspaces = self.subspaces()
-        edits = dict(_edits.get())
-        for address in {**factors, **offsets}:
-            if address not in subspaces:
-                raise ValueError(f"there is no subspace at {address}; this generator has {list(subspaces)}")
-            pair = [_control(values.get(address), subspaces[address]) for values in (factors, offsets)]
-            edits[address] = tuple(pair)
-        token = _edits.set(edits)
-        try:
-            yield self
-        finally:
-            _edits.reset(token)
 
 
 def _control(value, subspace):

@@ -47,8 +47,52 @@ class Fast(Preset):
     kimg: int = 100
 
 
+@dataclasses.dataclass(frozen=True)
+class Published(Preset):
+    """What the other papers' methods share here: no subspaces of ours, and a penalty in every step."""
+
+    mode: int | str = 0
+    generator: str = "stylegan1"  # a module or class of segan_ext.generators, see segan_ext.training
+    adv: str = "logistic"  # loss: logistic, hinge, wgan-gp
+    penalty_interval: int = 1  # steps of D between gradient penalties
+    betas: tuple[float, float] = (0.0, 0.99)  # Adam's
+    z_dim: int = 512
+    w_dim: int = 512
+    batch: int = 32
+    channel_base: int = 16384
+    channel_max: int = 512
+    ema: float = 10
+    ramp: float | None = None
+    d_architecture: str = "orig"
+    lrate: float = 0.001
+    pl_weight: float = 0
+    aug: str = "noaug"
+
+
+@dataclasses.dataclass(frozen=True)
+class EigenGAN(Published):
+    """He et al. 2021, without their 160 epochs: --kimg says how long."""
+
+    generator: str = "eigengan"
+    adv: str = "hinge"
+    penalty_interval: int = 3
+    gamma: float = 20  # half of it, 10, times the squared slopes
+    lrate: float = 0.0001
+    betas: tuple[float, float] = (0.5, 0.999)
+    batch: int = 64
+    channel_base: int = 4096
+    ema: float = 44.3  # 0.999 a step
+    own_dim: int = 6  # coordinates of a layer
+    style_mixing_prob: float = 0
+
+
 PRESETS = {f"segan-mode{mode}": Preset(mode=mode) for mode in range(4)}
 PRESETS |= {"segan-fast": Fast(mode=2), "segan-eigen": Fast(mode="eigen"), "segan-named": Fast(mode="named")}
+PRESETS |= {
+    "eigengan": EigenGAN(),
+    "stylegan1": Published(),
+    "traditional": Published(generator="traditional", map=0, style_mixing_prob=0),
+}
 
 
 def for_device(config: recipe.BaseConfig, device: str) -> recipe.BaseConfig:

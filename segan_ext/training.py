@@ -1,4 +1,4 @@
-"""What `train_segan.py` adds to the host's recipe: default data, subspaces or own coordinates, and their loss."""
+"""What `train_segan.py` adds to the host's recipe: default data, generators, subspaces, own coordinates, losses."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # before a host is chosen nothing heavy is imported
 MODES = ("0", "1", "2", "3", "eigen", "named")
 _OWN_DIM = 4  # coordinates of a block
 _INFO = {"eigen": 0.05, "named": 0.5}
+_STYLE_BASED = {"stylegan1": "StyleGAN1Generator", "traditional": "TraditionalGenerator"}
 
 
 def default_data() -> str:
@@ -34,6 +35,91 @@ def check_options_for_foreign_host(options: dict[str, Any]) -> None:
     for name in ("grid", "device", "detector", "num_gen", "attributes"):
         if options[name] is not None:
             raise ValueError(f"--{name.replace('_', '-')}: is an option of the bundled host; leave it or --host out")
+
+
+def add_method(
+    args: dict[str, Any], options: dict[str, Any], config: Any, networks: "dict[str, torch.nn.Module] | None"
+) -> None:
+    """Makes the arguments of the training loop those of a preset's generator and mode, and of the options given.
+
+    config: a preset, or a configuration of the host's. networks: what --resume starts from, or None. ValueError for
+    options that do not go together.
+    """
+    generator = getattr(config, "generator", None)
+    for name, fitting in (("adv", ("eigengan", *_STYLE_BASED)), ("grow_kimg", tuple(_STYLE_BASED))):
+        if options[name] is not None and generator not in fitting:
+            raise ValueError(f"--{name.replace('_', '-')}: belongs to --cfg={' or '.join(fitting)}")
+    if generator is not None and host.is_foreign():
+        raise ValueError(f"--cfg: {generator} trains on the bundled host; leave --host out")
+    if generator == "eigengan":
+        _add_eigengan(args, options, config, networks)
+    else:
+        source = None if networks is None else networks["G_ema"]
+        add_mode(args, options, getattr(config, "mode", 0), source)
+        if generator is not None:
+            _add_style_based(args, options, generator, source)
+    if generator is not None:
+        _add_published_loss(args, options, config)
+
+
+def _add_eigengan(args, options, config, networks):
+    """Its networks, which know no styles, labels or minibatch statistics."""
+    for name in ("mode", "subspace_dim", "subspace_form", "train", "prior", "bottleneck", "info", "labels", "map"):
+        if options[name] not in (None, "all"):
+            raise ValueError(f"--{name.replace('_', '-')}: EigenGAN has no such thing; leave it out")
+    if args["training_set_kwargs"]["use_labels"]:
+        raise ValueError("--cond: EigenGAN has no place for labels; leave it out")
+    width = {name: args["D_kwargs"][name] for name in ("channel_base", "channel_max")}
+    G = dict(noise_dim=config.z_dim, own_dim=options["own_dim"] or config.own_dim, synthesis_kwargs=width)
+    D = dict(width)
+    if networks is not None:
+        if getattr(networks["G_ema"], "mode", None) != "eigengan":
+            raise ValueError("--resume: its generator is no EigenGAN; train one from scratch")
+        kept = lambda net, names: {name: net.init_kwargs[name] for name in names}
+        G, D = kept(networks["G_ema"], G), kept(networks["D"], D)
+    module = "segan_ext.generators.eigengan"
+    args["G_kwargs"] = dict(class_name=f"{module}.EigenGANGenerator", **G)
+    args["D_kwargs"] = dict(class_name=f"{module}.EigenDiscriminator", **D)
+
+
+def _add_style_based(args, options, generator, source):
+    """StyleGAN's layers, or those without styles, in the place of StyleGAN2's; and a discriminator that can grow."""
+    module, G, D = "segan_ext.generators.stylegan1", args["G_kwargs"], args["D_kwargs"]
+    name = f"{module}.{_STYLE_BASED[generator]}"
+    if source is not None and f"{type(source).__module__}.{type(source).__name__}" != name:
+        raise ValueError(f"--resume: its generator is not of --cfg={generator}; train one from scratch")
+    if G.get("mode") == 1:
+        raise ValueError("--mode: 1 adds to what StyleGAN2's layers put out; this method has the others")
+    if G["mapping_kwargs"]["num_layers"] == 0:  # w is z, and the embedded label
+        labels = args["training_set_kwargs"]["use_labels"]
+        G["w_dim"] = G["z_dim"] * (2 if labels else 1)
+        G["mapping_kwargs"]["embed_features"] = G["z_dim"]
+    G["class_name"] = name
+    width = {each: G["synthesis_kwargs"][each] for each in ("channel_base", "channel_max")}
+    noise = generator == "stylegan1" and G["synthesis_kwargs"].get("use_noise", True)
+    G["synthesis_kwargs"] = dict(width, use_noise=noise, grows=bool(options["grow_kimg"]))
+    D["block_kwargs"]["resample_filter"] = [1, 2, 1]
+    if D["class_name"] == "training.networks.Discriminator":
+        D["class_name"] = f"{module}.GrowingDiscriminator"
+    elif options["grow_kimg"]:
+        raise ValueError("--grow-kimg: the encoder of own coordinates looks at whole images; leave it out")
+
+
+def _add_published_loss(args, options, config):
+    """Adam's and the loss's numbers of the paper."""
+    adv, loss = options["adv"] or config.adv, args["loss_kwargs"]
+    for part in ("G_opt_kwargs", "D_opt_kwargs"):
+        args[part]["betas"] = list(config.betas)
+    if loss["class_name"] == "segan_ext.loss.CodeLoss":
+        if options["adv"] is not None:
+            raise ValueError("--adv: own coordinates have the logistic loss; leave it out")
+        return
+    grow_kimg = options["grow_kimg"] or 0
+    if grow_kimg < 0:
+        raise ValueError("--grow-kimg: must not be negative")
+    loss |= dict(class_name="segan_ext.adversarial.PublishedLoss", kind=adv, grow_kimg=grow_kimg)
+    loss |= dict(penalty_interval=config.penalty_interval, ortho=1.0 if options["ortho"] is None else options["ortho"])
+    args |= dict(G_reg_interval=None, D_reg_interval=None)
 
 
 def add_mode(args: dict[str, Any], options: dict[str, Any], mode: int | str, source: "torch.nn.Module | None") -> None:

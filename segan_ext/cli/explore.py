@@ -8,14 +8,15 @@ import torch
 from tqdm import tqdm
 
 from runs.launch import choose_device
-from runs.options import Numbers, command, generator_options, open_generator
+from runs.options import Numbers, command, generator_options, open_generator, usage_errors
 from runs.recipe import parse_grid
 from segan_ext.control.address import Name, parse_address
 from segan_ext.control.named import named_directions
+from segan_ext.control.noise import parse_blocks, stochastic_variation
 from segan_ext.control.render import check_editable
 from segan_ext.control.traversal import Dimension, interpolation, rank_dimensions, reach_of, traversal
 from segan_ext.images import draw_grid, write_pictures
-from segan_ext.latents import chosen_class, coordinate_sigmas, labels_of
+from segan_ext.latents import chosen_class, coordinate_sigmas, labels_of, ws_of_seeds
 from torch_utils import cached_weights
 from training.latents import seed_latents
 
@@ -81,6 +82,13 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
 @click.option("--steps", type=click.IntRange(2), default=7, show_default=True, help="Images a row")
 @click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi")
 @click.option("--interpolate", type=Numbers(), metavar="SEEDS", help="Go from seed to seed instead, as 0,5,10-12")
+@click.option(
+    "--noise",
+    is_flag=False,
+    flag_value="all,coarse,fine,none",
+    metavar="BLOCKS,…",
+    help="Draw what noise decides instead, a row for noise in these blocks, as all,0-1,2  [all,coarse,fine,none]",
+)
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network  [default: 0]")
 @click.option("--atlas", metavar="HTML", help="Write a page about all dimensions instead")
 @click.option("--seeds", type=Numbers(), default="0-3", show_default=True, help="Latents that the atlas looks at")
@@ -90,7 +98,8 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
 def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attributes, detector, extractor, **options):
     """Draw what dimensions of a SEGAN do, a row each: directions with a name first, then the strongest of each kind.
 
-    With --interpolate, walks between seeds, of any generator. With --atlas, a page that ranks and names all dimensions.
+    With --interpolate, walks between seeds, of any generator; with --noise, one latent under many noises, and where
+    they change the image. With --atlas, a page that ranks and names all dimensions.
     """
     G = open_generator(network, choose_device(device), trust_pickle)
     trunc, steps, class_idx = options["trunc"], options["steps"], chosen_class(G, options["class_idx"])
@@ -100,6 +109,10 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
         images = interpolation(G, interpolate, steps, trunc, class_idx)
         labels = [f"{a} to {b}" for a, b in zip(interpolate, interpolate[1:])]
         write_pictures(dest, images, labels, [f"{t:.2f}" for t in np.linspace(0, 1, steps)])
+        print(dest)
+        return
+    if options["noise"] is not None:
+        _draw_noise(G, dest, options["noise"].split(","), options["seed"], steps, trunc, class_idx)
         print(dest)
         return
     check_editable(G, network)
@@ -121,6 +134,21 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     for dimension in chosen:
         _print_row(G, dimension)
     print(dest)
+
+
+def _draw_noise(G, dest, groups, seed, steps, trunc, class_idx):
+    """A row for each group of blocks: images under `steps` noises, and the deviation of many, all on one scale"""
+    count = len(getattr(G.synthesis, "block_resolutions", []))
+    with usage_errors("--noise"):
+        ws = ws_of_seeds(G, [seed], trunc, class_idx)
+        rows = [stochastic_variation(G, ws, parse_blocks(text, count)) for text in groups]
+    most = max(float(row.deviation.max()) for row in rows)
+    maps = [(row.deviation / max(most, 1e-6) * 2 - 1).expand_as(row.images[0]) for row in rows]
+    images = [torch.cat([row.images[:steps], seen[None]]) for row, seen in zip(rows, maps)]
+    labels = [f"noise: {text}" for text in groups]
+    write_pictures(
+        dest, torch.stack(images), labels, [*(f"{i + 1}" for i in range(steps)), f"deviation, to {most:.2f}"]
+    )
 
 
 def _captions(G, chosen, sigmas, steps):

@@ -15,7 +15,7 @@ import torch
 
 from segan_ext.control.named import Layer, NamedDirection, named_directions
 from segan_ext.directions.probe import WHOLE, Probe
-from segan_ext.directions.subspaces import host_kwargs, with_directions
+from segan_ext.directions.subspaces import with_directions
 from segan_ext.latents import coordinates_of, covariance_root, random_ws, ws_of_seeds
 from segan_ext.metrics.attributes import Attribute, Predictor, open_predictor
 from segan_ext.metrics.labels import read_labels
@@ -327,9 +327,8 @@ def with_named(G: torch.nn.Module, found: Sequence[NamedDirection]) -> SEGANGene
     found = [each._replace(name=f"{each.name} (found)") if each.name in taken else each for each in found]
     before = [each for name, each in named_directions(G).items() if name not in taken]
     kept = {direction.name: direction for direction in [*before, *found]}
-    own = {name: G.init_kwargs[name] for name in ("subspace_dim", "subspace_form") if name in G.init_kwargs}
-    kwargs = host_kwargs(G) | own | dict(mode=G.mode, directions=[each.known() for each in kept.values()])
-    made = SEGANGenerator(*G.init_args, **kwargs).eval().requires_grad_(False).to(_device(G))
+    kwargs = dict(G.init_kwargs) | dict(directions=[each.known() for each in kept.values()])
+    made = type(G)(*G.init_args, **kwargs).eval().requires_grad_(False).to(_device(G))
     if getattr(G, "label_examples", None) is not None:
         made.label_examples = G.label_examples
     made.load_state_dict({k: v for k, v in G.state_dict().items() if k != "direction_offsets"}, strict=False)

@@ -26,7 +26,8 @@ def with_directions(G: torch.nn.Module, directions: dict[tuple[int, int], torch.
         raise ValueError(f"this generator has subspaces of mode {G.mode} already; nothing needs to be discovered")
     if not 1 <= dims <= G.w_dim:
         raise ValueError(f"dims must lie between 1 and w_dim = {G.w_dim}, not {dims}")
-    found = SEGANGenerator(*G.init_args, **host_kwargs(G), mode=2, subspace_dim=dims, subspace_init="identity")
+    maker = type(G) if isinstance(G, SEGANGenerator) else SEGANGenerator
+    found = maker(*G.init_args, **host_kwargs(G), mode=2, subspace_dim=dims, subspace_init="identity")
     found = found.eval().requires_grad_(False).to(next(G.parameters()).device)
     misc.copy_params_and_buffers(G, found)
     if getattr(G, "label_examples", None) is not None:

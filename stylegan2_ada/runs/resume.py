@@ -97,7 +97,7 @@ _CLASSES = {  # arguments that name a class → modules that it may be in, what 
     "D_kwargs": (persistence.known_modules, torch.nn.Module),
     "G_opt_kwargs": (["torch.optim"], torch.optim.Optimizer),
     "D_opt_kwargs": (["torch.optim"], torch.optim.Optimizer),
-    "loss_kwargs": (["training.loss", "segan_ext.loss"], object),
+    "loss_kwargs": (["training.loss", "segan_ext.loss", "segan_ext.adversarial"], object),
     "augment_kwargs": (["training.augment"], torch.nn.Module),
 }
 

@@ -27,6 +27,7 @@ _import_hooks = []
 
 # Where classes met in a pickle are looked up by name, imported on demand. A plugin adds its module here.
 known_modules = ["training.networks", "training.augment", "segan_ext.networks", "segan_ext.encoder"]
+known_modules += ["segan_ext.generators.stylegan1", "segan_ext.generators.eigengan"]
 _BESIDE_THE_HOST = str(Path(__file__).resolve().parents[2])  # plugins are found there too
 
 

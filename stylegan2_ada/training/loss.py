@@ -111,12 +111,24 @@ class StyleGAN2Loss(Loss):
             if main or regularise:
                 self._discriminator_reals(real_img, real_c, sync, gain, fake_loss, regularise)
 
+    def generator_loss(self, logits: torch.Tensor) -> torch.Tensor:
+        """G's loss [N, 1] for D's logits of generated images [N, 1] (Goodfellow et al. 2014, non-saturating)"""
+        return softplus(-logits)
+
+    def fake_loss(self, logits: torch.Tensor) -> torch.Tensor:
+        """D's loss [N, 1] for its logits of generated images [N, 1]"""
+        return softplus(logits)
+
+    def real_loss(self, logits: torch.Tensor) -> torch.Tensor:
+        """D's loss [N, 1] for its logits of real images [N, 1]"""
+        return softplus(-logits)
+
     def _generator_main(self, gen_z, gen_c, sync, gain):
         """G wants its images taken for real ones."""
         img, _ws = self.run_G(gen_z, gen_c, sync=sync)
         logits = self.run_D(img, gen_c, sync=False)
         _report_scores("fake", logits)
-        loss = softplus(-logits)
+        loss = self.generator_loss(logits)
         training_stats.report("Loss/G/loss", loss)
         loss.mean().mul(gain).backward()
 
@@ -143,7 +155,7 @@ class StyleGAN2Loss(Loss):
             img, _ws = self.run_G(gen_z, gen_c, sync=False)
         logits = self.run_D(img, gen_c, sync=False)  # the reals that follow are the ones to synchronise
         _report_scores("fake", logits)
-        loss = softplus(logits)
+        loss = self.fake_loss(logits)
         loss.mean().mul(gain).backward()
         return loss.detach()
 
@@ -154,7 +166,7 @@ class StyleGAN2Loss(Loss):
         _report_scores("real", logits)
         loss = 0
         if fake_loss is not None:
-            loss = softplus(-logits)
+            loss = self.real_loss(logits)
             training_stats.report("Loss/D/loss", fake_loss + loss)
         if regularise:
             with conv2d_gradfix.no_weight_gradients():

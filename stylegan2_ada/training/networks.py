@@ -556,7 +556,9 @@ class SynthesisNetwork(torch.nn.Module):
 
 @persistence.persistent_class
 class Generator(torch.nn.Module):
-    """Mapping and synthesis: z and label → image."""
+    """Mapping and synthesis: z and label → image. Other generators of this shape name their own `synthesis_class`."""
+
+    synthesis_class = SynthesisNetwork
 
     def __init__(
         self,
@@ -571,7 +573,7 @@ class Generator(torch.nn.Module):
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.img_channels = img_resolution, img_channels
-        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
+        self.synthesis = self.synthesis_class(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **mapping_kwargs)
 
