@@ -81,8 +81,8 @@ class CodeLoss(SEGANLoss):
 
     groups: the generator's `own`. info: weight of Q's loss in G. labels: None, and Q learns e from generated images, as
     in InfoGAN (Chen et al. 2016), with the same weight in D; or `path` of the data, `source` and `count` as in
-    `labelled.read`. Then Q learns from those real images alone and G, more and more, follows it: from generated
-    images it would learn to tell fakes, as long as G ignores e. D must be an `encoder.EncoderDiscriminator`.
+    `labelled.read`. Then Q learns from mixtures of those real images alone and G, more and more, follows it: from
+    generated images it would learn to tell fakes, as long as G ignores e. D must be an `encoder.EncoderDiscriminator`.
     """
 
     def __init__(

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate, relu, softplus
 
-from helpers import TINY, make_dataset, newest, only_run, read_stats, run
+from helpers import TINY, make_dataset, newest, only_run, read_stats, run, slowly
 from segan_ext.adversarial import PublishedLoss, faded, grown_after
 from segan_ext.control.noise import parse_blocks, stochastic_variation
 from segan_ext.directions.named import as_editable
 from segan_ext.generators import eigengan, stylegan1
 from segan_ext.latents import ws_of_seeds
+from segan_ext.web.engine import Opened
 from snapshots.load import load_generator
 from training import state
 from training.networks import Discriminator
@@ -263,7 +264,7 @@ def data(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("generators") / "discs.zip", size=16, count=64)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", slowly(PRESETS, ["eigengan", "grown"]))
 def test_presets_train_and_their_snapshots_are_explored_edited_and_measured(name, data, tmp_path):
     out = tmp_path / "out"
     run("train_segan.py", *PRESETS[name], *TINY, f"--data={data}", "--kimg=1", "--snap=1", f"--outdir={out}")
@@ -274,12 +275,18 @@ def test_presets_train_and_their_snapshots_are_explored_edited_and_measured(name
     z = torch.randn(2, G.z_dim)
     assert G(z, None, noise_mode="const").shape == (2, 3, 16, 16)
     found = network
+    if name == "stylegan1":
+        run("-m segan_ext explore", f"--network={network}", "--noise=all,0-1", f"--dest={tmp_path / 'noise.png'}")
     if name != "eigengan":  # whose coordinates are its own
         found = tmp_path / "found.pkl"
         run("-m segan_ext discover", f"--network={network}", "--method=sefa", "--dims=2", f"--dest={found}")
     run("-m segan_ext explore", f"--network={found}", "--rows=2", f"--dest={tmp_path / 'x.png'}")
     edit = ["--set=L0.N0.D0=+2", f"--outdir={tmp_path / 'edit'}"]
     run("-m segan_ext edit", f"--network={found}", "--seeds=0", *edit)
+    assert len(Opened(str(found), "cpu", False).search(count=2)) == 2  # of the page's sliders
+    run("-m segan_ext report", only_run(out), f"--outdir={tmp_path / 'report'}")
+    method = "stylegan1" if name == "grown" else name.split("-")[0]
+    assert f"| {method} |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     measured = ["--metrics=ppl_zend", "--num-gen=4", "--detector=pixel-pyramid"]
     run("-m segan_ext calc_metrics", f"--network={network}", f"--data={data}", *measured)
 

@@ -62,13 +62,16 @@ def report(run_dirs, outdir, metrics, seeds, truncation_psi, device, **options):
     print(outdir / "report.md")
 
 
+_OF_SUBSPACES = ("purity", "subspaces", "selectivity", "disentanglement", "mig", "factorvae")
+
+
 def _compute_missing(run, names, kwargs):
     """Computes the metrics that the newest snapshot does not have yet with these options."""
     lines = [line for file in run.path.glob("metric-*.jsonl") for line in json_lines(file)]
     protocols = [line.get("protocol", {}) for line in lines if line.get("snapshot_pkl") == run.snapshot.name]
     for name in names:
-        if name in ("purity", "subspaces") and run.mode == "0":
-            continue  # there are no subspaces
+        if name in _OF_SUBSPACES and not run.has_subspaces:
+            continue
         if not any(_answers(protocol, name, kwargs) for protocol in protocols):
             print(f"{run.name}: {name}")
             calc_metrics.measure(str(run.snapshot), [name], verbose=False, **kwargs)

@@ -24,6 +24,7 @@ _HIGHER_IS_BETTER = (
     "factorvae",
 )
 _NEITHER_IS_BETTER = ("is50k_std", "subspaces", "selectivity_chance")
+_METHODS = {"EigenGANGenerator": "eigengan", "StyleGAN1Generator": "stylegan1", "TraditionalGenerator": "traditional"}
 _LOSSES = {"Loss/G/loss": "loss of G", "Loss/D/loss": "loss of D", "Loss/signs/real": "mean sign of D on reals"}
 
 
@@ -52,6 +53,11 @@ class Run(NamedTuple):
         """The name of its directory"""
         return self.path.name
 
+    @property
+    def has_subspaces(self) -> bool:
+        """Whether its generator has coordinates to move"""
+        return self.mode not in ("0", "stylegan1", "traditional")
+
 
 def read_run(path: str | Path) -> Run:
     """The `Run` in a directory. ValueError if there is none."""
@@ -70,16 +76,24 @@ def _parse_run(path, snapshots):
     stats = json_lines(path / "stats.jsonl")
     losses = {name: _series(stats, name) for name in _LOSSES}
     speeds = [value for _, value in _series(stats, "Timing/sec_per_kimg")[1:]]  # the first tick is one step
-    mode = options.get("G_kwargs", {}).get("mode", 0)
     return Run(
         path=path,
-        mode=str(mode) if options["G_kwargs"]["class_name"].startswith("segan_ext") else "0",
+        mode=_mode(options["G_kwargs"]),
         kimg=_kimg(snapshots[-1].name),
         seconds_per_kimg=sorted(speeds)[len(speeds) // 2] if speeds else None,
         snapshot=snapshots[-1],
         results=[result for file in sorted(path.glob("metric-*.jsonl")) for result in _results(file)],
         losses=losses,
     )
+
+
+def _mode(G_kwargs):
+    """What the generator is: 0 to 3, eigen, named; or another method, and the mode where it is not 0"""
+    package, _, name = G_kwargs["class_name"].rpartition(".")
+    mode = str(G_kwargs.get("mode", 0)) if package.startswith("segan_ext") else "0"
+    if name not in _METHODS:
+        return mode
+    return _METHODS[name] + (f", mode {mode}" if mode != "0" else "")
 
 
 def json_lines(path: Path) -> list[dict]:
