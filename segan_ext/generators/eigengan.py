@@ -230,7 +230,8 @@ class EigenGANGenerator(Editable, torch.nn.Module):
     """z → image. z holds ε, then the own_dim coordinates of each layer; z_dim and w_dim count them all.
 
     noise_dim: numbers of ε. own_dim: q, coordinates of a layer. synthesis_kwargs: channel_base and channel_max.
-    directions: as in SEGANGenerator. Labels have no place in it. ValueError for c_dim other than 0, or images of less than 8×8.
+    directions: as in SEGANGenerator. ValueError for c_dim other than 0 (labels have no place in it), or images of less
+    than 8×8.
     """
 
     mode = "eigengan"
