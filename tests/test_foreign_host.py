@@ -246,19 +246,25 @@ on_reference = pytest.mark.skipif(not REFERENCE, reason="SEGAN_REFERENCE names n
 
 
 @on_reference
-@pytest.mark.parametrize("mode", [0, 1, 2, 3, "eigen", "named"])
-def test_snapshots_open_in_a_plain_checkout(mode, tmp_path):
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(f"--cfg=segan-mode{mode}" for mode in range(4)),
+        *("--cfg=segan-eigen", "--cfg=segan-named --labels=factors"),
+        *("--cfg=eigengan", "--cfg=stylegan1 --grow-kimg=0.3", "--cfg=traditional"),
+    ],
+)
+def test_snapshots_open_in_a_plain_checkout(method, tmp_path):
     data = make_dataset(tmp_path / "discs.zip", size=32, labels="classes")
-    options = [*TINY, "--cfg=segan-mode2", f"--mode={mode}", "--kimg=1", f"--outdir={tmp_path / 'out'}"]
-    options += ["--labels=factors"] if mode == "named" else []
+    options = [*method.split(), *TINY, "--kimg=1", f"--outdir={tmp_path / 'out'}"]
     run("train_segan.py", *options, f"--data={data}")
     snapshot = newest(only_run(tmp_path / "out"))
     script = (
-        "import sys, numpy, torch; sys.path.insert(0, sys.argv[1]); import legacy\n"
+        "import sys, numpy, torch; sys.path.insert(0, sys.argv[1]); sys.modules['segan_ext'] = None; import legacy\n"
         "G = legacy.load_network_pkl(open(sys.argv[2], 'rb'))['G_ema']\n"
         "z = torch.from_numpy(numpy.random.RandomState(0).randn(4, G.z_dim))\n"
         "numpy.save(sys.argv[3], G(z, None, noise_mode='const', force_fp32=True).numpy())\n"
-        "assert not [m for m in sys.modules if m.split('.')[0] == 'segan_ext']\n"
+        "assert [m for m in sys.modules if m.split('.')[0] == 'segan_ext'] == ['segan_ext']\n"  # and that is None
     )
     image = tmp_path / "images.npy"
     args = [sys.executable, "-I", "-c", script, REFERENCE, str(snapshot), str(image)]
@@ -266,7 +272,8 @@ def test_snapshots_open_in_a_plain_checkout(mode, tmp_path):
     G = legacy.load_generator(str(snapshot))
     z = torch.from_numpy(np.random.RandomState(0).randn(4, G.z_dim))
     ours = G(z, None, noise_mode="const", force_fp32=True).numpy()
-    assert np.abs(np.load(image) - ours).max() <= 1e-5 * np.abs(ours).max()
+    tolerance = 1e-4 if "traditional" in method else 1e-5  # pixels of few channels at unit length enlarge rounding
+    assert np.abs(np.load(image) - ours).max() <= tolerance * np.abs(ours).max()
 
 
 @on_reference
