@@ -13,7 +13,7 @@ QUICK = tests/test_house.py tests/test_package.py tests/test_networks.py tests/t
 	tests/test_segan_networks.py tests/test_host.py
 MATRIX ?= python3.10:torch==2.4.0 python3.14:torch
 
-.PHONY: check matrix demo test test-slow fuzz lint clean
+.PHONY: check matrix demo study test test-slow fuzz lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
+
+# Every kind of system, hardly trained, through training, metrics and report.
+study: $(VENV)/.installed
+	$(BIN)/python benchmarks/study.py --outdir=$$(mktemp -d) --smallest --only="mode 2,eigengan,stylegan1,traditional"
 
 check: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(QUICK)

@@ -180,7 +180,11 @@ def table(rows, seeds):
 
 def line(name, group, best, groups):
     """What the table says of runs that differ in their seeds"""
-    mean = lambda field: sum(row[field] for row in group) / len(group)
+
+    def mean(field):
+        known = [row[field] for row in group if field in row]
+        return sum(known) / len(known)
+
     number = lambda field: f"{mean(field):.2f}" if field in group[0] else ""
     draws = torch.tensor([row["bootstrap"] for row in group]).mean(dim=0)
     each = " ".join(f"{row['selectivity']:.3f}" for row in group) if len(group) > 1 else ""
@@ -206,14 +210,15 @@ def distance(group, plain, detector):
     if "kid" not in group[0]:
         return ""
     of = lambda rows: torch.tensor([row["kid"][detector] for row in rows]).mean(dim=0)
-    text = f"{of(group).mean():.0f}"
-    return text if group is plain or not plain else f"{text} {between(of(group) - of(plain), digits=0)}"
+    text = f"{of(group).mean():.3g}"
+    if group is plain or not plain:
+        return text
+    return "{} [{:.3g}, {:.3g}]".format(text, *interval((of(group) - of(plain)).tolist()))
 
 
-def between(draws, digits=3):
+def between(draws):
     """The interval as text"""
-    low, high = interval(draws.tolist())
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+    return "[{:.3f}, {:.3f}]".format(*interval(draws.tolist()))
 
 
 def main():

@@ -34,9 +34,10 @@ METHODS = {  # options of train_segan.py; a paper's learning rate is for weeks, 
     "traditional": ["--cfg=traditional", *PAPERS, "--lrate=0.004", "--gamma=1"],
     "traditional with mapping": ["--cfg=traditional", "--map=2", *PAPERS, "--lrate=0.004", "--gamma=1"],
 }
-METRICS = "fid50k_full,kid50k_full,ppl_segan,ppl_zfull,ppl_wfull,ppl_zend,ppl_wend,subspaces"
+OF_IMAGES = "fid50k_full,kid50k_full"
+METRICS = OF_IMAGES + ",ppl_segan,ppl_zfull,ppl_wfull,ppl_zend,ppl_wend,subspaces"
 OF_ATTRIBUTES = "ls,selectivity,disentanglement"  # where they are known
-DETECTORS = "efficientnet-lite0,pixel-pyramid"
+FIRST, SECOND = "efficientnet-lite0,pixel-pyramid", "vgg-hed"  # detectors; a metric takes the first that serves it
 
 
 def run(*command):
@@ -79,9 +80,11 @@ def study(data, methods, seeds, kimg, out, metrics, measured):
             outdir = out / "runs" / data.stem / f"{name.replace(' ', '-')}-seed{seed}"
             print(f"\n{data.stem}: {name}, seed {seed}", flush=True)
             runs.append(trained(options, data, kimg, seed, outdir))
-    report = out / f"report-{data.stem}"
-    run("-m", "segan_ext", "report", *runs, f"--metrics={metrics}", *measured, f"--outdir={report}")
-    print(report / "report.html")
+    report = ["-m", "segan_ext", "report", *runs, f"--outdir={out / f'report-{data.stem}'}", *measured]
+    if measured:
+        run(*report, f"--detector={SECOND}", f"--metrics={OF_IMAGES}")
+        report.append(f"--detector={FIRST}")
+    run(*report, f"--metrics={metrics}")
 
 
 def main():
@@ -113,10 +116,11 @@ def main():
     if args.smallest:
         args.kimg, args.seeds, args.resolution, args.sets, count, images = 1, 1, 16, "avatars", 300, 20
         methods = {name: [*options, "--channels=8", "--channel-base=128"] for name, options in methods.items()}
-    measured = [f"--detector={DETECTORS}", f"--num-gen={images}"]
+    of_attributes = "" if args.smallest else f",{OF_ATTRIBUTES}"  # they need a predictor, which takes minutes
+    measured = [f"--num-gen={images}"]
     if "avatars" in args.sets.split(","):
         data = avatars(out / "avatars.zip", count, args.resolution)
-        study(data, methods, args.seeds, args.kimg, out, f"{METRICS},{OF_ATTRIBUTES}", measured)
+        study(data, methods, args.seeds, args.kimg, out, METRICS + of_attributes, measured)
     if "emoji" in args.sets.split(","):
         without = {name: options for name, options in methods.items() if name != "named"}  # emoji have no labels
         data = emoji(out / "emoji.zip", args.resolution)

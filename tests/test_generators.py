@@ -12,6 +12,7 @@ from segan_ext.control.noise import parse_blocks, stochastic_variation
 from segan_ext.directions.named import as_editable
 from segan_ext.generators import eigengan, stylegan1
 from segan_ext.latents import ws_of_seeds
+from segan_ext.layers import FeatureHooks
 from segan_ext.web.engine import Opened
 from snapshots.load import load_generator
 from training import state
@@ -244,6 +245,14 @@ def test_blocks_are_named_by_words_and_ranges():
     for text, why in (("5", "blocks 0 to 4"), ("some", "names no blocks"), ("3-1", "blocks 0 to 4")):
         with pytest.raises(ValueError, match=why):
             parse_blocks(text, 5)
+
+
+@pytest.mark.parametrize("G", [eigen(), styled(), styled(stylegan1.TraditionalGenerator, layers=0)])
+def test_features_are_taken_from_every_convolution(G):
+    hooks = FeatureHooks(G)
+    images, features = hooks(ws_of_seeds(G, [0, 1]))
+    assert [tuple(f.shape[1:3]) for f in features] == list(zip(hooks.channels, hooks.resolutions))
+    assert len(features) == 2 * len(G.synthesis.block_resolutions) and images.shape == (2, 3, 16, 16)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

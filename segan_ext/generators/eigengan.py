@@ -168,6 +168,8 @@ class EigenBlock(torch.nn.Module):
         self.inject1 = Convolution(before, after, 3, up=2)
         self.conv0 = Convolution(before, after, 3, up=2)
         self.conv1 = Convolution(after, after, 3)
+        for layer in (self.conv0, self.conv1):
+            layer.out_channels, layer.resolution = after, 2 * resolution
         if img_channels:
             self.torgb = Convolution(after, img_channels, 7)
 
