@@ -16,7 +16,7 @@ import math
 
 import torch
 
-from torch_utils import misc, persistence
+from torch_utils import persistence
 from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
 from training import networks
 
@@ -185,8 +185,8 @@ def _twice_as_large(img):
 
 
 @persistence.persistent_class
-class StyleSynthesis(torch.nn.Module):
-    """ws → images: blocks `b4` … `b<img_resolution>`, as in the host's SynthesisNetwork.
+class StyleSynthesis(networks.SynthesisNetwork):
+    """The host's synthesis network, ws → images, with blocks of this file.
 
     block_kwargs: `grows`, for training block by block, and `use_noise`.
     """
@@ -203,7 +203,7 @@ class StyleSynthesis(torch.nn.Module):
         num_fp16_res: int = 0,
         **block_kwargs: object,
     ) -> None:
-        super().__init__()
+        torch.nn.Module.__init__(self)  # the blocks are others
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
         self.block_resolutions = [2**i for i in range(2, int(math.log2(img_resolution)) + 1)]
         self.num_ws = in_channels = 0
@@ -214,16 +214,6 @@ class StyleSynthesis(torch.nn.Module):
             self.num_ws += block.num_conv
             setattr(self, f"b{resolution}", block)
             in_channels = out_channels
-
-    def forward(self, ws: torch.Tensor, **block_kwargs: object) -> torch.Tensor:
-        """ws [N, num_ws, w_dim] → images [N, img_channels, img_resolution, img_resolution], about [−1, 1]"""
-        misc.assert_shape(ws, [None, self.num_ws, self.w_dim])
-        ws, x, img, first = ws.to(torch.float32), None, None, 0
-        for resolution in self.block_resolutions:
-            block = getattr(self, f"b{resolution}")
-            x, img = block(x, img, ws.narrow(1, first, block.num_conv), **block_kwargs)
-            first += block.num_conv
-        return img
 
 
 @persistence.persistent_class
