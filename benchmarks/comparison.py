@@ -210,7 +210,7 @@ def distance(group, plain, detector):
     if "kid" not in group[0]:
         return ""
     of = lambda rows: torch.tensor([row["kid"][detector] for row in rows]).mean(dim=0)
-    text = f"{of(group).mean():.3g}"
+    text = f"{of(group).mean():.4g}"
     if group is plain or not plain:
         return text
     return "{} [{:.3g}, {:.3g}]".format(text, *interval((of(group) - of(plain)).tolist()))
