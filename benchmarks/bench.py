@@ -85,7 +85,7 @@ def features(batches, detector):
 
 
 @torch.no_grad()
-def kernel_distances(G, path, count=IMAGES, detectors=DETECTORS):
+def kernel_distances(G, path, count=IMAGES, detectors=DETECTORS, others=True):
     """{detector: {"generated", "other real": KID · 1000 of halves of `count` images to halves of as many real ones}}
 
     The halves are the same ones for every G, so that differences of two generators' are of the same real images.
@@ -93,12 +93,13 @@ def kernel_distances(G, path, count=IMAGES, detectors=DETECTORS):
     fakes = lambda ws: (G.synthesis(ws, noise_mode="const") * 127.5 + 127.5).clamp(0, 255).round()
     found = {}
     for name in detectors:
-        first, others = (real_features(str(path), name, start, count) for start in (0, count))
-        generated = features((fakes(ws) for ws in random_ws(G, count).split(50)), name)
+        first = real_features(str(path), name, 0, count)
+        kinds = {"generated": features((fakes(ws) for ws in random_ws(G, count).split(50)), name)}
+        kinds |= {"other real": real_features(str(path), name, count, count)} if others else {}
         np.random.seed(0)
         found[name] = {
             what: [kernel_distance(each, first, 1, count // 2) * 1000 for _ in range(SUBSETS)]
-            for what, each in (("generated", generated), ("other real", others))
+            for what, each in kinds.items()
         }
     return found
 

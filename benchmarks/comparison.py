@@ -30,6 +30,7 @@ segan_ext.host.activate()
 
 from bench import kernel_distances  # noqa: E402
 from meaning import BENCH, DIMS, METHODS, ROTATIONS, labelled, with_names  # noqa: E402
+from study import avatars, trained  # noqa: E402
 
 from segan_ext.directions import find_directions  # noqa: E402
 from segan_ext.directions.named import as_editable  # noqa: E402
@@ -74,19 +75,13 @@ DETECTORS, KID_IMAGES = ("efficientnet-lite0", "pixel-pyramid"), 1000
 SEEDS = dict.fromkeys(("mode 0", "eigen", "named, 50 labels", "named, 200 labels"), 3)  # the others: one
 
 
-def trained(name, seed, out, args):
+def newest_of(name, seed, out, args):
     """The newest snapshot of a run, which is started, or continued, where it has not come to its end."""
-    outdir, end = out / "runs" / f"{slug(name)}-seed{seed}", f"--kimg={args.kimg}"
-    if not list(outdir.glob(f"*/network-snapshot-{args.kimg:06d}.pkl")):
-        given = [
-            f"--{key}={getattr(args, key)}" for key in ("batch", "ema", "device") if getattr(args, key) is not None
-        ]
-        options = [*COMMON, *RUNS[name], *given, f"--data={out / 'bench.zip'}", f"--seed={seed}"]
-        if list(outdir.glob("*/training-state-*.pt")):
-            options = ["--resume=latest"]
-        command = [sys.executable, str(ROOT / "train_segan.py"), *options, end, f"--outdir={outdir}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return sorted(outdir.glob("*/network-snapshot-*.pkl"))[-1]
+    chosen = {key: getattr(args, key) for key in ("batch", "ema", "device")}
+    options = [*COMMON, *RUNS[name], *(f"--{key}={value}" for key, value in chosen.items() if value is not None)]
+    outdir = out / "runs" / f"{slug(name)}-seed{seed}"
+    run_dir = trained(options, out / "bench.zip", args.kimg, seed, outdir, stdout=subprocess.DEVNULL)
+    return sorted(run_dir.glob("network-snapshot-*.pkl"))[-1]
 
 
 def measured(G, candidates, judge):
@@ -128,7 +123,7 @@ def slug(name):
 def of_run(network, out, judge, with_encoder):
     """The row of one run: how well its own dimensions do, and its images"""
     G = load_generator(str(network)).eval().requires_grad_(False)
-    distances = kernel_distances(G, out / "bench.zip", KID_IMAGES, DETECTORS)
+    distances = kernel_distances(G, out / "bench.zip", KID_IMAGES, DETECTORS, others=False)
     kid = {name: kinds["generated"] for name, kinds in distances.items()}
     G = G if getattr(G, "subspaces", dict)() else with_directions(G, {}, DIMS)  # raw axes
     row = measured(G, control_candidates(G, DIMS), judge)
@@ -232,18 +227,14 @@ def main():
     parser.add_argument("--rows", default="", help="compute only rows that begin so")
     parser.add_argument("--only-train", action="store_true", help="measure nothing")
     args = parser.parse_args()
-    out = Path(args.outdir)
+    out = Path(args.outdir).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / "bench.zip").exists():
-        from segan_ext.data.avatars import make_avatars
-        from segan_ext.data.recipes import BENCH as recipe
-
-        make_avatars(str(out / "bench.zip"), 10000, **recipe)
+    avatars(out / "bench.zip", 10_000, 32)
     seeds = {name: [f"{name}, seed {seed}" for seed in range(SEEDS.get(name, 1))] for name in RUNS}
     pairs = [(name, seed) for seed in range(max(SEEDS.values())) for name in RUNS if seed < SEEDS.get(name, 1)]
     pairs = [pair for pair in pairs if f"{pair[0]}, seed {pair[1]}".startswith(args.rows) or pair == ("mode 0", 0)]
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        networks = list(pool.map(lambda pair: trained(*pair, out, args), pairs))
+        networks = list(pool.map(lambda pair: newest_of(*pair, out, args), pairs))
     if args.only_train:
         return
     judge, rows = open_predictor(BENCH / "predictor-judge.safetensors"), {}

@@ -19,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
+import emoji  # noqa: E402
+
 WIDTH = ["--channels=64", "--channel-base=1024", "--batch=16", "--ema=2"]
 FAST, PAPERS = ["--cfg=segan-fast"], [*WIDTH, "--aug=noaug"]
 METHODS = {  # options of train_segan.py; a paper's learning rate is for weeks, these are for minutes
@@ -40,8 +42,8 @@ OF_ATTRIBUTES = "ls,selectivity,disentanglement"  # where they are known
 FIRST, SECOND = "efficientnet-lite0,pixel-pyramid", "vgg-hed"  # detectors; a metric takes the first that serves it
 
 
-def run(*command):
-    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True)
+def run(*command, stdout=None):
+    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, stdout=stdout)
 
 
 def avatars(path, count, resolution):
@@ -52,23 +54,12 @@ def avatars(path, count, resolution):
     return path
 
 
-def emoji(path, resolution):
-    """Pictures that nobody here drew"""
-    if not path.exists():
-        from emoji import fetch_pictures
-
-        source = fetch_pictures(path.parent)
-        size = [f"--width={resolution}", f"--height={resolution}", "--transform=center-crop", "--alpha=white"]
-        run(ROOT / "stylegan2_ada" / "dataset_tool.py", f"--source={source}", f"--dest={path}", *size)
-    return path
-
-
-def trained(options, data, kimg, seed, outdir):
+def trained(options, data, kimg, seed, outdir, stdout=None):
     """The directory of a run, which is started, or goes on, where it has not come to its end"""
     if not list(outdir.glob(f"*/network-snapshot-{kimg:06d}.pkl")):
         started = list(outdir.glob("*/training-state-*.pt"))
         given = ["--resume=latest"] if started else [*options, f"--data={data}", f"--seed={seed}"]
-        run(ROOT / "train_segan.py", *given, f"--kimg={kimg}", f"--outdir={outdir}")
+        run(ROOT / "train_segan.py", *given, f"--kimg={kimg}", f"--outdir={outdir}", stdout=stdout)
     return sorted(outdir.glob("0*"))[-1]
 
 
@@ -123,8 +114,7 @@ def main():
         study(data, methods, args.seeds, args.kimg, out, METRICS + of_attributes, measured)
     if "emoji" in args.sets.split(","):
         without = {name: options for name, options in methods.items() if name != "named"}  # emoji have no labels
-        data = emoji(out / "emoji.zip", args.resolution)
-        study(data, without, args.seeds, args.kimg, out, METRICS, measured)
+        study(emoji.data_set(out, args.resolution), without, args.seeds, args.kimg, out, METRICS, measured)
 
 
 if __name__ == "__main__":

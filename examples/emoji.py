@@ -34,6 +34,16 @@ def fetch_pictures(folder):
     return pictures
 
 
+def data_set(out, resolution):
+    """The zip of the pictures at that size, made once."""
+    data = out / f"emoji{resolution}.zip"
+    if not data.exists():
+        size = [f"--width={resolution}", f"--height={resolution}", "--transform=center-crop", "--alpha=white"]
+        tool = ROOT / "stylegan2_ada" / "dataset_tool.py"
+        run(sys.executable, tool, f"--source={fetch_pictures(out)}", f"--dest={data}", *size)
+    return data
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outdir", default="emoji-out")
@@ -41,11 +51,7 @@ def main():
     parser.add_argument("--kimg", type=int, default=20)
     args, rest = parser.parse_known_args()
     out = Path(args.outdir).resolve()
-    data = out / f"emoji{args.resolution}.zip"
-    if not data.exists():
-        size = [f"--width={args.resolution}", f"--height={args.resolution}", "--transform=center-crop", "--alpha=white"]
-        tool = ROOT / "stylegan2_ada" / "dataset_tool.py"
-        run(sys.executable, tool, f"--source={fetch_pictures(out)}", f"--dest={data}", *size)
+    data = data_set(out, args.resolution)
     train = [f"--data={data}", "--cfg=segan-mode2", f"--kimg={args.kimg}", f"--outdir={out / 'training-runs'}"]
     run(sys.executable, ROOT / "train_segan.py", *train, *rest)
 

@@ -56,7 +56,7 @@ class PublishedLoss(SEGANLoss):
     ) -> None:
         """As the host's; see there."""
         if self.grow_kimg:
-            grown = self._grown(real_img.shape[-1])
+            grown = grown_after(float(self.shown) / 1000, self.grow_kimg, real_img.shape[-1])
             for module in (self.G_synthesis, self.D):
                 grow(module, grown)
             real_img = faded(real_img, grown)
@@ -65,9 +65,6 @@ class PublishedLoss(SEGANLoss):
         if phase.startswith("D"):
             self.shown += len(real_img)
             self.steps += int(sync)  # True in the last part of a batch
-
-    def _grown(self, resolution):
-        return grown_after(float(self.shown) / 1000, self.grow_kimg, resolution)
 
     def generator_loss(self, logits: torch.Tensor) -> torch.Tensor:
         """As the host's; see there."""

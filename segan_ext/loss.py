@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch.nn.functional import softplus
 
 from segan_ext import labelled, own
 from torch_utils import training_stats
@@ -141,7 +140,7 @@ class CodeLoss(SEGANLoss):
         logits, predicted = self._judge(img, gen_c)
         training_stats.report("Loss/scores/fake", logits)
         training_stats.report("Loss/signs/fake", logits.sign())
-        adversarial = softplus(-logits)
+        adversarial = self.generator_loss(logits)
         training_stats.report("Loss/G/loss", adversarial)
         misses = own.code_loss(predicted, self._own(ws), self.groups)
         training_stats.report("Loss/G/codes", misses)
@@ -158,7 +157,7 @@ class CodeLoss(SEGANLoss):
         logits, predicted = self._judge(img, gen_c)
         training_stats.report("Loss/scores/fake", logits)
         training_stats.report("Loss/signs/fake", logits.sign())
-        loss = softplus(logits)
+        loss = self.fake_loss(logits)
         misses = own.code_loss(predicted, self._own(ws), self.groups)
         training_stats.report("Loss/D/codes", misses)
         (loss[:, 0] + self.info * misses).mean().mul(gain).backward()

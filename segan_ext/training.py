@@ -83,7 +83,7 @@ def _add_eigengan(args, options, config, networks):
 
 
 def _add_style_based(args, options, generator, source):
-    """StyleGAN's layers, or those without styles, in the place of StyleGAN2's; and a discriminator that can grow."""
+    """StyleGAN's layers, or those without styles, in the place of StyleGAN2's; D grows where G does."""
     module, G, D = "segan_ext.generators.stylegan1", args["G_kwargs"], args["D_kwargs"]
     name = f"{module}.{_STYLE_BASED[generator]}"
     if source is not None and f"{type(source).__module__}.{type(source).__name__}" != name:
@@ -99,10 +99,10 @@ def _add_style_based(args, options, generator, source):
     noise = generator == "stylegan1" and G["synthesis_kwargs"].get("use_noise", True)
     G["synthesis_kwargs"] = dict(width, use_noise=noise, grows=bool(options["grow_kimg"]))
     D["block_kwargs"]["resample_filter"] = [1, 2, 1]
-    if D["class_name"] == "training.networks.Discriminator":
+    if options["grow_kimg"]:
+        if D["class_name"] != "training.networks.Discriminator":
+            raise ValueError("--grow-kimg: the encoder of own coordinates looks at whole images; leave it out")
         D["class_name"] = f"{module}.GrowingDiscriminator"
-    elif options["grow_kimg"]:
-        raise ValueError("--grow-kimg: the encoder of own coordinates looks at whole images; leave it out")
 
 
 def _add_published_loss(args, options, config):

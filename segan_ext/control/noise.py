@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from runs.numbers import parse_numbers
 from segan_ext.layers import run_with_noise
 
 
@@ -24,10 +25,10 @@ def parse_blocks(text: str, count: int) -> list[int]:
     named = dict(all=range(count), none=range(0), coarse=range(half), fine=range(half, count))
     if text in named:
         return list(named[text])
-    first, _, last = text.partition("-")
-    if not first.isdigit() or not (last or first).isdigit():
-        raise ValueError(f"{text!r} names no blocks; write all, none, coarse, fine, 2 or 2-4")
-    blocks = list(range(int(first), int(last or first) + 1))
+    try:
+        blocks = parse_numbers(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} names no blocks; write all, none, coarse, fine, 2 or 2-4") from error
     if not blocks or blocks[-1] >= count:
         raise ValueError(f"{text}: this generator has blocks 0 to {count - 1}")
     return blocks
