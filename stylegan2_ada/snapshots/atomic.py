@@ -1,8 +1,10 @@
-"""Files that are whole or not there."""
+"""Files, and lines of them, that are whole or not there."""
 
 import os
 from collections.abc import Callable
 from typing import Any, BinaryIO
+
+_LONGEST = 1 << 20  # bytes of a line
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> None:
@@ -14,7 +16,32 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) 
             file.flush()
             os.fsync(file.fileno())
         os.replace(temp, path)
+        _sync_folder(path)
     except BaseException:
         if os.path.exists(temp):
             os.remove(temp)
         raise
+
+
+def append_line(path: str | os.PathLike, line: str) -> None:
+    """Adds a line to a file, after its last whole one: half a line, which a killed process has left, is dropped."""
+    with open(path, "a+b") as file:
+        size = file.tell()
+        start = max(size - _LONGEST, 0)
+        file.seek(start)
+        end = file.read().rfind(b"\n") + 1
+        if size and (end or not start):  # a longer line is none of ours
+            file.truncate(start + end)
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path):
+    """Until its folder is written, a new name may be lost with the power."""
+    if os.name == "posix":
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

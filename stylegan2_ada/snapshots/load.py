@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 import torch
 
 import dnnlib
-from snapshots import safe_pickle, tensorflow
+from snapshots import hub, safe_pickle, tensorflow
 from snapshots.safetensors import load_safetensors
 from torch_utils import misc, persistence
 
@@ -54,9 +54,11 @@ def is_generator(net: Any) -> bool:
 def load_snapshot(network: str, trust: bool = False) -> dict[str, Any]:
     """What a snapshot or an export holds, as `load_network_pkl` gives it; G_ema is sure to be a generator.
 
-    network: path or URL of a pickle, or path of a `.safetensors` with its `.json` beside it. G_ema is on the CPU, in
+    network: path or URL of a pickle, path of a `.safetensors` with its `.json` beside it, `hub:OWNER/NAME`, an export
+    on the Hugging Face hub (`snapshots.hub`), or the name of one in the box (`snapshots.box`). G_ema is on the CPU, in
     eval mode and without gradients. trust: as above. OSError or ValueError with one sentence.
     """
+    network = hub.local_path(network)
     if network.endswith(".safetensors"):
         data = dict(G_ema=load_safetensors(network), training_set_kwargs=None)
     else:

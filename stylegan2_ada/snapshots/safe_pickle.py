@@ -27,6 +27,8 @@ _MAX_NAME = 100  # letters in the name of a module or tensor
 _MAX_KEY = 1000  # letters in a key of a dict
 _MAX_COPIES = 4  # times that the networks together may be larger than their file
 _MAX_DEPTH = 20  # modules within modules
+_SPARE = 2**20  # numbers that a constructor may use besides those of its tensors, twice
+_FACTORIES = {torch.randn, torch.empty, torch.zeros, torch.ones, torch.full, torch.eye}
 _STYLEGAN3 = {"SynthesisInput", "MultiLayerNetwork"}  # classes that StyleGAN3 and its relatives have
 
 
@@ -446,7 +448,7 @@ def build_module(
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
             raise pickle.UnpicklingError(f"{name[:_MAX_NAME]} is no tensor of fractions")
     try:
-        with torch.device("meta"):  # shapes alone; the values are given
+        with _EmptyTensors(sum(tensor.numel() for tensor in tensors.values())):
             module = cls(*args, **kwargs)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -455,10 +457,29 @@ def build_module(
         ) from error
     ours = dict(misc.named_params_and_buffers(module))
     _compare(cls.__name__, {n: t.shape for n, t in ours.items()}, {n: t.shape for n, t in tensors.items()})
-    module = module.to_empty(device="cpu")
     for name, tensor in misc.named_params_and_buffers(module):
         tensor.data.copy_(tensors[name])
     return module
+
+
+class _EmptyTensors(torch.overrides.TorchFunctionMode):
+    """Inside, constructors get tensors without values, which are copied into them later, and not many more numbers
+    than those have. (The device "meta" would do as well, but loads PyTorch's compiler, for a second.)
+    """
+
+    def __init__(self, numbers):
+        super().__init__()
+        self.left = 2 * numbers + _SPARE
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func not in _FACTORIES:
+            return func(*args, **(kwargs or {}))
+        size = args[:1] if func is torch.full else (args * 2)[:2] if func is torch.eye else args
+        size = torch.empty(*size, device="meta").shape
+        self.left -= size.numel()
+        if self.left < 0:
+            raise ValueError("its layers are larger than what the file holds")
+        return torch.empty(size)
 
 
 def _compare(class_name, ours, theirs):
