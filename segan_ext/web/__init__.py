@@ -1,4 +1,4 @@
-"""The page: explore a generator's dimensions, edit images by painting, train extractors by annotating, in a browser."""
+"""The page: a generator's controls with pictures, and the studio to name sliders, paint, and train extractors."""
 
 import os
 

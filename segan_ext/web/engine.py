@@ -27,6 +27,7 @@ from snapshots.load import load_generator
 from torch_utils import cached_weights
 
 _KEPT = 16  # images
+_SMALL = 64  # sides up to this are faster on one thread, beside a browser
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,8 @@ class View:
     """Everything that an image on the page depends on.
 
     noise: 'const', 'none', or the seed of random noise as text. edits: ((address, σ), …). mix_layers: entries of ws
-    taken from mix_seed. inside: classes that alone may change. w: a projected w as bytes, instead of the seed.
+    taken from mix_seed. inside: classes that alone may change. w: float32 as bytes, of one w for all layers or of one
+    for each, instead of the seed.
     """
 
     network: str
@@ -50,7 +52,7 @@ class View:
     w: bytes | None = None
 
     def with_edit(self, address: str, amount: float) -> "View":
-        """This view with one dimension moved to `amount` σ"""
+        """This view with one dimension moved to `amount` σ, or a named direction to so many units"""
         edits = dict(self.edits) | {address: round(float(amount), 3)}
         return dataclasses.replace(self, edits=tuple((a, x) for a, x in edits.items() if x))
 
@@ -143,9 +145,12 @@ class Engine:
         self.paths = {_short(path, networks): path for path in networks}
         self.device, self.trust, self.extractors = device, trust, list(extractors)
         self.opened, self.kept, self.lock = {}, {}, threading.RLock()
+        self.threads = torch.get_num_threads()
 
     def network(self, name: str) -> Opened:
-        """`Opened`. OSError or ValueError if it cannot be."""
+        """`Opened`. ValueError for a name that there is not; OSError or ValueError if it cannot be opened."""
+        if not isinstance(name, str) or name not in self.paths:
+            raise ValueError(f"there is no network {str(name)[:100]!r} here")
         if name in self.opened:
             return self.opened[name]
         with self.lock:
@@ -162,6 +167,7 @@ class Engine:
         """The opened network, to be used inside by this thread only, without autograd and with cached weights."""
         opened = self.network(name)
         with self.lock, cached_weights.enabled(opened.known):
+            self._set_threads(opened)
             yield opened
 
     @contextlib.contextmanager
@@ -169,7 +175,12 @@ class Engine:
         """The opened network for work with gradients, which calls `breathe` between its steps."""
         opened = self.network(name)
         with self.lock:
+            self._set_threads(opened)
             yield opened
+
+    def _set_threads(self, opened):
+        """For this thread: PyTorch keeps the number for each"""
+        torch.set_num_threads(1 if opened.G.img_resolution <= _SMALL else self.threads)
 
     def breathe(self) -> None:
         """Lets those in who wait, in the midst of `long_work`."""
@@ -182,11 +193,15 @@ class Engine:
         with self.work(view.network) as opened:
             G = opened.G
             ws = self._ws_of(G, view, view.seed) if view.w is None else _as_ws(view.w, G, self.device)
-            if view.mix_layers:
-                layers = [i for i in view.mix_layers if i < G.num_ws]
-                ws = ws.clone()
-                ws[:, layers] = self._ws_of(G, view, view.mix_seed)[:, layers]
-            return ws
+            return self._mixed(G, view, ws)
+
+    def _mixed(self, G, view, ws):
+        """ws [N, num_ws, w_dim] with the layers that the view takes from another seed"""
+        layers = [i for i in view.mix_layers if i < G.num_ws]
+        if layers:
+            ws = ws.clone()
+            ws[:, layers] = self._ws_of(G, view, view.mix_seed)[:, layers]
+        return ws
 
     def _ws_of(self, G, view, seed):
         return ws_of_seeds(G, [seed], view.psi, view.class_idx, view.cutoff)
@@ -198,21 +213,56 @@ class Engine:
 
         ValueError for an address that G does not have.
         """
+        return self.variants(view, [view], extractor, named)[0]
+
+    def variants(
+        self,
+        view: View,
+        moved: Sequence[View],
+        extractor: Extractor | None = None,
+        named: Mapping[str, NamedDirection] = {},
+    ) -> torch.Tensor:
+        """Images [len(moved), C, H, W] of a view with the edits of each of `moved` instead of its own.
+
+        Random noise would differ between several images: they have the constant one. The rest is as in `render`.
+        """
+        with self.work(view.network):
+            ws = self.ws(view)
+            if len(moved) > 1 and view.noise not in ("const", "none"):
+                view = dataclasses.replace(view, noise="const")
+            offsets = [self.offsets(each, named) for each in moved]
+            stacked = {}
+            for layer in {layer for each in offsets for layer in each}:
+                zero = torch.zeros_like(next(each[layer] for each in offsets if layer in each))
+                stacked[layer] = torch.stack([each.get(layer, zero) for each in offsets])
+            return self._images(view, ws.repeat(len(moved), 1, 1), stacked, extractor)
+
+    def sheet(
+        self,
+        view: View,
+        seeds: Sequence[int],
+        extractor: Extractor | None = None,
+        named: Mapping[str, NamedDirection] = {},
+    ) -> torch.Tensor:
+        """Images [len(seeds), C, H, W] of a view for each of these seeds instead of its own; else as in `render`."""
         with self.work(view.network) as opened:
-            G, ws = opened.G, self.ws(view)
-            noise_mode = self.noise_mode(view)
+            ws = self._mixed(opened.G, view, ws_of_seeds(opened.G, seeds, view.psi, view.class_idx, view.cutoff))
             offsets = self.offsets(view, named)
-            if not offsets:
-                return G.synthesis(ws, noise_mode=noise_mode)[0]
-            mask = self.mask(view, ws, extractor)
-            if mask is not None:
-                if noise_mode == "random":
-                    raise ValueError("changes inside a class need noise that stays: set it to const or none")
-                region = Region(G, ws, mask, noise_mode)
-                with G.edited(offsets=offsets):
-                    return region.render(ws)[0]
+            parts = [self._images(view, part, offsets, extractor) for part in ws.split(8)]
+            return torch.cat(parts)
+
+    def _images(self, view, ws, offsets, extractor):
+        """Images of ws under offsets {(L, N): [K] or [N, K]}, inside the classes of the view. Call it inside `work`."""
+        G, noise_mode = self.network(view.network).G, self.noise_mode(view)
+        mask = self.mask(view, ws, extractor) if offsets else None
+        if mask is None:
             with G.edited(offsets=offsets):
-                return G.synthesis(ws, noise_mode=noise_mode)[0]
+                return G.synthesis(ws, noise_mode=noise_mode)
+        if noise_mode == "random":
+            raise ValueError("changes inside a class need noise that stays: set it to const or none")
+        region = Region(G, ws, mask, noise_mode)
+        with G.edited(offsets=offsets):
+            return region.render(ws)
 
     def before(self, view: View) -> torch.Tensor:
         """Image [C, H, W] of a view without its edits; the last few are kept."""
@@ -247,18 +297,26 @@ class Engine:
         torch.manual_seed(int(view.noise))
         return "random"
 
-    def labels(self, view: View, extractor: Extractor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(image [C, H, W], label map [H, W]) of a view without its edits"""
-        with self.work(view.network) as opened:
+    def labels(
+        self, view: View, extractor: Extractor, named: Mapping[str, NamedDirection] = {}
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(image [C, H, W], label map [H, W]) of a view with its edits, wherever they reach"""
+        with self.work(view.network) as opened, opened.G.edited(offsets=self.offsets(view, named)):
             images, features = FeatureHooks(opened.G, extractor.layers)(self.ws(view), noise_mode="const")
             return images[0], extractor.labels(features, images.shape[-1])[0]
 
 
 def _as_ws(content, G, device):
     w = torch.from_numpy(np.frombuffer(content, np.float32).copy())
-    if w.numel() != G.num_ws * G.w_dim:
+    if w.numel() not in (G.w_dim, G.num_ws * G.w_dim):
         raise ValueError("the latents are of another network")
-    return w.reshape(1, G.num_ws, G.w_dim).to(device)
+    return w.reshape(1, -1, G.w_dim).expand(1, G.num_ws, G.w_dim).to(device)
+
+
+def as_w(ws: torch.Tensor) -> bytes:
+    """ws [num_ws, w_dim] as `View.w` holds it: a single w where all layers have the same"""
+    shown = ws[:1] if (ws == ws[:1]).all() else ws
+    return shown.cpu().numpy().astype(np.float32).tobytes()
 
 
 def _short(path, paths):

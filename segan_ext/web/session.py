@@ -1,21 +1,26 @@
-"""What one browser has done: its view with undo and redo, its slots of sliders, its annotations."""
+"""What the server keeps of a browser: its last view, answers and sliders, annotations, trained extractors."""
 
 import dataclasses
 import json
-import time
+import math
+import re
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from segan_ext.control.address import Address, Name, parse_address
+from segan_ext.control.address import Name, parse_address
 from segan_ext.control.edit_file import describe, read_edit
 from segan_ext.control.named import NamedDirection
+from segan_ext.control.render import parse_edits
 from segan_ext.semantics.extractors import Extractor
-from segan_ext.web.engine import Engine, Opened, View
+from segan_ext.web.engine import Engine, Opened, View, as_w
+from training.latents import label_table
 
-SLOTS = 12
-_MERGED = 1.0  # seconds within which moves of one control are one step of undo
+_MOST_SESSIONS = 64  # of which the server knows; the one that was used longest ago is forgotten
+_MOST_EDITS = 1000
 
 
 @dataclasses.dataclass
@@ -27,7 +32,7 @@ class Annotating:
 
     classes: list = dataclasses.field(default_factory=lambda: ["background", "class 1"])
     seed: int = 0
-    class_idx: int = 0  # of a conditional network; the Explore tab's when the first annotation was made
+    class_idx: int = 0  # of a conditional network; that of the view when the first annotation was made
     canvas: str | None = None  # id of the image that is shown
     strokes: torch.Tensor | None = None
     labelled: dict = dataclasses.field(default_factory=dict)
@@ -51,18 +56,17 @@ class Learned:
 
 
 class Session:
-    """The state of one browser. It is changed in place; Gradio keeps one for each open page."""
+    """What is kept for one browser, which has its history itself. view: the one that it showed last."""
 
     def __init__(self, network: str) -> None:
         self.view = View(network)
-        self.past, self.future, self.last_change = [], [], (None, 0.0)
-        self.slots, self.slots_of = [], None  # addresses of the sliders, in order, and their network
+        self.newest = {}  # {an open page: number of the newest move it sent}
         self.canvas, self.strokes = None, None  # id of the image on the Edit tab; (labels, colours) painted on it
         self.edited = {}  # {network: w of the last edit by painting, as bytes}
         self.works = {}  # {network: Annotating}
         self.learned = {}  # {network: Learned}
         self.extractors = {}  # {network: extractor trained here}, before those of the command line
-        self.stopped = set()  # long work that the user wants to end: project, edit, train, batch
+        self.stopped = set()  # long work that the user wants to end: project, edit, train, refine
 
     @property
     def work(self) -> Annotating:
@@ -77,97 +81,123 @@ class Session:
     @property
     def named(self) -> dict[str, NamedDirection]:
         """The named directions that were learned here, for the view's network"""
-        return self.learning.sliders
+        return self.named_of(self.view.network)
 
-    def extractor(self, opened: Opened) -> Extractor | None:
-        """The extractor of this browser for the view's network: its own, else that of the command line, or None"""
-        return self.extractors.get(self.view.network, opened.extractor)
+    def named_of(self, network: str) -> dict[str, NamedDirection]:
+        """The named directions that were learned here, for a network"""
+        return self.learned.setdefault(network, Learned()).sliders
 
-    def change(self, what: str | None, **values: Any) -> None:
-        """Sets fields of the view. what: names the control, whose moves in quick succession are one step of undo."""
-        self.replace(dataclasses.replace(self.view, **values), what)
-
-    def replace(self, view: View, what: str | None = None) -> None:
-        """Sets the view as a whole"""
-        if view == self.view:
-            return
-        merged = what is not None and self.last_change[0] == what and time.monotonic() - self.last_change[1] < _MERGED
-        if not merged:
-            self.past = [*self.past[-99:], self.view]
-        self.future, self.view, self.last_change = [], view, (what, time.monotonic())
-
-    def undo(self) -> None:
-        """Back to the view before, if there is one"""
-        if self.past:
-            self.future.append(self.view)
-            self.view, self.last_change = self.past.pop(), (None, 0.0)
-
-    def redo(self) -> None:
-        """Forward to the view that was undone last, if there is one"""
-        if self.future:
-            self.past.append(self.view)
-            self.view, self.last_change = self.future.pop(), (None, 0.0)
-
-    def amount(self, address: Address | Name | str) -> float:
-        """σ of an address in the view's edits"""
-        return dict(self.view.edits).get(str(address), 0.0)
+    def extractor(self, opened: Opened, network: str | None = None) -> Extractor | None:
+        """The extractor of this browser for a network (None: the view's): its own, else the command line's, or None"""
+        return self.extractors.get(network or self.view.network, opened.extractor)
 
 
-def saved(session: Session, engine: Engine) -> str:
+class Sessions:
+    """The sessions of a server by the id that a page gives itself, the last 64 of them. network: of a new one"""
+
+    def __init__(self, network: str) -> None:
+        self.network, self.known, self.lock = network, {}, threading.Lock()
+
+    def of(self, key: Any) -> Session:
+        """The session of an id, new if it is not known. ValueError for what is no id."""
+        if not isinstance(key, str) or not re.fullmatch(r"[0-9a-f]{8,64}", key):
+            raise ValueError("the id of a session is 8 to 64 hexadecimal digits")
+        with self.lock:
+            found = self.known.pop(key, None) or Session(self.network)
+            self.known = dict([*self.known.items()][1 - _MOST_SESSIONS :]) | {key: found}
+            return found
+
+
+def saved(view: View, session: Session, engine: Engine) -> str:
     """The view as text that `python -m segan_ext edit --replay` and `loaded` take; random noise replays as constant."""
-    view = session.view
     edits = {parse_address(address): amount for address, amount in view.edits}
     noise_mode = view.noise if view.noise in ("const", "none") else "const"
     with engine.work(view.network) as opened:
         ws = engine.ws(view)
-        mask = engine.mask(view, ws, session.extractor(opened)) if edits else None
-        named = opened.named | session.named
+        mask = engine.mask(view, ws, session.extractor(opened, view.network)) if edits else None
+        named = opened.named | session.named_of(view.network)
     inside = None if mask is None else mask[:, 0]
     names, path = [f"seed{view.seed:04d}"], engine.paths[view.network]
     content = describe(path, edits, ws, names, noise_mode, inside=inside, directions=named)
-    kept = dataclasses.asdict(view)
-    kept["w"] = None if view.w is None else view.w.hex()
-    return json.dumps(content | dict(page=kept), indent=1)
+    return json.dumps(content | dict(page=as_json(view)), indent=1)
 
 
-def loaded(path: str | Path, session: Session, engine: Engine) -> None:
-    """Takes the view of a file of `saved`, or an edit.json's moves. ValueError, in one sentence, for another file."""
-    G = engine.network(session.view.network).G
-    content = read_edit(path, G, masks=False)
-    opened = engine.network(session.view.network)
+def loaded(path: str | Path, session: Session, engine: Engine, network: str) -> View:
+    """The view of a file of `saved`, or of an edit.json; what it names, the session knows from then on.
+
+    network: for which it is read. ValueError, in one sentence, for another file.
+    """
+    opened, sliders = engine.network(network), session.named_of(network)
+    content = read_edit(path, opened.G, masks=False)
     if not opened.subspaces and any(not isinstance(address, Name) for address in content["edits"]):
         raise ValueError("this edit does not fit the network (it moves dimensions, and this one has none)")
-    known = opened.named
-    session.named.update({name: each for name, each in content["directions"].items() if name not in known})
+    sliders.update({name: each for name, each in content["directions"].items() if name not in opened.named})
+    edits = tuple((str(address), x) for address, x in content["edits"].items())
+    kept = content.get("page")
     try:
-        edits = tuple((str(address), x) for address, x in content["edits"].items())
-        kept = content.get("page")
         if kept is None:
-            session.change(None, edits=edits, w=content["ws"][0].numpy().tobytes())
-        else:
-            session.replace(checked_view(kept, session.view.network, edits, G))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return View(network, edits=edits, w=as_w(content["ws"][0]))
+        return checked_view(dict(kept) | dict(network=network, edits=dict(edits)), engine, opened.named | sliders)
+    except (IndexError, TypeError, ValueError) as error:
         raise ValueError(f"this edit does not fit the network ({error})") from error
 
 
-def checked_view(kept: dict[str, Any], network: str, edits: tuple[tuple[str, float], ...], G: torch.nn.Module) -> View:
-    """A `View` from what a file says of it. KeyError, TypeError or ValueError if something is missing or impossible."""
-    w = None if kept["w"] is None else bytes.fromhex(kept["w"])
-    if w is not None and len(w) != 4 * G.num_ws * G.w_dim:
+def as_json(view: View) -> dict[str, Any]:
+    """A view as `checked_view` takes it"""
+    kept = dataclasses.asdict(view) | dict(edits=dict(view.edits))
+    return kept | dict(w=None if view.w is None else view.w.hex())
+
+
+def checked_view(kept: Any, engine: Engine, named: dict[str, NamedDirection]) -> View:
+    """A `View` from what a page or a file says of it. ValueError, in one sentence, for anything impossible.
+
+    named: the directions that its edits may name.
+    """
+    try:
+        network = kept["network"]
+        G = engine.network(network).G
+        edits = parse_edits(G, dict(kept["edits"]), named)
+        view = View(
+            network,
+            seed=checked_seed(kept["seed"]),
+            psi=_number("truncation", kept["psi"], -5, 5),
+            cutoff=None if kept["cutoff"] is None else _whole("truncated layers", kept["cutoff"], G.num_ws),
+            noise=checked_noise(kept["noise"]),
+            class_idx=_whole("class", kept["class_idx"], max(len(label_table(G)) - 1, 0)),
+            edits=tuple((str(address), amount) for address, amount in edits.items() if amount),
+            mix_seed=checked_seed(kept["mix_seed"]),
+            mix_layers=tuple(_whole("layers to mix", i, G.num_ws - 1) for i in list(kept["mix_layers"])[: G.num_ws]),
+            inside=tuple(str(name)[:100] for name in list(kept["inside"])[:256]),
+            w=None if kept["w"] is None else _checked_w(kept["w"], G),
+        )
+    except (AttributeError, KeyError, TypeError, OverflowError) as error:
+        raise ValueError("this is no view of the page: something in it is missing or of the wrong kind") from error
+    if len(view.edits) > _MOST_EDITS:
+        raise ValueError(f"{_MOST_EDITS} edits are the most")
+    return view
+
+
+def _checked_w(text, G):
+    content = bytes.fromhex(text)
+    if len(content) not in (4 * G.w_dim, 4 * G.num_ws * G.w_dim):
         raise ValueError("its w is of another size")
-    return View(
-        network,
-        seed=checked_seed(kept["seed"]),
-        psi=float(kept["psi"]),
-        cutoff=None if kept["cutoff"] is None else int(kept["cutoff"]),
-        noise=checked_noise(kept["noise"]),
-        class_idx=int(kept["class_idx"]),
-        edits=edits,
-        mix_seed=checked_seed(kept["mix_seed"]),
-        mix_layers=tuple(i for i in map(int, kept["mix_layers"]) if 0 <= i < G.num_ws),
-        inside=tuple(map(str, kept["inside"])),
-        w=w,
-    )
+    w = np.frombuffer(content, np.float32)
+    if not np.isfinite(w).all():
+        raise ValueError("its w is not finite")
+    return w.tobytes()
+
+
+def _number(what, value, low, high):
+    value = float(value)
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"{what} lies between {low} and {high}")
+    return value
+
+
+def _whole(what, value, most):
+    if value != int(value) or not 0 <= value <= most:
+        raise ValueError(f"{what}: a whole number from 0 to {most}")
+    return int(value)
 
 
 def checked_seed(value: Any) -> int:

@@ -7,8 +7,9 @@ import torch
 from segan_ext.semantics.evaluation import draw_labels
 from segan_ext.semantics.extractors import IGNORED
 from segan_ext.semantics.painting import Strokes, edit
+from segan_ext.web.engine import as_w
 from segan_ext.web.session import Session
-from segan_ext.web.tabs.explore import LIVE, LONG, refused, stopper
+from segan_ext.web.tabs.common import LIVE, LONG, refused, stopper
 from segan_ext.web.widgets import canvas_value, figures, paint_canvas, picture_of, strokes_of
 
 _NONE = "No extractor knows this network's classes: train one on the Train tab, or start the page with --extractor."
@@ -26,7 +27,7 @@ class EditTab:
             self.reach = gr.Slider(1, 50, 12, step=1, label="Reach around strokes, % of the side", elem_id="edit-reach")
             self.apply = gr.Button("Apply", variant="primary", elem_id="apply")
             self.cancel = gr.Button("Cancel", elem_id="edit-cancel")
-            self.use = gr.Button("Explore from here", elem_id="use")
+            self.use = gr.Button("Go on from here", elem_id="use")
         self.result = gr.HTML(elem_id="edit-result")
         tab.select(self.enter, [session], [self.canvas, self.note])
         self.canvas.input(self.painted, [session], self.note, **LIVE)
@@ -34,16 +35,16 @@ class EditTab:
         self.cancel.click(stopper("edit"), [session], queue=False)
 
     def enter(self, session: Session) -> tuple:
-        """The image of the Explore tab before its sliders, with its label map"""
+        """The image of the page with its sliders, and its label map"""
         opened = self.engine.network(session.view.network)
         extractor = session.extractor(opened)
         session.strokes = None
         if extractor is None:
-            session.canvas, value = canvas_value(self.engine.before(session.view), [])
+            session.canvas, value = canvas_value(self.engine.render(session.view, None, session.named), [])
             return value, _NONE
-        image, labels = self.engine.labels(session.view, extractor)
+        image, labels = self.engine.labels(session.view, extractor, session.named)
         session.canvas, value = canvas_value(image, extractor.classes, labels)
-        return value, "Paint on the image or on its labels, then apply. What sliders moved is not part of it."
+        return value, "Paint on the image or on its labels, then apply. Sliders stay as they are."
 
     def painted(self, session: Session, event: gr.EventData) -> str | dict | None:
         """Keeps what was painted, if it was painted on the image that is shown"""
@@ -75,11 +76,12 @@ class EditTab:
         ws = self.engine.ws(view)
         try:
             strokes = _as_strokes(*session.strokes, opened.G.img_channels, ws.device)
-            with self.engine.long_work(view.network):
+            offsets = self.engine.offsets(view, session.named)
+            with self.engine.long_work(view.network), opened.G.edited(offsets=offsets):
                 done = edit(opened.G, extractor, ws, strokes, int(steps), reach=reach / 100, on_step=on_step)
         except ValueError as error:
             raise refused(error) from error
-        session.edited[view.network] = done.ws[0].cpu().numpy().astype(np.float32).tobytes()
+        session.edited[view.network] = as_w(done.ws[0])
         scale = max(256 // done.after.shape[-1], 1)
         pictures = [("before", picture_of(done.before[0])), ("after", picture_of(done.after[0]))]
         pictures += [("labels after", draw_labels(done.labels[0], scale))]

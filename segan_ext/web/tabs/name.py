@@ -14,7 +14,7 @@ from segan_ext.images import draw_traversal
 from segan_ext.latents import ws_of_seeds
 from segan_ext.metrics.labels import as_csv, labels_of_columns, read_labels
 from segan_ext.web.session import Session
-from segan_ext.web.tabs.explore import LIVE, LONG, refused, stopper
+from segan_ext.web.tabs.common import LIVE, LONG, refused, stopper
 from segan_ext.web.widgets import downloads, figures, picture_of
 
 _HANDFUL = 10  # answers after which the slider is made anew
@@ -61,6 +61,7 @@ class NameTab:
     def _bind(self, tab):
         asked = [self.question, self.first, self.second, self.position, self.say, self.told, self.held]
         words = [self.session, self.name, self.low, self.high, self.kind]
+        self.asked, self.words = asked, words
         tab.select(self.ask, words, asked)
         gr.on([self.name.submit, self.name.blur, self.kind.input], self.ask, words, asked, **LIVE)
         gr.on([self.low.blur, self.high.blur, self.low.submit, self.high.submit], self.ask, words, asked, **LIVE)
@@ -117,7 +118,7 @@ class NameTab:
         text += f"{left} more make its slider{' anew' if name in learned.sliders else ''}."
         if name in learned.sliders:
             slider = learned.sliders[name]
-            text += f"\n\n**{name}** ({slider.source}): {slider.said()}. It is among the sliders of the Explore tab."
+            text += f"\n\n**{name}** ({slider.source}): {slider.said()}. It is among the sliders of the page."
         return text
 
     def _answering(self, choose):
@@ -191,7 +192,6 @@ class NameTab:
         if found.towards and found.towards != learned.kinds[name][1]:  # + is always the second answer
             found = _turned(found, learned.kinds[name][1])
         learned.sliders[name] = found
-        session.slots_of = None  # the Explore tab shows it when it is opened next
         return self._shown(session, found)
 
     def _shown(self, session, found):
@@ -223,8 +223,7 @@ class NameTab:
         except (OSError, ValueError) as error:
             raise refused(error) from error
         session.named.update(found)
-        session.slots_of = None
-        return f"Loaded {', '.join(found)}: among the sliders of the Explore tab."
+        return f"Loaded {', '.join(found)}: among the sliders of the page."
 
     def write_answers(self, session: Session) -> tuple[str, bytes]:
         """Name and content of the CSV of answers, which `discover --method=labels` takes"""

@@ -15,7 +15,7 @@ from segan_ext.semantics.extractors import IGNORED, save_extractor
 from segan_ext.semantics.few_shot import FewShot
 from segan_ext.semantics.iou import Scores
 from segan_ext.web.session import Annotating, Session
-from segan_ext.web.tabs.explore import LIVE, LONG, refused, stopper
+from segan_ext.web.tabs.common import LIVE, LONG, refused, stopper
 from segan_ext.web.widgets import canvas_value, downloads, figures, paint_canvas, strokes_of
 
 _PSI = 0.5  # of the images to annotate
@@ -216,10 +216,10 @@ class TrainTab:
         return figures((said, picture), kind="wide")
 
     def use_in_edit(self, session: Session) -> str:
-        """Says that Edit and Explore have it; they take it from the session as soon as it has been trained"""
+        """Says that Edit and the page have it; they take it from the session as soon as it has been trained"""
         if session.view.network not in session.extractors:
             raise gr.Error("train first", print_exception=False)
-        return "The Edit tab paints with these classes now, and Explore can keep changes inside them."
+        return "The Edit tab paints with these classes now, and the page can keep changes inside them."
 
     # Files
 

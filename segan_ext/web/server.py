@@ -1,0 +1,171 @@
+"""The page's server: `/` is the page, `/image` its images, `/api/…` the rest; `/studio` is made when it is visited."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from segan_ext.web.api import Api
+from segan_ext.web.engine import Engine
+from segan_ext.web.session import Sessions
+
+_STATIC = Path(__file__).parent / "static"
+_LARGEST_REQUEST, _LARGEST_UPLOAD = 2**20, 20 * 2**20  # bytes
+_OWN_HOSTS = ("127.0.0.1", "localhost", "::1")
+_STRICT = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+_OPENING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1">
+<title>SEGAN studio</title><link rel="stylesheet" href="/static/page.css"><link rel="icon" href="data:,">
+<main class="opening"><p role="status">The studio is being opened. This takes a few seconds.</p></main></html>"""
+
+
+class Studio:
+    """An ASGI application that imports and builds `segan_ext.web.studio`, in a thread, at the first request."""
+
+    def __init__(self, engine: Engine, sessions: Sessions) -> None:
+        self.engine, self.sessions, self.app, self.task = engine, sessions, None, None
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        """Answers with the studio, or says that it is being opened"""
+        if self.app is not None:
+            await self.app(scope, receive, send)
+            return
+        if self.task is None or self.task.done():
+            self.task = asyncio.create_task(self._run())
+        await HTMLResponse(_OPENING, status_code=200)(scope, receive, send)
+
+    async def _run(self):
+        from segan_ext.web.studio import mounted  # seconds of imports
+
+        app = await asyncio.to_thread(mounted, self.engine, self.sessions)
+        async with app.router.lifespan_context(app):
+            self.app = app
+            await asyncio.Event().wait()
+
+
+class Guard:
+    """Lets in what the page itself sends: on localhost, no name that another site has pointed here, no other site's
+    requests. app: what is guarded. local: whether the server listens on localhost alone."""
+
+    def __init__(self, app: Callable, local: bool) -> None:
+        self.app, self.local = app, local
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        """Answers with 403 or passes the request on"""
+        if scope["type"] in ("http", "websocket"):
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            host, origin = headers.get("host", ""), headers.get("origin")
+            foreign = self.local and _host_name(host) not in _OWN_HOSTS
+            if foreign or (origin and urlsplit(origin).netloc != host):
+                said = "this page answers to its own address alone; open the one that the command has printed"
+                await JSONResponse(dict(error=said), 403)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def _host_name(host):
+    with contextlib.suppress(ValueError):
+        return urlsplit(f"//{host}").hostname or ""
+    return ""
+
+
+def application(engine: Engine, local: bool = True) -> Callable:
+    """The server as an ASGI application. local: as in `Guard`"""
+    sessions = Sessions(next(iter(engine.paths)))
+    api, studio = Api(engine, sessions), Studio(engine, sessions)
+    page = lambda _: FileResponse(_STATIC / "index.html", headers={"Content-Security-Policy": _STRICT})
+    routes = [Route("/", page), Route("/image", _answering(api.image), methods=["POST"])]
+    routes += [Route(f"/api/{name}", _answering(getattr(api, name)), methods=["POST"]) for name in Api.QUESTIONS]
+    routes += [Route("/api/load", _upload(api.load), methods=["POST"])]
+    routes += [Route("/api/project", _upload(api.project), methods=["POST"])]
+    routes += [Mount("/static", StaticFiles(directory=_STATIC))]
+    routes += [Route("/studio", lambda request: RedirectResponse(f"/studio/?{request.url.query}"))]
+    return Guard(_Split(Starlette(routes=routes), studio), local)
+
+
+class _Split:
+    """Requests below /studio/ go to the studio, with their whole path, as Gradio's mount wants it."""
+
+    def __init__(self, page, studio):
+        self.page, self.studio = page, studio
+
+    async def __call__(self, scope, receive, send):
+        below = scope["type"] in ("http", "websocket") and scope["path"].startswith("/studio/")
+        await (self.studio if below else self.page)(scope, receive, send)
+
+
+def _answering(handler: Callable[[dict], object]) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint: JSON in, what `handler` returns out; what it refuses is a 400 with a sentence."""
+
+    async def answer(request):
+        try:
+            if request.headers.get("content-type") != "application/json":
+                raise ValueError("the page sends application/json")
+            data = json.loads(await _body(request, _LARGEST_REQUEST))
+            if not isinstance(data, dict):
+                raise ValueError("the page sends an object")
+            return _response(await run_in_threadpool(handler, data))
+        except (ValueError, OSError, RecursionError) as error:
+            return JSONResponse(dict(error=str(error)), 400)
+
+    return answer
+
+
+def _upload(handler: Callable[..., object]) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint: a file in; handler(its path, the values of the address) → what goes out"""
+
+    async def answer(request):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "upload"
+            try:
+                if request.headers.get("content-type") != "application/octet-stream":
+                    raise ValueError("the page sends files as application/octet-stream")
+                path.write_bytes(await _body(request, _LARGEST_UPLOAD))
+                return _response(await run_in_threadpool(handler, path, dict(request.query_params)))
+            except (ValueError, OSError) as error:
+                return JSONResponse(dict(error=str(error).replace(str(path), "the file")), 400)
+
+    return answer
+
+
+def _response(made):
+    if isinstance(made, Response):
+        return made
+    if hasattr(made, "__next__"):
+        return StreamingResponse((json.dumps(line) + "\n" for line in made), media_type="application/x-ndjson")
+    return JSONResponse(made)
+
+
+async def _body(request, most):
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > most:
+            raise ValueError(f"that is larger than {most // 2**20} MB")
+    return bytes(content)
+
+
+def serve(engine: Engine, address: str = "127.0.0.1", port: int = 7860) -> None:
+    """Serves the page until it is interrupted. ValueError if the port is taken."""
+    try:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listening = socket.create_server((address, port), family=family, backlog=128)
+    except OSError as error:
+        raise ValueError(f"--port: {port} cannot be used ({error})") from error
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an answer's two packets would wait for each other
+    app = application(engine, local=address in _OWN_HOSTS)
+    shown = f"[{address}]" if ":" in address else address
+    print(f"The page is at http://{shown}:{listening.getsockname()[1]} (Ctrl+C ends it)", flush=True)
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
+    uvicorn.Server(config).run(sockets=[listening])
