@@ -6,13 +6,15 @@ import os
 import tempfile
 from typing import Any
 
+import runs  # noqa: F401  isort: skip (before PyTorch)
 import click
 import torch
 
 import dnnlib
 from metrics import metric_main, metric_utils
+from runs import processes
 from runs.failures import METRIC_ERRORS, metric_failure
-from runs.launch import choose_device
+from runs.launch import check_gpus, choose_device
 from runs.options import command, generator_options, metric_options, usage_errors
 from runs.recipe import metric_kwargs, metric_names
 from snapshots.load import load_snapshot
@@ -36,19 +38,9 @@ def main(network, trust_pickle, device, metrics, data, mirror, gpus, seed, verbo
     """
     kwargs = dict(metric_kwargs(detector, num_gen, attributes), seed=seed)
     kwargs |= dict(num_gpus=gpus, device=choose_device(device))
-    _check_gpus(gpus, kwargs["device"])
+    check_gpus(gpus, kwargs["device"])
     print(f"Loading network from {network}...")
     measure(network, metric_names(metrics), data, mirror, verbose, trust_pickle, **kwargs)
-
-
-def _check_gpus(gpus, device):
-    """click.UsageError unless each process gets a GPU of its own, or all work on the CPU."""
-    if gpus == 1 or not device.startswith("cuda"):
-        return
-    if device != "cuda":
-        raise click.UsageError(f"--device: {gpus} processes cannot share {device}; write --device=cuda, or no --gpus")
-    if gpus > torch.cuda.device_count():
-        raise click.UsageError(f"--gpus: {gpus} are asked for; this machine has {torch.cuda.device_count()}")
 
 
 def measure(
@@ -128,12 +120,11 @@ def _process(rank, meeting, metrics, kwargs, *job):
         torch.cuda.set_device(rank)
     else:
         torch.set_num_threads(max(torch.get_num_threads() // gpus, 1))
-    backend = "nccl" if device.startswith("cuda") else "gloo"
-    torch.distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=gpus)
+    processes.join(f"file://{meeting}", rank, gpus)
     try:
         _measure(rank, metrics, dict(kwargs, device=device), *job)
     finally:
-        torch.distributed.destroy_process_group()
+        processes.leave()
 
 
 def _measure(rank, metrics, kwargs, verbose, run_dir, network, modules):

@@ -7,6 +7,7 @@ and down, noise on w that fades, and a penalty that keeps the noise images free 
 import math
 import os
 
+import runs  # noqa: F401  isort: skip (before PyTorch)
 import click
 import numpy as np
 import PIL.Image
@@ -15,6 +16,7 @@ import torch
 from metrics.perceptual import perceptual_features
 from runs.launch import choose_device
 from runs.options import command, generator_options, open_generator, usage_errors
+from snapshots.atomic import write_atomically
 from training.images import save_video as write_video
 from training.images import to_pictures, to_uint8
 from training.latents import class_label
@@ -47,7 +49,7 @@ def main(network, trust_pickle, device, target, num_steps, seed, save_video, cla
     image = G.synthesis(path[-1:].to(device), noise_mode="const").cpu()
     PIL.Image.fromarray(pixels.movedim(0, 2).numpy().squeeze()).save(os.path.join(outdir, "target.png"))
     to_pictures(image)[0].save(os.path.join(outdir, "proj.png"))
-    np.savez(os.path.join(outdir, "projected_w.npz"), w=path[-1:].numpy())
+    write_atomically(os.path.join(outdir, "projected_w.npz"), lambda file: np.savez(file, w=path[-1:].numpy()))
     error = (image[0].clamp(-1, 1) * 127.5 + 127.5 - pixels).square().mean()
     print(f"PSNR of the projection: {10 * math.log10(255**2 / error.item()):.1f} dB")
     if save_video:

@@ -1,10 +1,8 @@
 """Trains StyleGAN2-ADA: `python train.py --outdir=training-runs --data=images.zip`."""
 
-import os
-
 import click
 
-from runs import launch, recipe, resume
+from runs import distributed, launch, recipe, resume
 from runs.options import OneOf, command, train_options
 
 
@@ -25,11 +23,12 @@ def main(cfg, **options):
         raise click.UsageError("--data: name the folder or the zip of images to train on")
     device = launch.choose_device(options["device"])
     data = launch.open_training_set(recipe.dataset_kwargs(options))
-    config = recipe.auto_config(1, data.resolution) if cfg == "auto" else recipe.BASE_CONFIGS[cfg]
-    description, args = recipe.build(options, cfg, config, data, device, cores=os.cpu_count() or 1)
+    gpus = launch.num_processes(options, device)
+    config = recipe.auto_config(gpus, data.resolution) if cfg == "auto" else recipe.BASE_CONFIGS[cfg]
+    description, args = recipe.build(options, cfg, config, data, device, gpus, launch.cores_of_each(gpus))
     networks = launch.adopt_networks(args, data)
     launch.start(outdir, description, args, options, dry_run, data, networks)
 
 
 if __name__ == "__main__":
-    main()
+    distributed.run(main)

@@ -16,10 +16,9 @@ import types
 import uuid
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 import numpy as np
-import requests
 
 
 class EasyDict(dict):
@@ -299,7 +298,7 @@ def open_url(
     if not re.match(r"^[a-z][a-z0-9+.-]+://", url):  # a path; one letter before the colon is a Windows drive
         return url if return_filename else open(url, "rb")
     if url.startswith("file://"):
-        path = requests.utils.unquote(urlparse(url).path)
+        path = unquote(urlparse(url).path)
         path = path[1:] if re.match(r"^/[a-zA-Z]:", path) else path
         return path if return_filename else open(path, "rb")
     if not is_url(url):
@@ -329,6 +328,8 @@ def open_url(
 
 def _download(url: str, num_attempts: int, verbose: bool) -> tuple[str, bytes]:
     """The file name and the bytes behind `url`, whole or not at all."""
+    import requests  # slow
+
     if verbose:
         print(f"Downloading {url} ...", end="", flush=True)
     for attempt in range(num_attempts):
@@ -345,7 +346,7 @@ def _download(url: str, num_attempts: int, verbose: bool) -> tuple[str, bytes]:
                 if verbose:
                     print(" done")
                 return named[1] if named else os.path.basename(urlparse(url).path) or "file", response.content
-        except (requests.RequestException, OSError) as error:
+        except OSError as error:  # requests' own among them
             reason = error
             if verbose:
                 print(".", end="", flush=True)

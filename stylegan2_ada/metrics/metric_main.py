@@ -1,9 +1,10 @@
 """The register of quality metrics: looked up by name, run on a generator, results kept beside its snapshot."""
 
+import glob
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from metrics.inception_score import compute_is
 from metrics.kernel_inception_distance import compute_kid
 from metrics.perceptual_path_length import compute_ppl
 from metrics.precision_recall import compute_pr
-from snapshots.atomic import write_atomically
+from snapshots.atomic import append_line, write_atomically
 from torch_utils import misc
+from training import files
 
 _metrics = {}  # name → function(opts) returning {result: number}
 
@@ -86,6 +88,37 @@ def _departure(opts):
     return "".join(f"_{part}" for part in parts)
 
 
+def known_results(
+    run_dir: str, snapshot_pkl: str, metric: str, since: dict[str, int], **kwargs: Any
+) -> dict[str, float] | None:
+    """The results of a metric of a snapshot, computed with these options, that a run's files hold; None without.
+
+    since: {file: size} before the snapshot was written; what came earlier is of another one of its name. kwargs: those
+    of `MetricOptions` that count here, detectors and num_gen.
+    """
+    for path in sorted(glob.glob(os.path.join(glob.escape(run_dir), f"metric-{metric}*.jsonl"))):
+        with open(path, "rb") as file:
+            file.seek(since.get(os.path.basename(path), 0))
+            lines = [line for line in file if line.endswith(b"\n")]
+        for found in (files.parse_json(line, dict) for line in lines):
+            same_snapshot = found.get("snapshot_pkl") == os.path.relpath(snapshot_pkl, run_dir)
+            if same_snapshot and answers(found.get("protocol", {}), metric, **kwargs):
+                return found["results"]
+    return None
+
+
+def answers(
+    protocol: dict[str, Any], metric: str, detectors: Sequence[str] = (), num_gen: int | None = None, seed: int = 0
+) -> bool:
+    """True if a result under this protocol is what a metric would give with these options"""
+    names = [metric_utils.get_feature_detector_name(each) for each in detectors]
+    return (
+        (protocol.get("metric"), protocol.get("seed")) == (metric, seed)
+        and num_gen == protocol.get("asked_for", num_gen)
+        and (protocol.get("detector", names[0]) in names if names else protocol.get("usual_detector", True))
+    )
+
+
 def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snapshot_pkl: str | None = None) -> None:
     """Prints one line of JSON, and appends it to `metric-<name>.jsonl` in the run directory.
 
@@ -101,8 +134,7 @@ def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snaps
     if not in_run:
         return
     start = os.path.join(run_dir, f"metric-{result_dict['metric']}")
-    with open(f"{start}.jsonl", "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    append_line(f"{start}.jsonl", line)
     if details:
         content = json.dumps(dict(details=details, snapshot_pkl=snapshot_pkl), indent=1)
         write_atomically(f"{start}-details.json", lambda file: file.write(content.encode()))

@@ -16,6 +16,7 @@ import torch
 
 import dnnlib
 from metrics import detectors
+from runs import processes
 from snapshots.atomic import write_atomically
 from torch_utils import cached_weights
 from training import files
@@ -108,7 +109,10 @@ def get_feature_detector(
     With several processes the first one downloads and the others wait. OSError or ValueError with one sentence.
     """
     key = (url, torch.device(device))
-    if key not in _detectors:
+    missing = key not in _detectors
+    if num_gpus > 1:  # the first process may have opened it before there were others
+        missing = processes.any_of_all(missing)
+    if missing:
         if num_gpus > 1 and rank > 0:
             torch.distributed.barrier()
         try:

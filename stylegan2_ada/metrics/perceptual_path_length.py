@@ -1,6 +1,7 @@
 """Perceptual path length (Karras et al. 2019): how much images change over a small step through the latents."""
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ class PPLSampler(torch.nn.Module):
             w0, w1 = self.G.mapping(torch.cat([z0, z1]), torch.cat([c, c])).chunk(2)
             return torch.cat([w0.lerp(w1, t[:, None] + step) for step in (0, self.epsilon)])
         z = torch.cat([slerp(z0, z1, t + step) for step in (0, self.epsilon)])
+        z = z * math.sqrt(self.G.z_dim)  # as long as random ones are, for mappings that do not normalise
         return self.G.mapping(z, torch.cat([c, c]))
 
     def _prepare(self, images):

@@ -8,7 +8,6 @@ import inspect
 import json
 import os
 import re
-import signal
 import sys
 from typing import Any
 
@@ -18,7 +17,11 @@ import tqdm.contrib
 
 import dnnlib
 import legacy
-from runs.failures import MACHINE_ERRORS, machine_failure
+from metrics import metric_main
+from runs import distributed, processes
+from runs.failures import MACHINE_ERRORS, Diverged, machine_failure
+from runs.run_dir import hold
+from snapshots.atomic import write_atomically
 from snapshots.save import save_snapshot
 from training import training_loop
 
@@ -36,9 +39,40 @@ def choose_device(name: str | None) -> str:
     try:
         torch.zeros([], device=torch.device(name))
     except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]  # PyTorch may go on for a page
         raise ValueError(f"--device: {name} cannot be used here ({reason}); try cpu") from error
     return name
+
+
+def num_processes(options: dict[str, Any], device: str) -> int:
+    """How many processes train: those that torchrun started, else as many as --gpus asks for.
+
+    ValueError if they cannot have a GPU each, or all work on the CPU.
+    """
+    asked, started = 1 if options["gpus"] is None else options["gpus"], processes.count()
+    if asked < 1:
+        raise ValueError(f"--gpus: must be at least 1, not {asked}")
+    if started == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("--gpus: torchrun has to start train_segan.py or train.py itself")
+    if started > 1 and options["gpus"] not in (None, started):
+        raise ValueError(f"--gpus: torchrun has started {started} processes; leave it out")
+    check_gpus(processes.on_this_machine() if started > 1 else asked, device)
+    return max(asked, started)
+
+
+def check_gpus(count: int, device: str) -> None:
+    """ValueError unless so many processes on this machine get a GPU each, or all work on the CPU."""
+    if count == 1 or not device.startswith("cuda"):
+        return
+    if device != "cuda":
+        raise ValueError(f"--device: {count} processes cannot share {device}; write --device=cuda, or no --gpus")
+    if count > torch.cuda.device_count():
+        raise ValueError(f"--gpus: {count} are asked for; this machine has {torch.cuda.device_count()}")
+
+
+def cores_of_each(gpus: int) -> int:
+    """CPU cores for each of so many processes, of which those that torchrun started may run elsewhere."""
+    return (os.cpu_count() or 1) // (processes.on_this_machine() if processes.count() > 1 else gpus)
 
 
 def open_training_set(kwargs: dict[str, Any]) -> torch.utils.data.Dataset:
@@ -162,7 +196,8 @@ def start(
     needs_file = networks is not None and "resume_networks" not in opened
     if needs_file:
         args["resume_pkl"] = os.path.join(run_dir, "source.pkl")
-    text = json.dumps(dict(args, options=dict(options, version=OPTIONS_VERSION)), indent=2)
+    digest = dict(data_digest=training_set.digest()) if hasattr(training_set, "digest") else {}
+    text = json.dumps(dict(args, options=dict(options, version=OPTIONS_VERSION, **digest)), indent=2)
     print(f"Training options:\n{text}\n")
     summarise(args)
     if dry_run:
@@ -170,8 +205,8 @@ def start(
         return None
     try:
         os.makedirs(run_dir)
-        with open(os.path.join(run_dir, "training_options.json"), "w", encoding="utf-8") as file:
-            file.write(text)
+        hold(run_dir)
+        write_atomically(os.path.join(run_dir, "training_options.json"), lambda file: file.write(text.encode()))
         if needs_file:
             save_snapshot(args["resume_pkl"], networks)
     except OSError as error:
@@ -202,21 +237,33 @@ def run(args: dict[str, Any], **opened: Any) -> None:
     run_dir = args["run_dir"]
     log = os.path.join(run_dir, "log.txt")
     try:
-        with _terminal_bar(args["total_kimg"]) as progress, _stoppable() as asked, dnnlib.util.Logger(log, "a"):
+        with (
+            _terminal_bar(args["total_kimg"]) as progress,
+            distributed.stoppable() as asked,
+            dnnlib.util.Logger(log, "a"),
+        ):
             known = _taken_by(training_loop.training_loop, **args)
-            training_loop.training_loop(**known, **opened, abort_fn=asked, progress_fn=progress)
+            modules = {metric_main.module_of(name) for name in args["metrics"]} if args["num_gpus"] > 1 else ()
+            distributed.lead(known, sorted(modules), **opened, abort_fn=asked, progress_fn=progress)
     except MACHINE_ERRORS as error:
         reason = machine_failure(error)
         if reason is None:
             raise
         reason += "; a smaller --batch-gpu needs less" if reason == "out of memory" else ""
-        saved = [name for name in listdir(run_dir) if name.startswith("network-snapshot-")]
-        kept = f"{saved[-1]} is its newest snapshot" if saved else "it had saved nothing yet"
-        sentence = f"Error: the run in {run_dir} stopped ({reason}); {kept}; --resume starts from there."
+        sentence = f"Error: the run in {run_dir} stopped ({reason}); {_way_on(run_dir, error)}."
         print(sentence, file=sys.stderr)
         with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as file:  # its disk may be what is full
             print(sentence, file=file)
         sys.exit(1)
+
+
+def _way_on(run_dir, error):
+    """What a user whose run has failed can do"""
+    saved = [name for name in listdir(run_dir) if name.startswith("network-snapshot-")]
+    states = [name for name in listdir(run_dir) if name.startswith("training-state-")]
+    if isinstance(error, Diverged):
+        return f"--resume={os.path.join(run_dir, saved[-1])} begins a new run from before" if saved else "begin anew"
+    return f"--resume={run_dir} goes on from {states[-1]}" if states else "it had saved nothing yet"
 
 
 @contextlib.contextmanager
@@ -238,26 +285,6 @@ def _terminal_bar(total_kimg):
             yield progress
         finally:
             sys.stdout = stdout
-
-
-@contextlib.contextmanager
-def _stoppable():
-    """A function that says whether Ctrl-C or SIGTERM has come; a second one stops at once."""
-    came = []
-
-    def handler(number, _frame):
-        if came:
-            sys.exit(128 + number)
-        came.append(number)
-        print("Stopping after this step; once more stops at once.")
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, handler) for number in signals}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def listdir(folder: str) -> list[str]:

@@ -13,6 +13,7 @@ import click
 
 from runs.numbers import parse_numbers
 from runs.recipe import AUGPIPES, PRETRAINED
+from snapshots import box
 
 if TYPE_CHECKING:  # slow to import
     import torch
@@ -73,7 +74,13 @@ def open_generator(network: str, device: torch.device | str, trust: bool = False
 def generator_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: the options that choose a generator and the device it runs on."""
     options = [
-        click.option("--network", required=True, metavar="PKL", help="Network pickle (path or URL), or .safetensors"),
+        click.option(
+            "--network",
+            required=True,
+            metavar="PKL",
+            help="Network pickle (path or URL), .safetensors, hub:OWNER/NAME[@REVISION], or one of the box: "
+            + ", ".join(box.names()),
+        ),
         click.option("--trust-pickle", is_flag=True, help="Run the code in the pickle; only for files you trust"),
         click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]"),
     ]
@@ -130,6 +137,10 @@ OPTIONS = [
     click.option("--gpus", type=int, help="Number of processes, one a GPU  [default: 1]"),
     click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1  [default: cuda where there is one]"),
     click.option("--snap", type=int, help="Snapshot interval in ticks"),
+    click.option("--keep", type=click.IntRange(1), help="States of the run to keep, to continue from  [default: 2]"),
+    click.option(
+        "--save-minutes", type=click.FloatRange(0), help="Save a state after so long without one  [default: 10]"
+    ),
     click.option("--tick", type=float, help="kimg between status lines"),
     click.option("--metrics", metavar="LIST", help="Comma-separated metrics to compute at snapshots  [default: none]"),
     *METRIC_OPTIONS,

@@ -8,6 +8,8 @@ import dataclasses
 import os
 from typing import Any
 
+from snapshots import hub
+
 _PRETRAINED = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets/"
 
 # Names that --resume takes.
@@ -114,17 +116,15 @@ AUGPIPES = {
 
 
 def build(
-    options: dict[str, Any], config_name: str, config: Any, data: Any, device: str, cores: int
+    options: dict[str, Any], config_name: str, config: Any, data: Any, device: str, gpus: int, cores: int
 ) -> tuple[str, dict[str, Any]]:
     """(description for the run directory's name, arguments of `training_loop`) for a set of options.
 
     options: values of `OPTIONS`, None where not given. config: `BaseConfig`, or an object with its attributes.
-    data: the data set that `dataset_kwargs` describes. device: 'cpu', 'cuda', …. cores: CPU cores there are.
+    data: the data set that `dataset_kwargs` describes. device: 'cpu', 'cuda', …. gpus: processes. cores: CPU cores of
+    each.
     ValueError, one sentence, for options that do not go together.
     """
-    gpus = _positive(options, "gpus", 1)
-    if gpus > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError("--gpus: this version trains in one process; leave --gpus and torchrun out")
     seed = _or(options, "seed", 0)
     if not 0 <= seed < 2**31:
         raise ValueError(f"--seed: must lie between 0 and {2**31 - 1}, not {seed}")
@@ -253,6 +253,9 @@ def free_arguments(options: dict[str, Any]) -> dict[str, Any]:
         args["kimg_per_tick"] = options["tick"]
     if options["snap"] is not None:
         args["image_snapshot_ticks"] = args["network_snapshot_ticks"] = _positive(options, "snap", None)
+    for name in ("keep", "save_minutes"):
+        if options[name] is not None:
+            args[name] = options[name]
     if options["metrics"] is not None:
         args["metrics"] = metric_names(options["metrics"])
     chosen = {name: options[name] for name in ("detector", "num_gen", "attributes")}
@@ -314,6 +317,8 @@ def _transfer(options, args):
         if options["trust_pickle"]:
             raise ValueError("--trust-pickle: is about the pickle of --resume; leave it out")
         return {}
+    if hub.is_export(resume):
+        raise ValueError(f"--resume: {resume} is a generator without a discriminator; training starts from a snapshot")
     # Networks that know their task need no ramp, and ADA should find its p sooner.
     adapted = dict(ada_kimg=100) if "ada_target" in args else {}
     trust = dict(trust_pickle=True) if options["trust_pickle"] else {}

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 
-from runs import launch, recipe
+from runs import launch, processes, recipe
+from runs.options import usage_errors
+from runs.run_dir import cut_back, hold
 from torch_utils import persistence
 from training import files
 from training.state import read, saved_states
@@ -13,13 +15,14 @@ from training.state import read, saved_states
 # Options that may change when a run is continued. None has a part in the arithmetic, but for the device, which is for
 # the user to change knowingly.
 _FREE = {"outdir", "snap", "tick", "metrics", "dry_run", "kimg", "nobench", "resume", "workers", "grid", "device"}
+_FREE |= {"data", "gpus", "keep", "save_minutes"}  # with another number of processes the arithmetic is said to change
 _HOW_TO_MEASURE = {"detector", "num_gen", "attributes"}
 _FREE |= _HOW_TO_MEASURE
 
 
 def continued(options: dict[str, Any], outdir: str, dry_run: bool) -> bool:
     """True if --resume means a run, which has then been continued to its end; False if there is a run to start."""
-    run_dir = _run_to_continue(options["resume"], outdir)
+    run_dir = _run_to_continue(options["resume"], outdir) or _run_restarted(options, outdir)
     if run_dir is not None:
         continue_run(run_dir, options, dry_run)
     return run_dir is not None
@@ -40,11 +43,26 @@ def _run_to_continue(resume, outdir):
     return resume
 
 
+def _run_restarted(options, outdir):
+    """The run directory of a command that torchrun has restarted, if it has saved a state; else None."""
+    if processes.restarts() == 0:
+        return None
+    for name in reversed(launch.listdir(outdir)):
+        run_dir = os.path.join(outdir, name)
+        if os.path.isfile(os.path.join(run_dir, "training_options.json")):
+            _, before = _read_options(run_dir)
+            if all(value in (None, before.get(option)) for option, value in options.items()):
+                return run_dir if saved_states(run_dir) else None
+    return None
+
+
 def continue_run(run_dir: str, given: dict[str, Any], dry_run: bool = False) -> None:
     """Goes on with a run exactly where its newest state left off.
 
     given: the options of this command line, None where not given. ValueError for one that would change the run.
     """
+    with usage_errors("--resume"):
+        hold(run_dir)
     args, before = _read_options(run_dir)
     for name, value in given.items():
         if value is not None and name not in _FREE and value != before.get(name, value):
@@ -56,26 +74,48 @@ def continue_run(run_dir: str, given: dict[str, Any], dry_run: bool = False) -> 
     measured = {name: before.get(name) if given[name] is None else given[name] for name in _HOW_TO_MEASURE}
     args |= recipe.free_arguments(given | measured)
     args.update(run_dir=run_dir, resume_pkl=None, resume_state=saved_states(run_dir)[-1])
+    _split_among(args, given)
     if given.get("workers") is not None:
         args["data_loader_kwargs"]["num_workers"] = given["workers"]
     args["device"] = launch.choose_device(given.get("device") or args["device"])
     if torch.device(args["device"]).type != "cuda" and args["G_kwargs"]["synthesis_kwargs"].get("num_fp16_res"):
         print("The run computed in half precision on CUDA; here it goes on in float32.")
     try:
-        counters = read(args["resume_state"])["counters"]
+        saved = read(args["resume_state"])
     except ValueError as error:
         raise ValueError(f"--resume: {error}") from error
-    if counters["cur_nimg"] >= args["total_kimg"] * 1000:
+    if saved["counters"]["cur_nimg"] >= args["total_kimg"] * 1000:
         raise ValueError(f"--resume: {run_dir} has done its {args['total_kimg']} kimg; raise --kimg to train longer")
+    if given["data"] is not None:  # the same images may have moved
+        args["training_set_kwargs"]["path"] = os.path.abspath(given["data"])
     data = launch.open_training_set(args["training_set_kwargs"])
+    if before.get("data_digest") not in (None, data.digest()):
+        raise ValueError(
+            f"--data: {data.path} does not hold what the run began with; put that back, or begin a new run from its "
+            "newest snapshot (--resume=….pkl)"
+        )
     launch.summarise(args)
     if dry_run:
         print("Dry run; exiting.")
         return
-    log = os.path.join(run_dir, "log.txt")
-    if os.path.exists(log):  # what was logged after the state was saved will happen again
-        os.truncate(log, min(counters["log_bytes"], os.path.getsize(log)))
+    cut_back(run_dir, saved)
     launch.run(args, training_set=data)
+
+
+def _split_among(args, given):
+    """Makes the arguments those for as many processes as there are now, each with as many parts of a batch as before.
+
+    ValueError if a batch cannot be split so.
+    """
+    started = given | dict(gpus=given.get("gpus") or (args["num_gpus"] if processes.count() == 1 else None))
+    count, batch = launch.num_processes(started, given.get("device") or args["device"]), args["batch_size"]
+    parts = batch // (args["num_gpus"] * args["batch_gpu"])
+    if count == args["num_gpus"]:
+        return
+    if batch % (count * parts):
+        able = ", ".join(str(n) for n in range(1, batch + 1) if batch % (n * parts) == 0)
+        raise ValueError(f"--gpus: batches of {batch} cannot be split between {count} processes; use one of {able}")
+    args.update(num_gpus=count, batch_gpu=batch // (count * parts))
 
 
 def _read_options(run_dir):
@@ -109,8 +149,13 @@ def _check_arguments(args, options):
     version = options.get("version", launch.OPTIONS_VERSION)
     if version != launch.OPTIONS_VERSION:
         raise ValueError(f"it is of version {version!r}; this version of SEGAN reads {launch.OPTIONS_VERSION}")
-    if not all(isinstance(args.get(name), int) for name in ("total_kimg", "batch_size")):
-        raise ValueError("it lacks total_kimg or batch_size")
+    for name in ("total_kimg", "batch_size", "num_gpus", "batch_gpu"):
+        if not isinstance(args.get(name), int):
+            raise ValueError(f"it lacks {name}")
+    if not 1 <= args["num_gpus"] * args["batch_gpu"] <= args["batch_size"] or args["batch_gpu"] < 1:
+        raise ValueError(
+            f"batches of {args['batch_size']} are not {args['num_gpus']} times some of {args['batch_gpu']}"
+        )
     for name, expected in _CLASSES.items():
         kwargs = args.get(name)
         if kwargs is None and name == "augment_kwargs":

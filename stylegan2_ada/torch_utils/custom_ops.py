@@ -1,7 +1,7 @@
-"""Builds native code on first use and finds it again later: extensions of PyTorch, and libraries without it.
+"""Builds native code on first use and finds it again later: extensions of PyTorch, and the CPU's kernels without it.
 
-A library takes seconds to build where an extension, with the headers of PyTorch, takes a minute. It needs a C++
-compiler and ninja, and for CUDA nvcc. It is kept in the cache by a digest of sources, compiler, processor and torch
+The kernels take seconds to build where an extension, with the headers of PyTorch, takes a minute. They need a C++
+compiler and ninja. The library is kept in the cache by a digest of sources, compiler, processor and torch
 version; so is what the compiler finds wrong with the sources, for a day.
 """
 
@@ -32,7 +32,6 @@ _FLAGS = "-O3 -march=native -std=c++17 -fopenmp -fPIC -fno-math-errno -fno-trapp
 _REMEMBERED = 24 * 3600  # seconds for which a failure counts as one
 # What a compiler says when the machine is at fault, not the sources: trying again may help.
 _PASSING = re.compile("killed|signal|memory|no space left|temporarily|interrupted|said nothing", re.IGNORECASE)
-_ARCHITECTURES = ("75", "80", "86", "89", "90", "100")  # of GPUs that nvcc is asked for, as far as it knows them
 
 
 def get_plugin(module_name: str, sources: Sequence[str | os.PathLike], **build_kwargs: Any) -> types.ModuleType:
@@ -72,16 +71,16 @@ def get_plugin(module_name: str, sources: Sequence[str | os.PathLike], **build_k
     return plugin
 
 
-def get_library(device_type: str, sources: Sequence[Path], headers: Sequence[Path]) -> Path:
-    """Path of a library of C functions for 'cpu' or 'cuda', built from `sources` if it is not in the cache.
+def get_library(sources: Sequence[Path], headers: Sequence[Path]) -> Path:
+    """Path of a library of C functions, built from `sources` if it is not in the cache.
 
     RuntimeError with the compiler's reason when that fails, or failed in the last day for a reason that will not pass.
     """
-    compiler = _compiler(device_type)
+    compiler = _compiler()
     digest = hashlib.sha256(repr((compiler, _version(compiler), _FLAGS, _processor(), torch.__version__)).encode())
     for path in [*sources, *headers]:
         digest.update(path.read_bytes())
-    folder = Path(dnnlib.util.make_cache_dir_path("kernels", f"{device_type}-{digest.hexdigest()[:24]}"))
+    folder = Path(dnnlib.util.make_cache_dir_path("kernels", f"cpu-{digest.hexdigest()[:24]}"))
     library, failure = folder / "kernels.so", folder / "failure.txt"
     if library.exists():
         return library
@@ -90,10 +89,10 @@ def get_library(device_type: str, sources: Sequence[Path], headers: Sequence[Pat
     ninja = _ninja()
     folder.mkdir(parents=True, exist_ok=True)
     if verbosity != "none":
-        print(f"Building kernels for {device_type}, once... ", end="", file=sys.stderr, flush=True)
+        print("Building kernels for cpu, once... ", end="", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=folder) as workplace:  # several processes may build at once
         try:
-            _build(Path(workplace), sources, compiler, ninja, device_type)
+            _build(Path(workplace), sources, compiler, ninja)
         except RuntimeError as error:
             if verbosity != "none":
                 print("Failed!", file=sys.stderr)
@@ -107,8 +106,8 @@ def get_library(device_type: str, sources: Sequence[Path], headers: Sequence[Pat
     return library
 
 
-def _build(workplace, sources, compiler, ninja, device_type):
-    compile_, link = (_cpu_commands if device_type == "cpu" else _cuda_commands)(compiler)
+def _build(workplace, sources, compiler, ninja):
+    compile_, link = _commands(compiler)
     lines = [f"rule compile\n  command = {compile_} -c $in -o $out", f"rule link\n  command = {link}"]
     lines += [f"build {path.stem}.o: compile {path}" for path in sources]
     lines += [f"build kernels.so: link {' '.join(f'{path.stem}.o' for path in sources)}", ""]
@@ -119,30 +118,18 @@ def _build(workplace, sources, compiler, ninja, device_type):
         raise RuntimeError((said or ["the build failed and said nothing"])[0].strip())
 
 
-def _cpu_commands(compiler):
+def _commands(compiler):
     # The kernels must use the threads that torch has. Two OpenMP runtimes in a process would wait for each other.
     openmp = _loaded_openmp()
     link = f"{compiler} -shared $in -o $out" + (f" {openmp}" if openmp else "")
     return f"{compiler} {_FLAGS if openmp else _FLAGS.replace('-fopenmp', '-fopenmp-simd')}", link
 
 
-def _cuda_commands(compiler):
-    known = subprocess.run([compiler, "--list-gpu-arch"], capture_output=True, text=True).stdout
-    architectures = [name for name in _ARCHITECTURES if f"compute_{name}" in known.split()]
-    targets = " ".join(f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures)
-    return f"{compiler} -O3 -std=c++17 -Xcompiler -fPIC {targets}", f"{compiler} -shared $in -o $out"
-
-
-def _compiler(device_type):
-    if device_type == "cpu":
-        names = [os.environ.get("CXX"), "g++", "clang++", "c++"]
-    else:
-        roots = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-        names = ["nvcc", *(os.path.join(root, "bin", "nvcc") for root in roots if root)]
-    found = next((path for path in map(shutil.which, filter(None, names)) if path), None)
+def _compiler():
+    names = filter(None, [os.environ.get("CXX"), "g++", "clang++", "c++"])
+    found = next((path for path in map(shutil.which, names) if path), None)
     if found is None:
-        lacks = "C++ compiler" if device_type == "cpu" else "nvcc on PATH, in CUDA_HOME or in /usr/local/cuda"
-        raise RuntimeError(f"there is no {lacks}")
+        raise RuntimeError("there is no C++ compiler")
     return found
 
 

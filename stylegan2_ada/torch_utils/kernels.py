@@ -1,13 +1,14 @@
-"""The native kernels (ops/csrc/): which of them serves a tensor, and what a call of one needs.
+"""The native kernels: which of them serves a tensor, and what a call of one needs.
 
-`custom_ops` builds them on first use. Where there are none, ops take their plain PyTorch path after one warning.
-`SEGAN_NATIVE=0` in the environment turns them off.
+Those for the CPU are C++ (ops/csrc/), which `custom_ops` builds on first use; those for GPUs are Triton's
+(ops/triton_kernels.py), which PyTorch's CUDA builds bring. Where there are none, ops take their plain PyTorch path
+after one warning. `SEGAN_NATIVE=0` in the environment turns them off.
 """
 
 import ctypes
 import functools
 import os
-import subprocess
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,19 +23,16 @@ _SOURCES = Path(__file__).parent / "ops" / "csrc"
 enabled = os.environ.get("SEGAN_NATIVE", "1") != "0"
 
 
-def available(device_type: str) -> ctypes.CDLL | None:
-    """The library with the kernels for 'cpu' or 'cuda' tensors, or None: there are none, or the program is traced."""
+def available(device_type: str) -> ctypes.CDLL | types.ModuleType | None:
+    """What has the kernels for 'cpu' or 'cuda' tensors, or None: there are none, or the program is traced."""
     traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
     if not enabled or traced or device_type not in ("cpu", "cuda"):
         return None
     return _on_trial.get(device_type) or _library(device_type)
 
 
-# How the kernels of an op are called, after its name.
-_TYPES = {
-    "cpu": {torch.float32: "float", torch.float64: "double"},
-    "cuda": {torch.float16: "cuda_half", torch.float32: "cuda_float", torch.float64: "cuda_double"},
-}
+_OF_CPU = {torch.float32: "float", torch.float64: "double"}  # how its kernels end
+_OF_TRITON = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 def kernel(op: str, *tensors: torch.Tensor) -> Callable[..., Any] | None:
@@ -45,8 +43,15 @@ def kernel(op: str, *tensors: torch.Tensor) -> Callable[..., Any] | None:
     first = tensors[0]
     if any(type(t) not in (torch.Tensor, torch.nn.Parameter) or not t.numel() for t in tensors):
         return None
-    name, library = _TYPES.get(first.device.type, {}).get(first.dtype), available(first.device.type)
-    return None if name is None or library is None else getattr(library, f"{op}_{name}", None)
+    library = available(first.device.type)
+    if is_triton(library):
+        return getattr(library, op, None) if first.dtype in _OF_TRITON else None
+    return getattr(library, f"{op}_{_OF_CPU.get(first.dtype)}", None)
+
+
+def is_triton(library_or_kernel: Any) -> bool:
+    """True for the module of Triton's kernels, and for those, which take tensors; the CPU's take addresses."""
+    return isinstance(library_or_kernel, (types.ModuleType, types.FunctionType))
 
 
 def threads_for(numel: int) -> int:
@@ -61,17 +66,6 @@ def dense(x: torch.Tensor) -> tuple[torch.Tensor, torch.memory_format]:
     return x.contiguous(), torch.contiguous_format
 
 
-def launch(name: str, kernel: Callable[..., int], device: torch.device, *arguments: Any) -> None:
-    """Calls a CUDA kernel on the current stream of `device`. RuntimeError unless it was launched.
-
-    Kernels run on the current device, whichever their pointers belong to, hence the guard.
-    """
-    with torch.cuda.device(device):
-        error = kernel(*arguments, ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream))
-    if error:
-        raise RuntimeError(f"{name} could not be launched on CUDA (error {error})")
-
-
 def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p | None:
     """Address of a tensor's first element, for a kernel; None stays None."""
     return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
@@ -79,14 +73,24 @@ def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p | None:
 
 @functools.cache
 def _library(device_type):
-    sources = sorted(_SOURCES.glob("*.cpp" if device_type == "cpu" else "*.cu"))
     try:
-        library = ctypes.CDLL(str(custom_ops.get_library(device_type, sources, sorted(_SOURCES.glob("*.h")))))
+        library = _of_cpu() if device_type == "cpu" else _of_triton()
         _try_out(library, device_type)
         return library
-    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
+    except Exception as error:  # compilers fail in ways of their own, and none may stop anybody
         warnings.warn(f"No native {device_type} kernels, plain PyTorch instead: {error}", stacklevel=4)
         return None
+
+
+def _of_cpu():
+    sources, headers = sorted(_SOURCES.glob("*.cpp")), sorted(_SOURCES.glob("*.h"))
+    return ctypes.CDLL(str(custom_ops.get_library(sources, headers)))
+
+
+def _of_triton():
+    from torch_utils.ops import triton_kernels  # where there is no GPU, there need be no Triton
+
+    return triton_kernels
 
 
 _on_trial = {}  # device type → a library that is not trusted yet
@@ -95,7 +99,7 @@ _on_trial = {}  # device type → a library that is not trusted yet
 @torch.no_grad()
 def _try_out(library, device_type):
     """RuntimeError unless the kernels give what the plain path gives: compilers and processors differ."""
-    from torch_utils.ops import bias_act, conv2d_gradfix, upfirdn2d
+    from torch_utils.ops import bias_act, conv2d_gradfix, modulate, upfirdn2d
 
     x = torch.sin(torch.arange(2 * 4 * 9 * 7.0)).reshape(2, 4, 9, 7).to(device_type)
     b, w = x[0, :, 0, 0], x.flatten()[:144].view(4, 4, 3, 3)
@@ -107,6 +111,9 @@ def _try_out(library, device_type):
     if device_type == "cpu":
         plain = torch.nn.functional.conv2d(x, w, padding=1)
         trials["conv2d"] = lambda impl: plain if impl == "ref" else conv2d_gradfix.conv2d(x, w, padding=1)
+    else:
+        scaled = bias_act.bias_act(x * x[:, :, :1, :1], b, impl="ref")
+        trials["modulate"] = lambda impl: scaled if impl == "ref" else modulate.modulate(x, x[:, :, 0, 0], b=b)
     _on_trial[device_type] = library
     try:
         for name, trial in trials.items():

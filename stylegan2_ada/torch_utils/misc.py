@@ -202,7 +202,9 @@ def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = No
         mine = torch.nan_to_num(mine) if mine.is_floating_point() else mine
         other = mine.clone()
         torch.distributed.broadcast(tensor=other, src=0)
-        if not torch.equal(mine, other):
+        differs = torch.tensor(float(not torch.equal(mine, other)), device=tensor.device)
+        torch.distributed.all_reduce(differs)  # so that none of them goes on alone
+        if differs:
             raise AssertionError(f"{full_name} differs between processes")
 
 

@@ -1,10 +1,7 @@
-"""Image data sets: a folder or an uncompressed zip of pictures, with labels in `dataset.json`."""
+"""Image data sets: a folder, an uncompressed zip, or tar shards of pictures, with labels in `dataset.json`."""
 
 import contextlib
-import hashlib
 import os
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +12,7 @@ import torch
 import tqdm
 
 from dnnlib import EasyDict
-from training import files
+from training import contents, files
 
 _LABELS_FORM = 'is not of the form {"labels": [["name", label], …]}'
 
@@ -158,68 +155,42 @@ class ImageFolderDataset(Dataset):
 
     def __init__(self, path: str | os.PathLike, resolution: int | None = None, **super_kwargs: Any) -> None:
         self._path = str(path)
-        self._zip = None  # (process, file): a handle must not be shared with a forked worker
-        if os.path.isdir(self._path):
-            self._is_zip, names = False, _files_below(self._path)
-        elif not os.path.exists(self._path):
-            raise OSError(f"{self._path} does not exist; give a folder or a zip of images")
-        elif not zipfile.is_zipfile(self._path):
-            raise OSError(f"{self._path} is neither a folder nor a zip; make a data set of it with dataset_tool.py")
-        else:
-            self._is_zip = True
-            names = self._zip_file().namelist()
-        self._all_fnames = set(names)
+        self._contents = contents.open_contents(self._path)
         PIL.Image.init()
-        self._image_fnames = sorted(f for f in names if os.path.splitext(f)[1].lower() in PIL.Image.EXTENSION)
-        if not self._image_fnames:
+        suffixes = PIL.Image.EXTENSION
+        images = [i for i, name in enumerate(self._contents) if os.path.splitext(name)[1].lower() in suffixes]
+        self._images = np.array(images, dtype=np.int64)  # their numbers among the files
+        if not images:
             raise ValueError(f"{self._path} holds no images")
-        shape = [len(self._image_fnames), *self._load_raw_image(0).shape]
+        shape = [len(images), *self._load_raw_image(0).shape]
         if resolution is not None and shape[2:] != [resolution, resolution]:
             raise ValueError(f"{self._path} holds images of {shape[3]}×{shape[2]}, expected {resolution}×{resolution}")
         super().__init__(os.path.splitext(os.path.basename(os.path.normpath(self._path)))[0], shape, **super_kwargs)
 
-    def _zip_file(self):
-        if self._zip is None or self._zip[0] != os.getpid():
-            try:
-                self._zip = os.getpid(), zipfile.ZipFile(self._path)
-            except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-                raise OSError(f"{self._path} is a damaged zip ({error}); get it again") from error
-        return self._zip[1]
-
-    def _read(self, fname, most=files.MOST_BYTES):
-        """The bytes of a file. OSError, or ValueError for a damaged or encrypted entry of a zip."""
-        if self._is_zip:
-            return files.read_entry(self._zip_file(), fname, most)
-        with open(os.path.join(self._path, fname), "rb") as file:
-            return file.read()
-
     def close(self) -> None:
         """Closes the zip; the next read opens it again."""
-        if getattr(self, "_zip", None) is not None and self._zip[0] == os.getpid():
-            self._zip[1].close()
-        self._zip = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(super().__getstate__(), _zip=None)
+        if hasattr(self, "_contents"):
+            self._contents.close()
 
     def _load_raw_image(self, raw_idx):
-        fname = self._image_fnames[raw_idx]
+        i = self._images[raw_idx]
         try:
-            pixels = np.array(files.decode(self._read(fname)))
+            pixels = np.array(files.decode(self._contents.read(i)))
         except (OSError, ValueError) as error:
-            raise OSError(f"{self._path}: {fname} cannot be read ({error})") from error
+            raise OSError(f"{self._path}: {self._contents[i]} cannot be read ({error})") from error
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
 
     def image_names(self) -> list[str]:
         """The file of every image, in their order; twice where images are mirrored."""
-        return [self._image_fnames[i].replace("\\", "/") for i in self._raw_idx]
+        return [self._contents[self._images[i]].replace("\\", "/") for i in self._raw_idx]
 
     def json(self) -> dict[str, Any]:
         """What `dataset.json` holds; an empty dict where there is none."""
-        if "dataset.json" not in self._all_fnames:
+        i = self._contents.find("dataset.json")
+        if i is None:
             return {}
         try:
-            content = files.parse_json(self._read("dataset.json", files.MOST_JSON_BYTES))
+            content = files.parse_json(self._contents.read(i, files.MOST_JSON_BYTES))
         except ValueError as error:
             raise ValueError(f"{self._path}: dataset.json cannot be read ({error})") from error
         if not isinstance(content, dict):
@@ -230,19 +201,31 @@ class ImageFolderDataset(Dataset):
         """{picture: label} as `dataset.json` has it, or None where there is no label at all."""
         content = self.json()
         if not content:
-            return None
+            return self._labels_beside()
         try:
             labels = {name.replace("\\", "/"): label for name, label in content["labels"] or []}
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(f"{self._path}: dataset.json {_LABELS_FORM}") from error
         return labels if any(label is not None for label in labels.values()) else None
 
+    def _labels_beside(self):
+        """{picture: class} of files NAME.cls beside NAME.png, as webdataset has them; None where there are none."""
+        labels = {}
+        for i in self._images:
+            name = self._contents[i]
+            beside = self._contents.find(f"{os.path.splitext(name)[0]}.cls")
+            if beside is None:
+                return None
+            labels[name] = files.parse_json(self._contents.read(beside, 100), int)
+        return labels
+
     def _load_raw_labels(self):
         stored = self._stored_labels()
         if stored is None:
             return None
-        labels = [stored.get(name.replace("\\", "/")) for name in self._image_fnames]
-        missing = [name for name, label in zip(self._image_fnames, labels) if label is None]
+        names = [self._contents[i] for i in self._images]
+        labels = [stored.get(name.replace("\\", "/")) for name in names]
+        missing = [name for name, label in zip(names, labels) if label is None]
         if missing:
             raise ValueError(f"{self._path}: dataset.json has no label for {missing[0]} and {len(missing) - 1} others")
         if all(isinstance(label, int) and 0 <= label < files.MOST_CLASSES for label in labels):
@@ -265,14 +248,7 @@ class ImageFolderDataset(Dataset):
 
     def digest(self) -> str:
         """16 hex digits that stand for names and contents of all files; the same for a folder and a zip of them."""
-        known = hashlib.sha256()
-        for name in sorted(name for name in self._all_fnames if not name.endswith("/")):
-            if self._is_zip:
-                checksum = self._zip_file().getinfo(name).CRC
-            else:
-                checksum = zlib.crc32(self._read(name))
-            known.update(f"{name} {checksum}\n".encode())
-        return known.hexdigest()[:16]
+        return self._contents.digest()
 
     def has_stored_labels(self) -> bool:
         """True if `dataset.json` holds labels, whether they are used or not."""
@@ -281,22 +257,25 @@ class ImageFolderDataset(Dataset):
     def check_images(self, progress: bool = True) -> None:
         """Opens every picture and raises ValueError with one sentence if one would stop training later.
 
-        Reads all bytes of the data set, but decodes only what has no checksums (formats other than PNG).
+        Reads all bytes of the data set, but decodes only what has no checksums (formats other than PNG). What has been
+        found well once is not looked at again for as long as no file changes.
         """
+        if self._contents.recall("checked"):
+            return
         kinds, damaged = Counter(), []
-        names = tqdm.tqdm(self._image_fnames, desc="Checking images", leave=False, disable=None if progress else True)
-        for fname in names:
+        for i in tqdm.tqdm(self._images, desc="Checking images", leave=False, disable=None if progress else True):
             try:
-                image = files.check(self._read(fname))
+                image = files.check(self._contents.read(i))
                 kinds[(*image.size, image.mode)] += 1
             except (OSError, ValueError) as error:
-                damaged.append((fname, error))
+                damaged.append((self._contents[i], error))
         if damaged:
             names, reason = [name for name, _ in damaged], damaged[0][1]
             raise ValueError(
                 f"{self._path}: {_several(names)} damaged ({reason}); remove, or run dataset_tool.py --on-bad=skip"
             )
         _check_kinds(self._path, kinds)
+        self._contents.remember(checked=True)
 
 
 def _several(names):
@@ -321,9 +300,3 @@ def _check_kinds(path, kinds):
         raise ValueError(
             f"{path} holds images in the modes {', '.join(modes)}; run dataset_tool.py to make them all RGB"
         )
-
-
-def _files_below(folder):
-    """Paths relative to `folder`, with forward slashes."""
-    found = [os.path.join(base, name) for base, _, names in os.walk(folder) for name in names]
-    return [os.path.relpath(path, folder).replace(os.sep, "/") for path in found]

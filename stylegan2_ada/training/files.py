@@ -69,12 +69,13 @@ def upright(picture: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(picture)
 
 
-def read_entry(archive: zipfile.ZipFile, name: str, most: int = MOST_BYTES) -> bytes:
+def read_entry(archive: zipfile.ZipFile, name: str | zipfile.ZipInfo, most: int = MOST_BYTES) -> bytes:
     """One entry of a zip. ValueError with a short reason for one that is damaged, encrypted, or longer than `most`."""
     with _reasons():
-        if archive.getinfo(name).file_size > most:
-            raise ValueError(f"its {archive.getinfo(name).file_size} bytes are more than the {most} that are read")
-        return archive.read(name)
+        entry = name if isinstance(name, zipfile.ZipInfo) else archive.getinfo(name)
+        if entry.file_size > most:
+            raise ValueError(f"its {entry.file_size} bytes are more than the {most} that are read")
+        return archive.read(entry)
 
 
 def parse_json(data: bytes | str, kind: type | tuple[type, ...] = object) -> Any:

@@ -27,12 +27,14 @@ def assess(
     adaptive: bool,
     nonfinite: float,
     relative_diversity: float,
+    bad_steps: dict[str, tuple[int, int]] = {},
     left_out: dict[str, int] = {},
 ) -> list[str]:
     """A list of sentences, each a problem and what to change; empty when all is well. NaN means not known.
 
     signs_real, signs_fake: mean sign of D's scores. augment_p: ADA's p; adaptive: whether it adapts. nonfinite: share
-    of steps with non-finite gradients. relative_diversity: of the samples, with that of the reals as 1. left_out:
+    of steps with non-finite gradients. bad_steps: {phase: their number, and the last}. relative_diversity: of the
+    samples, with that of the reals as 1. left_out:
     {statistic: number of its values that were not finite}.
     """
     problems = []
@@ -40,6 +42,8 @@ def assess(
         problems.append(
             f"{nonfinite:.0%} of the steps had non-finite gradients: lower --lrate or raise --gamma, or use --fp32=1."
         )
+    for phase, (count, last) in bad_steps.items():
+        problems.append(f"{count} steps of {phase} had gradients that are not finite, the last of them step {last}.")
     if left_out:
         counts = ", ".join(f"{count} of {name}" for name, count in left_out.items())
         problems.append(f"values that are not finite were left out of the statistics: {counts}.")

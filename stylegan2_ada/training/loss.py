@@ -5,6 +5,7 @@ import math
 import torch
 from torch.nn.functional import softplus
 
+from runs import processes
 from torch_utils import misc, training_stats
 from torch_utils.ops import conv2d_gradfix
 
@@ -140,7 +141,8 @@ class StyleGAN2Loss(Loss):
         with conv2d_gradfix.no_weight_gradients():
             (grads,) = torch.autograd.grad((img * noise).sum(), ws, create_graph=True)
         lengths = grads.square().sum(dim=2).mean(dim=1).sqrt()  # [batch]
-        target = self.pl_mean.lerp(lengths.mean(), self.pl_decay)  # the reference lets gradients through it
+        mean = processes.mean(lengths.mean())
+        target = self.pl_mean.lerp(mean, self.pl_decay)  # the reference lets gradients through it
         self.pl_mean.copy_(torch.where(target.isfinite(), target, self.pl_mean).detach())  # NaN would stay for ever
         penalty = (lengths - target).square()
         training_stats.report("Loss/pl_penalty", penalty)

@@ -5,6 +5,7 @@ optimizer step moves every layer relatively as much. Activations keep unit varia
 Read top to bottom: layers, mapping, synthesis, generator, discriminator.
 """
 
+import contextlib
 import math
 
 import torch
@@ -26,6 +27,11 @@ _MAX_MAPPING_LAYERS = 100
 def normalize_2nd_moment(x: torch.Tensor, dim: int = 1, eps: float = 1e-8) -> torch.Tensor:
     """Scales x so that the mean square along `dim` is 1."""
     return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
+
+
+def _while_unchanged(module):
+    """A context in which what depends on a module's weights alone is kept from one image to the next"""
+    return cached_weights.while_unchanged(module) if cached_weights else contextlib.nullcontext()
 
 
 def _once(name, tensor, compute):
@@ -89,9 +95,12 @@ def _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample):
     return conv2d_resample.conv2d_resample(x, weight.to(x.dtype), **resample), lengths
 
 
-def _modulate(x, scale=None, noise=None, b=None, act="linear", gain=None, clamp=None):
-    """`clamp(gain · act(x · scale + noise + b))`; scale [N, C], noise broadcast to [N, 1, H, W], b [C], or None"""
-    y = modulate.modulate(x, scale, noise, b, act, gain, clamp) if modulate else None
+def _modulate(x, scale=None, noise=None, b=None, act="linear", gain=None, clamp=None, owned=False):
+    """`clamp(gain · act(x · scale + noise + b))`; scale [N, C], noise broadcast to [N, 1, H, W], b [C], or None
+
+    owned: nobody else needs x.
+    """
+    y = modulate.modulate(x, scale, noise, b, act, gain, clamp, owned) if modulate else None
     if y is not None:
         return y
     if scale is not None:
@@ -341,7 +350,7 @@ class SynthesisLayer(torch.nn.Module):
         x, scale = _modulated_conv2d(x, weight, self.affine(w), True, fused_modconv, resample)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         noise, gain = self._noise(x, noise_mode), self.act_gain * gain
-        return _modulate(x, scale, noise, self.bias.to(x.dtype), self.activation, gain, clamp)
+        return _modulate(x, scale, noise, self.bias.to(x.dtype), self.activation, gain, clamp, owned=True)
 
     def _noise(self, x, noise_mode):
         if not self.use_noise or noise_mode == "none":
@@ -547,10 +556,11 @@ class SynthesisNetwork(torch.nn.Module):
         ws = ws.to(torch.float32)
         x = img = None
         first = 0
-        for resolution in self.block_resolutions:
-            block = getattr(self, f"b{resolution}")
-            x, img = block(x, img, ws.narrow(1, first, block.num_conv + block.num_torgb), **block_kwargs)
-            first += block.num_conv
+        with _while_unchanged(self):
+            for resolution in self.block_resolutions:
+                block = getattr(self, f"b{resolution}")
+                x, img = block(x, img, ws.narrow(1, first, block.num_conv + block.num_torgb), **block_kwargs)
+                first += block.num_conv
         return img
 
 

@@ -1,12 +1,14 @@
 """Finds the w whose image is nearest to a picture (StyleGAN2, appendix D).
 
 Adam on one w for all layers and on the noise images, a learning rate that ramps up and down, noise on w that fades, and
-a penalty that keeps the noise images free of the picture.
+a penalty that keeps the noise images free of the picture. Several targets go at once; in W+ (Image2StyleGAN) each layer
+has a w of its own.
 """
 
 import copy
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -14,6 +16,15 @@ import torch
 import tqdm
 
 from training.files import open_picture, upright
+
+SPACES = ("w", "w+")
+
+
+class Projection(NamedTuple):
+    """What `project_many` finds: ws [T, num_ws, w_dim], and the distances [steps, T] on the way."""
+
+    ws: torch.Tensor
+    distances: torch.Tensor
 
 
 def project(
@@ -41,40 +52,122 @@ def project(
     shares of the run. verbose: a progress bar. on_step: called with (step, num_steps); the path ends when it returns
     False. Random numbers: seed 123 for the start, torch's generator for the rest.
     """
-    target = target.to(device, torch.float32)
-    if list(target.shape) != [G.img_channels, G.img_resolution, G.img_resolution]:
-        raise ValueError(f"the target is {list(target.shape)}; {G.img_channels} × {G.img_resolution}² is needed")
-    G = copy.deepcopy(G).eval().requires_grad_(False).to(device)  # its noise images will change
-    w_avg, w_std = _statistics_of_w(G, label, w_avg_samples, device)
-    noises = [buffer for name, buffer in G.synthesis.named_buffers() if name.endswith("noise_const")]
-    target_features = features(_at_most_256(target[None]))
-
-    w = w_avg.clone().requires_grad_(True)  # [1, w_dim]
-    for noise in noises:
-        noise.normal_().requires_grad_(True)
-    optimizer = torch.optim.Adam([w, *noises], betas=(0.9, 0.999), lr=initial_learning_rate)
-    path = torch.empty([num_steps, 1, G.w_dim])
-    steps = tqdm.tqdm(range(num_steps), desc="Projecting", disable=None if verbose else True)
-    for step in steps:
-        t = step / num_steps
-        optimizer.param_groups[0]["lr"] = initial_learning_rate * _ramp(t, lr_rampup_length, lr_rampdown_length)
-        noise_scale = w_std * initial_noise_factor * max(0.0, 1 - t / noise_ramp_length) ** 2
-        ws = (w + torch.randn_like(w) * noise_scale)[:, None].expand(-1, G.num_ws, -1)
-        image = (G.synthesis(ws, noise_mode="const") + 1) * 127.5
-        distance = (target_features - features(_at_most_256(image))).square().sum()
-        loss = distance + regularize_noise_weight * sum(_autocorrelation(noise) for noise in noises)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        path[step] = w.detach().cpu()
-        with torch.no_grad():
-            for noise in noises:
-                noise.sub_(noise.mean()).mul_(noise.square().mean().rsqrt())
-        steps.set_postfix(distance=f"{distance.item():.4g}", refresh=False)
+    schedule = _Schedule(
+        initial_learning_rate,
+        initial_noise_factor,
+        lr_rampdown_length,
+        lr_rampup_length,
+        noise_ramp_length,
+        regularize_noise_weight,
+    )
+    descent = _Descent(G, target[None], features, label, w_avg_samples, schedule, device)
+    path = torch.empty([num_steps, G.num_ws, G.w_dim])
+    for step, ws, _ in descent.steps(num_steps, verbose):
+        path[step] = ws[0].cpu()
         if on_step is not None and on_step(step, num_steps) is False:
             path = path[: step + 1]
             break
-    return path.expand(-1, G.num_ws, -1).clone()
+    return path
+
+
+def project_many(
+    G: torch.nn.Module,
+    targets: torch.Tensor,
+    *,
+    features: Callable[[torch.Tensor], torch.Tensor],
+    space: str = "w",
+    start: torch.Tensor | None = None,
+    bounds: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    label: torch.Tensor | None = None,
+    num_steps: int = 1000,
+    verbose: bool = False,
+    device: torch.device | str = torch.device("cpu"),
+    on_step: Callable[[int, torch.Tensor, torch.Tensor], bool | None] | None = None,
+) -> Projection:
+    """`project` for several targets [T, C, H, W] at once, which do not see each other.
+
+    space: w, or w+, where each layer has a w of its own. start: ws [T, w_dim] to begin from instead of the mean of w.
+    bounds: w [..., w_dim] → the nearest that may be, after each step. on_step: called with (step, ws, distances [T]);
+    all ends when it returns False. ValueError for another space.
+    """
+    if space not in SPACES:
+        raise ValueError(f"there are the spaces {' and '.join(SPACES)}, not {space!r}")
+    descent = _Descent(G, targets, features, label, 10000, _Schedule(), device)
+    descent.begin(space == "w+", start, bounds)
+    distances = []
+    for step, ws, distance in descent.steps(num_steps, verbose):
+        distances.append(distance)
+        if on_step is not None and on_step(step, ws, distance) is False:
+            break
+    return Projection(ws.cpu().clone(), torch.stack(distances).cpu())
+
+
+class _Schedule(NamedTuple):
+    """The knobs of a descent, by the names of `project`"""
+
+    initial_learning_rate: float = 0.1
+    initial_noise_factor: float = 0.05
+    lr_rampdown_length: float = 0.25
+    lr_rampup_length: float = 0.05
+    noise_ramp_length: float = 0.75
+    regularize_noise_weight: float = 1e5
+
+
+class _Descent:
+    """Adam on w [T, 1 or num_ws, w_dim] and on noise images of each target's own"""
+
+    def __init__(self, G, targets, features, label, samples, schedule, device):
+        targets = targets.to(device, torch.float32)
+        if list(targets.shape[1:]) != [G.img_channels, G.img_resolution, G.img_resolution]:
+            shape = list(targets.shape[1:])
+            raise ValueError(f"the target is {shape}; {G.img_channels} × {G.img_resolution}² is needed")
+        self.G = copy.deepcopy(G).eval().requires_grad_(False).to(device)  # its noise images will change
+        self.features, self.schedule = features, schedule
+        self.mean, self.deviation = _statistics_of_w(self.G, label, samples, device)
+        self.noises = []
+        for module in self.G.synthesis.modules():
+            if getattr(module, "noise_const", None) is not None:
+                noise = torch.empty(len(targets), 1, *module.noise_const.shape, device=device)
+                module.noise_const = noise.normal_().requires_grad_(True)
+                self.noises.append(module.noise_const)
+        with torch.no_grad():
+            self.wanted = features(_at_most_256(targets))
+        self.begin()
+
+    def begin(self, each_layer=False, start=None, bounds=None):
+        count, layers = len(self.wanted), self.G.num_ws if each_layer else 1
+        w = self.mean.expand(count, -1) if start is None else start.to(self.mean)
+        self.bounds = bounds or (lambda w: w)
+        self.w = self.bounds(w)[:, None].repeat(1, layers, 1).requires_grad_(True)
+
+    def steps(self, count, verbose):
+        """Yields (step, ws [T, num_ws, w_dim], distances [T] of the images before it)"""
+        optimizer = torch.optim.Adam([self.w, *self.noises], betas=(0.9, 0.999))
+        bar = tqdm.tqdm(range(count), desc="Projecting", disable=None if verbose else True)
+        for step in bar:
+            distances = self._step(optimizer, step / count)
+            bar.set_postfix(distance=f"{distances.mean().item():.4g}", refresh=False)
+            yield step, self.w.detach().expand(-1, self.G.num_ws, -1), distances
+
+    def _step(self, optimizer, t):
+        """One step, at t from 0 to 1 of the run; the distances [T] before it"""
+        plan = self.schedule
+        rate = plan.initial_learning_rate * _ramp(t, plan.lr_rampup_length, plan.lr_rampdown_length)
+        optimizer.param_groups[0]["lr"] = rate
+        blur = self.deviation * plan.initial_noise_factor * max(0.0, 1 - t / plan.noise_ramp_length) ** 2
+        ws = (self.w + torch.randn_like(self.w) * blur).expand(-1, self.G.num_ws, -1)
+        images = (self.G.synthesis(ws, noise_mode="const") + 1) * 127.5
+        distances = (self.wanted - self.features(_at_most_256(images))).square().sum(dim=1)
+        loss = distances.sum() + plan.regularize_noise_weight * sum(_autocorrelation(noise) for noise in self.noises)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            self.w.copy_(self.bounds(self.w))
+            for noise in self.noises:
+                noise.sub_(noise.mean(dim=[2, 3], keepdim=True))
+                noise.mul_(noise.square().mean(dim=[2, 3], keepdim=True).rsqrt())
+        return distances.detach()
 
 
 def _statistics_of_w(G, label, samples, device):
@@ -99,10 +192,10 @@ def _at_most_256(images):
 
 
 def _autocorrelation(noise):
-    """How much neighbours agree in a noise image [H, W], summed over resolutions down to 8×8 (equation 5)."""
-    noise, total = noise[None, None], 0
+    """How much neighbours agree in noise images [T, 1, H, W], summed over resolutions down to 8×8 (equation 5)."""
+    total = 0
     while True:
-        total = total + sum((noise * noise.roll(1, dims=dim)).mean().square() for dim in (2, 3))
+        total += sum((noise * noise.roll(1, dims=dim)).mean(dim=[1, 2, 3]).square().sum() for dim in (2, 3))
         if noise.shape[2] <= 8:
             return total
         noise = torch.nn.functional.avg_pool2d(noise, 2)

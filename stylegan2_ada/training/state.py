@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from runs import processes
 from training import files
 
 _FILE_NAME = re.compile(r"training-state-(\d{6,})\.pt")
@@ -60,12 +61,11 @@ class TrainingState:
             optimizers={name: opt.state_dict() for name, opt in self.optimizers.items()},
             loss=_tensors(self.loss),
             collectors={name: collector.state_dict() for name, collector in self.collectors.items()},
-            random=random_state(),
+            random=processes.gathered(random_state()),
         )
 
-    def load(self, path: str) -> dict[str, Any]:
-        """Takes everything but the random numbers from a saved state, and returns those for `set_random_state`."""
-        saved = read(path)
+    def load(self, saved: dict[str, Any]) -> list[dict[str, Any]]:
+        """Takes everything but the random numbers from what `read` gives; returns those, of each process that saved."""
         for name, module in self.modules.items():
             module.load_state_dict(saved["modules"][name])
         for name, opt in self.optimizers.items():
@@ -76,7 +76,7 @@ class TrainingState:
             collector.load_state_dict(saved["collectors"][name])
         for name, value in saved["counters"].items():
             setattr(self, name, value)
-        return saved["random"]
+        return saved["random"] if isinstance(saved["random"], list) else [saved["random"]]  # older ones: of one process
 
 
 def read(path: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import json
 import os
 import random
@@ -17,16 +18,21 @@ import torch
 
 import dnnlib
 from metrics import metric_main
-from runs.failures import METRIC_ERRORS, metric_failure
+from runs import processes
+from runs.failures import LOST, METRIC_ERRORS, Diverged, metric_failure
+from runs.run_dir import metric_sizes
 from snapshots.atomic import write_atomically
 from snapshots.load import load_network_pkl
 from snapshots.save import save_snapshot
 from torch_utils import misc, training_stats
 from training import health
-from training.state import TrainingState, random_state, saved_states, set_random_state, state_path
+from training.state import TrainingState, random_state, read, saved_states, set_random_state, state_path
 
 _HEALTH_SAMPLES = 64
 _LABEL_EXAMPLES = 64
+_MOST_BAD_STEPS = 50  # in a row; then training has broken down
+_LONG_WAIT = 0.2  # of the time, for images
+_BETWEEN_CHECKS = 16  # steps, since a look makes the CPU wait for the GPU
 
 
 def setup_snapshot_image_grid(
@@ -115,6 +121,8 @@ def training_loop(
     trust_pickle: bool = False,
     training_set: torch.utils.data.Dataset | None = None,
     resume_networks: dict[str, Any] | None = None,
+    keep: int = 2,
+    save_minutes: float = 10,
 ) -> None:
     """Trains G and D; everything that comes out lies in `run_dir` (host_api: run directory).
 
@@ -125,8 +133,8 @@ def training_loop(
     *_snapshot_ticks: None saves at the end only. resume_pkl: networks to start from. abort_fn(): True stops the run
     after the current step and saves it. progress_fn(kimg, total_kimg) is called after every step.
     Ours: device (None: cuda where there is one), resume_state: path of a state to continue from exactly, grid_size,
-    metric_kwargs: how metrics are computed (`metrics.metric_utils.MetricOptions`), trust_pickle: run the code in
-    resume_pkl; training_set, resume_networks: what training_set_kwargs and resume_pkl name, where it is open already.
+    metric_kwargs (of `metrics.metric_utils.MetricOptions`), trust_pickle: run the code in resume_pkl, training_set and
+    resume_networks: what is open already, keep: number of states, save_minutes: save one after so long without.
     """
     options = dnnlib.EasyDict(locals())
     torch.backends.cudnn.benchmark = cudnn_benchmark
@@ -141,6 +149,15 @@ class Phase:
     def __init__(self, name: str, module: torch.nn.Module, opt: torch.optim.Optimizer, interval: int) -> None:
         self.name, self.module, self.opt, self.interval = name, module, opt, interval
         self.times = []  # (start, end) of every step in this tick
+        # Steps in a row, and in this tick, whose gradients were not finite, and the last of them: on the device, since
+        # reading them would hold up the queue.
+        self.bad_in_row = self.bad_steps = self.last_bad = torch.zeros([])
+
+    def count_bad(self, is_bad: torch.Tensor, step: int) -> None:
+        """Takes note of whether the gradients of a step were not finite."""
+        self.bad_in_row = torch.where(is_bad, self.bad_in_row + 1, 0)
+        self.bad_steps = self.bad_steps + is_bad
+        self.last_bad = torch.where(is_bad, step, self.last_bad)
 
     def mean_seconds(self) -> float:
         """Mean duration of a step; on CUDA this waits for the steps that are queued."""
@@ -150,10 +167,10 @@ class Phase:
         return sum(start.elapsed_time(end) for start, end in self.times) / len(self.times) / 1000
 
 
-def _ignore_signals(_worker):
-    """In loader processes: stopping is for the main process, which still needs their images for its last step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _ignore_signals(closing, _worker):
+    """In loader processes: stopping is for the main process, which needs their images for its last step, until then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if closing.is_set() else None)
 
 
 class Trainer:
@@ -163,13 +180,15 @@ class Trainer:
         self.o = options
         self.device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda":
-            self.device = torch.device("cuda", options.rank if options.num_gpus > 1 else self.device.index or 0)
+            local = int(os.environ.get("LOCAL_RANK", options.rank))
+            self.device = torch.device("cuda", local if options.num_gpus > 1 else self.device.index or 0)
             torch.cuda.set_device(self.device)
         seed = options.random_seed * options.num_gpus + options.rank
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        self.started = time.time()
+        self.started = self.saved = time.monotonic()
+        training_stats.init_multiprocessing(options.rank, torch.device("cpu") if options.num_gpus > 1 else None)
         self._load_training_set()
         self._build_networks()
         self._build_phases()
@@ -178,7 +197,16 @@ class Trainer:
 
     def run(self) -> None:
         """Trains to `total_kimg`, or until `abort_fn` asks to stop; what comes out is then saved."""
+        self.closing = torch.multiprocessing.Event()
+        try:
+            self._run()
+        finally:
+            self.closing.set()
+
+    def _run(self):
         self._prepare_samples()
+        if self._metrics_before is not None:  # the snapshot's own may have been cut off
+            self._evaluate_metrics(self._snapshot_path(), since=self._metrics_before)
         self._start_loader()
         tick = self._start_tick()
         while not self._finished():
@@ -187,15 +215,19 @@ class Trainer:
             self.state.cur_nimg += self.o.batch_size
             self.state.batch_idx += 1
             self._adapt_augmentation()
+            self._check_numbers()
             self._report_progress()
             if self._tick_is_over():
                 self._end_tick(tick)
                 tick = self._start_tick()
-            if self.o.abort_fn is not None and self.o.abort_fn() and not self._finished():
+            if processes.any_of_all(self._asked_to_stop()) and not self._finished():
                 self._save_snapshot()
                 self._say(f"Stopped at {self.state.cur_nimg / 1000:.1f} kimg; --resume={self.o.run_dir} continues it.")
                 break
         self._close()
+
+    def _asked_to_stop(self):
+        return self.o.abort_fn is not None and self.o.abort_fn()
 
     # Construction
 
@@ -205,6 +237,10 @@ class Trainer:
         if data is None:
             data = dnnlib.util.construct_class_by_name(**self.o.training_set_kwargs)
         self.training_set = data
+        found = processes.gathered((len(data), data.image_shape, data.label_shape))
+        for rank, other in enumerate(found):
+            if other != found[0]:
+                raise OSError(f"process {rank} finds other images than the first: {other}, not {found[0]}")
         self._say(f"{len(data)} images, {data.image_shape}, labels {data.label_shape}")
 
     def _build_networks(self):
@@ -227,6 +263,8 @@ class Trainer:
             pipe = dnnlib.util.construct_class_by_name(**self.o.augment_kwargs)
             self.augment_pipe = pipe.train().requires_grad_(False).to(self.device)
             self.augment_pipe.p.fill_(self.o.augment_p)
+        for module in filter(None, (self.G, self.D, self.G_ema, self.augment_pipe)):
+            processes.take_from_first(misc.params_and_buffers(module))
         if self.o.rank == 0 and self.o.resume_state is None:
             self._print_summaries()
 
@@ -239,35 +277,20 @@ class Trainer:
             misc.print_module_summary(D, [img, c])
 
     def _build_phases(self):
-        self.loss_modules = dict(G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D)
-        # The seam of data-parallel training: every process holds the same weights, gradients are averaged.
-        if self.o.num_gpus > 1:
-            self._make_data_parallel()
-        modules = dict(self.loss_modules, augment_pipe=self.augment_pipe)
+        modules = dict(G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D, augment_pipe=self.augment_pipe)
         self.loss = dnnlib.util.construct_class_by_name(device=self.device, **modules, **self.o.loss_kwargs)
         self.phases, self.optimizers = [], {}
         for name, module, opt_kwargs, interval in (
             ("G", self.G, self.o.G_opt_kwargs, self.o.G_reg_interval),
             ("D", self.D, self.o.D_opt_kwargs, self.o.D_reg_interval),
         ):
-            opt = dnnlib.util.construct_class_by_name(module.parameters(), **_lazy(opt_kwargs, interval))
+            fused = dict(fused=True) if self.device.type == "cuda" else {}  # one call for all parameters
+            opt = dnnlib.util.construct_class_by_name(module.parameters(), **_lazy(opt_kwargs, interval), **fused)
             self.optimizers[name] = opt
             if interval is None:
                 self.phases.append(Phase(f"{name}both", module, opt, 1))
             else:
                 self.phases += [Phase(f"{name}main", module, opt, 1), Phase(f"{name}reg", module, opt, interval)]
-
-    def _make_data_parallel(self):
-        for name, module in self.loss_modules.items():
-            if next(module.parameters(), None) is None:
-                continue
-            module.requires_grad_(True)
-            ids = [self.device] if self.device.type == "cuda" else None
-            wrapped = torch.nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
-            module.requires_grad_(False)
-            self.loss_modules[name] = wrapped
-        for tensor in misc.params_and_buffers(self.G_ema):
-            torch.distributed.broadcast(tensor.detach(), src=0)
 
     def _build_state(self):
         self.stats = training_stats.Collector(regex=".*")
@@ -277,10 +300,27 @@ class Trainer:
             modules["augment_pipe"] = self.augment_pipe
         collectors = dict(stats=self.stats, signs=self.signs)
         self.state = TrainingState(modules, self.optimizers, self.loss, collectors)
-        self._restored_randomness = None
+        self._restored_randomness = self._metrics_before = None
         if self.o.resume_state is not None:
-            self._restored_randomness = self.state.load(self.o.resume_state)
-            self._say(f"Continuing at {self.state.cur_nimg / 1000:.1f} kimg from {self.o.resume_state}")
+            self._restore()
+
+    def _restore(self):
+        """Takes up a saved state, which only the first process can be sure to reach."""
+        saved = processes.told(read(self.o.resume_state) if self.o.rank == 0 else None)
+        randomness, self._metrics_before = self.state.load(saved), saved.get("metrics_before")
+        self._say(f"Continuing at {self.state.cur_nimg / 1000:.1f} kimg from {self.o.resume_state}")
+        if len(randomness) == self.o.num_gpus:
+            self._restored_randomness = randomness[self.o.rank]
+            return
+        self._say(
+            f"It was saved by {len(randomness)} process{'es' * (len(randomness) > 1)} and goes on with "
+            f"{self.o.num_gpus}: the same images follow, with other random numbers than those would have drawn."
+        )
+        rng = np.random.RandomState([self.o.random_seed, self.o.num_gpus, self.o.rank, self.state.batch_idx])
+        seed = int(rng.randint(2**31))
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
 
     # Logs
 
@@ -355,7 +395,7 @@ class Trainer:
             self.training_set,
             sampler=sampler,
             batch_size=local_batch,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=functools.partial(_ignore_signals, self.closing),
             **_loader_kwargs(o.data_loader_kwargs),
         )
         self.batches = iter(loader)
@@ -365,7 +405,9 @@ class Trainer:
     def _fetch_batch(self):
         """Real images and labels, and latents and labels for every phase, in parts of batch_gpu."""
         o = self.o
+        began = time.monotonic()
         img, c = next(self.batches)
+        self.waited += time.monotonic() - began
         img = img.to(self.device, non_blocking=True).to(torch.float32) / 127.5 - 1
         real = list(zip(img.split(o.batch_gpu), c.to(self.device, non_blocking=True).split(o.batch_gpu)))
         per_phase = o.batch_size // o.num_gpus
@@ -400,13 +442,28 @@ class Trainer:
                 gain=phase.interval,
             )
         phase.module.requires_grad_(False)
-        grads = [p.grad for p in phase.module.parameters() if p.grad is not None]
-        if grads:
-            sums = torch.stack([g.sum() for g in grads])
-            training_stats.report("Health/nonfinite_steps", (~sums.isfinite()).any().float())
-            for grad in grads:
-                torch.nan_to_num(grad, nan=0, posinf=1e5, neginf=-1e5, out=grad)
+        trained = [p for p in phase.module.parameters() if p.grad is not None]
+        if trained:
+            flat = torch.cat([p.grad.flatten() for p in trained])  # so that each of what follows is one call
+            processes.average([flat])
+            is_bad = ~flat.sum().isfinite()
+            training_stats.report("Health/nonfinite_steps", is_bad.float())
+            phase.count_bad(is_bad, self.state.batch_idx)
+            torch.nan_to_num(flat, nan=0, posinf=1e5, neginf=-1e5, out=flat)
+            for p, grad in zip(trained, flat.split([p.numel() for p in trained])):
+                p.grad = grad.view_as(p)
             phase.opt.step()
+
+    def _check_numbers(self):
+        """Diverged if a network has had no finite gradients for long."""
+        if self.state.batch_idx % _BETWEEN_CHECKS:
+            return
+        for phase in self.phases:
+            if phase.bad_in_row >= _MOST_BAD_STEPS:
+                raise Diverged(
+                    f"the gradients of {phase.name} were not finite in {int(phase.bad_in_row)} steps in a row, up to "
+                    f"step {int(phase.last_bad)}: lower --lrate or raise --gamma, or use --fp32=1"
+                )
 
     @torch.no_grad()
     def _update_ema(self):
@@ -414,10 +471,9 @@ class Trainer:
         if self.o.ema_rampup is not None:
             half_life = min(half_life, self.state.cur_nimg * self.o.ema_rampup)
         keep = 0.5 ** (self.o.batch_size / max(half_life, 1e-8))
-        for ema, now in zip(self.G_ema.parameters(), self.G.parameters()):
-            ema.lerp_(now, 1 - keep)
-        for ema, now in zip(self.G_ema.buffers(), self.G.buffers()):
-            ema.copy_(now)
+        processes.average([buffer for name, buffer in self.G.named_buffers() if name.endswith("w_avg")])
+        torch._foreach_lerp_([*self.G_ema.parameters()], [*self.G.parameters()], 1 - keep)
+        torch._foreach_copy_([*self.G_ema.buffers()], [*self.G.buffers()])
 
     def _adapt_augmentation(self):
         """ADA: raises p while D is too sure of the reals, lowers it otherwise; p stays in [0, 1]."""
@@ -453,11 +509,12 @@ class Trainer:
         return full or s.cur_tick == 0 or self._finished()
 
     def _start_tick(self):
+        self.waited = 0.0
         for phase in self.phases:
-            phase.times = []
+            phase.times, phase.bad_steps = [], torch.zeros([])
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        return dnnlib.EasyDict(start=time.time(), nimg=self.state.cur_nimg)
+        return dnnlib.EasyDict(start=time.monotonic(), nimg=self.state.cur_nimg)
 
     def _end_tick(self, tick):
         """Status line, pictures, statistics, snapshot: in this order, so that a saved state holds all but itself."""
@@ -466,9 +523,10 @@ class Trainer:
         finished = self._finished()
         due = lambda ticks: finished or (ticks is not None and s.cur_tick % ticks == 0)
         grid_due = o.rank == 0 and due(o.image_snapshot_ticks)
-        fakes = self._fakes(limit=None if grid_due else _HEALTH_SAMPLES)
-        relative = health.diversity(fakes[:_HEALTH_SAMPLES]) / max(self.real_diversity, 1e-8)
-        training_stats.report0("Health/diversity", relative)
+        if o.rank == 0:
+            fakes = self._fakes(limit=None if grid_due else _HEALTH_SAMPLES)
+            relative = health.diversity(fakes[:_HEALTH_SAMPLES]) / max(self.real_diversity, 1e-8)
+        training_stats.report0("Health/diversity", relative if o.rank == 0 else 0)
         self.stats.update()
         problems = self._assess_health()
         self._say("  ".join(fields) + ("" if problems else "  health ok"))
@@ -482,10 +540,13 @@ class Trainer:
         s.tick_start_nimg = s.cur_nimg
         if snapshot_due:
             self._save_snapshot()
+        elif processes.told(time.monotonic() - self.saved >= o.save_minutes * 60):
+            self._check_weights()
+            self._save_state()
 
     def _count_seconds(self):
         """Adds the time since the last call to the run's, and returns what time it is."""
-        now = time.time()
+        now = time.monotonic()
         self.state.seconds += now - self.started
         self.started = now
         return now
@@ -500,6 +561,9 @@ class Trainer:
         gpu_gb = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
         report("Timing/total_hours", s.seconds / 3600)
         report("Timing/total_days", s.seconds / 86400)
+        waited = report("Timing/waiting_for_data", self.waited / seconds)
+        if waited > _LONG_WAIT and s.cur_tick > 0:
+            self._say(f"Steps wait for images {waited:.0%} of the time: more --workers help, or a faster disk.")
         for phase in self.phases:
             if phase.times:
                 report(f"Timing/{phase.name}", phase.mean_seconds())
@@ -524,6 +588,7 @@ class Trainer:
             adaptive=self.o.ada_target is not None,
             nonfinite=stats["Health/nonfinite_steps"],
             relative_diversity=stats["Health/diversity"],
+            bad_steps={p.name: (int(p.bad_steps), int(p.last_bad)) for p in self.phases if p.bad_steps},
             left_out={name: count for name in stats.names() if (count := stats.nonfinite(name))},
         )
         if self.o.rank == 0:
@@ -556,19 +621,14 @@ class Trainer:
             training_set_kwargs=dict(self.o.training_set_kwargs),
             **self._label_examples(),
         )
-        if self.o.num_gpus > 1:
-            for module in (self.G, self.D):
-                misc.check_ddp_consistency(module, ignore_regex=r".*\.w_avg")
-        self._count_seconds()
-        kimg = self.state.cur_nimg // 1000
-        path = self._in_run_dir(f"network-snapshot-{kimg:06d}.pkl")
-        state = self._capture_state()
+        self._check_weights()
+        path = self._snapshot_path()
         if self.o.rank == 0:
             for name in ("G", "D", "G_ema", "augment_pipe"):
                 if networks[name] is not None:
                     networks[name] = copy.deepcopy(networks[name]).eval().requires_grad_(False).cpu()
             save_snapshot(path, networks)
-            self._write_state(state, state_path(self.o.run_dir, kimg))
+        self._save_state(metrics_before=metric_sizes(self.o.run_dir) if self.o.rank == 0 else None)
         self._evaluate_metrics(path)
 
     def _label_examples(self):
@@ -579,20 +639,43 @@ class Trainer:
         chosen = np.unique(np.linspace(0, len(data) - 1, _LABEL_EXAMPLES).astype(int))
         return dict(label_examples=torch.from_numpy(np.stack([data.get_label(i) for i in chosen])))
 
-    def _capture_state(self):
+    def _snapshot_path(self):
+        return self._in_run_dir(f"network-snapshot-{self.state.cur_nimg // 1000:06d}.pkl")
+
+    def _check_weights(self):
+        """Diverged rather than a snapshot whose weights are not finite; AssertionError where processes disagree."""
+        for name, module in (("G", self.G), ("D", self.D)):
+            if self.o.num_gpus > 1:
+                misc.check_ddp_consistency(module)
+            if not all(bool(p.isfinite().all()) for p in module.parameters()):
+                raise Diverged(f"weights of {name} are not finite: lower --lrate or raise --gamma, or use --fp32=1")
+
+    def _save_state(self, metrics_before=None):
+        """Writes the state that a run continues from, and removes those that are older than `keep` others.
+
+        metrics_before: sizes of the files of metrics, where those of a snapshot are to follow.
+        """
+        self._count_seconds()
         log = self._in_run_dir("log.txt")
         self.state.log_bytes = os.path.getsize(log) if os.path.exists(log) else 0
         self.state.stats_bytes = self.stats_file.tell() if self.stats_file is not None else 0
-        return self.state.capture()
-
-    def _write_state(self, state, path):
-        write_atomically(path, lambda file: torch.save(state, file))
-        for old in saved_states(self.o.run_dir):  # one is enough to continue from, and they are large
-            if old != path:
+        state = self.state.capture() | dict(metrics_before=metrics_before)
+        self.saved = time.monotonic()
+        if self.o.rank == 0:
+            path = state_path(self.o.run_dir, self.state.cur_nimg // 1000)
+            write_atomically(path, lambda file: torch.save(state, file))
+            for old in saved_states(self.o.run_dir)[: -self.o.keep]:
                 os.remove(old)
 
-    def _evaluate_metrics(self, snapshot_pkl):
+    def _evaluate_metrics(self, snapshot_pkl, since=None):
+        """Computes, says and keeps the metrics of a snapshot, but for those that the files hold from `since` on."""
         for metric in self.o.metrics:
+            known = None if since is None else self._known_results(metric, snapshot_pkl, since)
+            if known is not None:
+                for name, value in known.items():
+                    training_stats.report0(f"Metrics/{name}", value)
+                continue
+            reason = None
             try:
                 with _preserved_randomness():  # otherwise a run would depend on what was measured
                     result = metric_main.calc_metric(
@@ -607,14 +690,22 @@ class Trainer:
                     )
             except METRIC_ERRORS as error:  # what cannot be measured should not end a run
                 reason = metric_failure(error)
-                if reason is None:
+                if reason in (None, LOST):
                     raise
-                print(f"{metric} could not be computed: {reason}")
+            reasons = [reason for reason in processes.gathered(reason) if reason is not None]
+            if reasons:
+                self._say(f"{metric} could not be computed: {reasons[0]}")
                 continue
             if self.o.rank == 0:
                 metric_main.report_metric(result, run_dir=self.o.run_dir, snapshot_pkl=snapshot_pkl)
             for name, value in result.results.items():
                 training_stats.report0(f"Metrics/{name}", value)
+
+    def _known_results(self, metric, snapshot_pkl, since):
+        found, how = None, {k: v for k, v in self.o.metric_kwargs.items() if k in ("detectors", "num_gen")}
+        if self.o.rank == 0:
+            found = metric_main.known_results(self.o.run_dir, snapshot_pkl, metric, since, **how)
+        return processes.told(found)
 
 
 @contextlib.contextmanager

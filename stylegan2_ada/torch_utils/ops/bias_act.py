@@ -93,7 +93,7 @@ def _scaled_sum(x, b, gain):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Native kernels (csrc/bias_act.h)
+# Native kernels (csrc/bias_act.h, triton_kernels.py)
 
 
 class _Job(NamedTuple):
@@ -111,19 +111,18 @@ class _Job(NamedTuple):
         return self.spec.homogeneous and self.gain > 0
 
     def run(self, order, x, b=None, h=None, saved=None, with_sums=False):
-        """The kernel (csrc/bias_act.cpp) on tensors of one shape and layout; (result, sum over all but dim or None)."""
+        """The kernel on tensors of one shape and layout; (result, sum over all but dim or None)."""
         x, memory_format = kernels.dense(x)
         h, saved = (None if t is None else t.contiguous(memory_format=memory_format) for t in (h, saved))
+        channels = x.shape[self.dim]
+        step = 1 if memory_format == torch.channels_last else math.prod(x.shape[self.dim + 1 :])
+        if kernels.is_triton(self.kernel):
+            tensors, numbers = (x, b, h, saved), (self.alpha, self.gain, self.clamp)
+            out = self.kernel(self.spec.cuda_idx, order, *tensors, step, *numbers)
+            return out, self._sum(out) if with_sums else None
         out = torch.empty_like(x)
         pointers = [kernels.pointer(t) for t in (x, b, h, saved, out)]
         numbers = [ctypes.c_double(value) for value in (self.alpha, self.gain, self.clamp)]
-        channels = x.shape[self.dim]
-        step = 1 if memory_format == torch.channels_last else math.prod(x.shape[self.dim + 1 :])
-        if x.device.type == "cuda":
-            sizes = [ctypes.c_int64(value) for value in (x.numel(), step, channels)]
-            arguments = (self.spec.cuda_idx, order, *pointers, *sizes, *numbers)
-            kernels.launch("bias_act", self.kernel, x.device, *arguments)
-            return out, self._sum(out) if with_sums else None
         in_row = step == 1
         width = channels if in_row else step
         rows = x.numel() // width

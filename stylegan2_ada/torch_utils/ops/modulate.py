@@ -1,4 +1,4 @@
-"""What the networks gain from native kernels on the CPU: a layout, and layers whose many steps are one pass.
+"""What the networks gain from native kernels: layers whose many steps are one pass, and on the CPU a layout.
 
 Everything here has a plain equivalent, which the networks take where there is no kernel.
 """
@@ -32,22 +32,28 @@ def modulate(
     act: str = "linear",
     gain: float | None = None,
     clamp: float | None = None,
+    owned: bool = False,
 ) -> torch.Tensor | None:
     """`clamp(gain · act(x · scale + noise + b))`, twice differentiable; None where there is no kernel for these.
 
-    x: channels-last images [N, C, H, W]. scale: of every channel [N, C], or None. noise: broadcasts to [N, 1, H, W], or
-    None. b: bias [C] or None. act, gain, clamp: as in `bias_act`. Returns a tensor like x.
+    x: images [N, C, H, W], on the CPU channels-last. scale: of every channel [N, C], or None. noise: broadcasts to
+    [N, 1, H, W], or None. b: bias [C] or None. act, gain, clamp: as in `bias_act`. owned: nobody else needs x, so that
+    its memory may be the result's, where there is no autograd. Returns a tensor like x.
     """
     spec = bias_act.activation_funcs[act]
     gain = float(spec.def_gain if gain is None else gain)
-    if not spec.homogeneous or gain <= 0 or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+    if not spec.homogeneous or gain <= 0 or x.ndim != 4:
         return None
     both = [kernels.kernel(name, x) for name in ("modulate", "modulate_backward")]
-    if None in both:
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    if None in both or not (last or kernels.is_triton(both[0]) and x.is_contiguous()):
         return None
     job = _Job(*both, spec, float(spec.def_alpha), gain, -1.0 if clamp is None or clamp < 0 else float(clamp))
     noise = None if noise is None else noise.expand(x.shape[0], 1, *x.shape[2:])
-    return _Modulate.apply(x, *(None if t is None else t.to(x.dtype) for t in (scale, noise, b)), job)
+    tensors = [None if t is None else t.to(x.dtype) for t in (scale, noise, b)]
+    if owned and not torch.is_grad_enabled():
+        return job.run(x, *tensors, out=x)
+    return _Modulate.apply(x, *tensors, job)
 
 
 class _Job(NamedTuple):
@@ -65,20 +71,27 @@ class _Job(NamedTuple):
         numbers = map(ctypes.c_double, (self.alpha, self.gain, self.clamp))
         return *map(ctypes.c_int64, sizes), *numbers, kernels.threads_for(x.numel())
 
-    def run(self, x, scale, noise, b):
+    def run(self, x, scale, noise, b, out=None):
         scale, noise, b = (None if t is None else t.contiguous() for t in (scale, noise, b))
-        out = torch.empty_like(x)
+        if kernels.is_triton(self.kernel):
+            return self.kernel(self.spec.cuda_idx, x, scale, noise, b, self.alpha, self.gain, self.clamp)
+        out = torch.empty_like(x) if out is None else out
         self.kernel(self.spec.cuda_idx, *map(kernels.pointer, (x, scale, noise, b, out)), *self.tail(x))
         return out
 
     def run_backward(self, dy, x, scale, y, wants_noise):
         """dx, dscale [N, C] or None, dnoise [N, 1, H, W] or None, db [C]"""
+        scale = None if scale is None else scale.contiguous()
+        if kernels.is_triton(self.kernel):
+            _, layout = kernels.dense(next((t for t in (x, y) if t is not None), dy))
+            dy = dy.contiguous(memory_format=layout)
+            numbers = (self.alpha, self.gain, self.clamp)
+            return self.backward_kernel(self.spec.cuda_idx, dy, x, scale, y, wants_noise, *numbers)
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = torch.empty_like(dy)
         dscale = None if scale is None else dy.new_empty(dy.shape[:2])
         dnoise = dy.new_empty([dy.shape[0], 1, *dy.shape[2:]]) if wants_noise else None
         db = dy.new_empty([dy.shape[1]])
-        scale = None if scale is None else scale.contiguous()
         pointers = map(kernels.pointer, (dy, x, scale, dy if y is None else y, dx, dscale, dnoise, db))
         self.backward_kernel(self.spec.cuda_idx, *pointers, *self.tail(dy))
         return dx, dscale, dnoise, db

@@ -210,20 +210,19 @@ class _Upfirdn(torch.autograd.Function):
 
 
 def _native(x, f, geometry, out_size, kernel):
-    """`geometry` with the kernels in csrc/upfirdn2d.cpp and .cu."""
+    """`geometry` with a kernel of csrc/upfirdn2d.cpp or triton_kernels.py"""
     x, memory_format = kernels.dense(x)
+    f = (f if geometry.flip else f.flip([0, 1])).contiguous()
+    if kernels.is_triton(kernel):
+        return kernel(x, f, out_size, geometry.up, geometry.down, geometry.padding[::2])
     batch, channels, in_h, in_w = x.shape
     y = torch.empty([batch, channels, *out_size], dtype=x.dtype, device=x.device, memory_format=memory_format)
-    f = (f if geometry.flip else f.flip([0, 1])).contiguous()
     vector = channels if memory_format == torch.channels_last else 1
     planes = batch * channels // vector
     sizes = (planes, in_h, in_w, *out_size, *f.shape, *geometry.up, *geometry.down, *geometry.padding[::2], vector)
     pointers = [kernels.pointer(t) for t in (x, f, y)]
     parameters = (ctypes.c_int64 * len(sizes))(*sizes)
-    if x.device.type == "cuda":
-        kernels.launch("upfirdn2d", kernel, x.device, *pointers, parameters)
-    else:
-        kernel(*pointers, parameters, kernels.threads_for(max(x.numel(), y.numel())))
+    kernel(*pointers, parameters, kernels.threads_for(max(x.numel(), y.numel())))
     return y
 
 

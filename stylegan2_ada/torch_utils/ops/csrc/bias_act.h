@@ -1,13 +1,9 @@
-// phi(u) = clamp(gain * act(u)) for u = x + b, with its first two derivatives. One element; shared by CPU and CUDA.
+// phi(u) = clamp(gain * act(u)) for u = x + b, with its first two derivatives. One element.
 #pragma once
 #include <cmath>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define SHARED __host__ __device__ __forceinline__
-#else
-#define SHARED inline __attribute__((always_inline))
-#endif
+#define INLINE inline __attribute__((always_inline))
 
 // Numbers of the activations, as in bias_act.activation_funcs.
 enum Activation { LINEAR = 1, RELU, LRELU, TANH, SIGMOID, ELU, SELU, SOFTPLUS, SWISH };
@@ -18,7 +14,7 @@ struct BiasAct {
 
     // act, act' and act'' at u
     template <int ACT, int ORDER>
-    SHARED T activation(T u) const {
+    INLINE T activation(T u) const {
         const T zero = 0, one = 1;
         if (ACT == LINEAR) return ORDER == 0 ? u : ORDER == 1 ? one : zero;
         if (ACT == RELU) return ORDER == 0 ? (u > zero ? u : zero) : ORDER == 1 ? (u > zero ? one : zero) : zero;
@@ -47,11 +43,11 @@ struct BiasAct {
         return u;
     }
 
-    SHARED bool limited(T y) const { return (clamp >= T(0)) & !((y > -clamp) & (y < clamp)); }  // no branches: vectors
+    INLINE bool limited(T y) const { return (clamp >= T(0)) & !((y > -clamp) & (y < clamp)); }  // no branches: vectors
 
     // phi(u)
     template <int ACT>
-    SHARED T forward(T u) const {
+    INLINE T forward(T u) const {
         T y = gain * activation<ACT, 0>(u);
         if (clamp >= T(0)) y = y > clamp ? clamp : y < -clamp ? -clamp : y;
         return y;
@@ -59,7 +55,7 @@ struct BiasAct {
 
     // phi'(u) or phi''(u). `saved` is u, or for activations that keep the sign (and gain > 0) it may be phi(u).
     template <int ACT, int ORDER>
-    SHARED T derivative(T saved) const {
+    INLINE T derivative(T saved) const {
         const bool keeps_sign = ACT == LINEAR || ACT == RELU || ACT == LRELU;
         const T y = keeps_sign ? saved : gain * activation<ACT, 0>(saved);
         return limited(y) ? T(0) : gain * activation<ACT, ORDER>(saved);
