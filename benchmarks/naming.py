@@ -72,7 +72,7 @@ def pages(browser, url, together):
             kept.pop().context.close()
         kept.append(browser.new_context(accept_downloads=True, viewport=dict(width=1200, height=1100)).new_page())
         kept[0].set_default_timeout(120000)
-        kept[0].goto(url)
+        kept[0].goto(f"{url}/studio/")
         return kept[0]
 
     return page

@@ -29,9 +29,9 @@ MODE_0, MODE_2 = dict(resolution=64, mode=0), dict(resolution=64, mode=2)
 class Worker:
     """One implementation in a process of its own (speed_worker.py)."""
 
-    def __init__(self, folder, native=True, python=sys.executable):
+    def __init__(self, folder, native=True, python=sys.executable, **env):
         command = [python, str(ROOT / "benchmarks" / "speed_worker.py"), folder]
-        env = dict(os.environ, SEGAN_NATIVE=str(int(native)))
+        env = dict(os.environ, SEGAN_NATIVE=str(int(native)), **env)
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.process = subprocess.Popen(command, env=env, text=True, **pipes)
         self._answer("ready")
@@ -106,6 +106,29 @@ def training_rows(workers, rounds, print_row):
     )
 
 
+def small_rows(workers, rounds, print_row):
+    """Where single calls weigh more: smaller images, fewer of them."""
+    chosen = {name: worker for name, worker in workers.items() if name != "stylegan2-pytorch"}
+    base = "reference" if "reference" in chosen else "plain"
+    for resolution, batch in [(32, 16), (64, 4)]:
+        seconds = steps({name: (w, dict(resolution=resolution, mode=0)) for name, w in chosen.items()}, rounds, batch)
+        ratios = [f"{n} {seconds[base]['step'] / seconds[n]['step']:.2f}×" for n in seconds if n != base]
+        print_row(f"training, step at {resolution}², batch {batch}, against the {base}", ", ".join(ratios))
+
+
+def large_row(args, print_row):
+    """One image of 1024²; each in a process that has made nothing else."""
+    places = {"native": OURS} | ({"reference": args.reference} if args.reference else {})
+    networks, workers = dict(resolution=1024, mode=0), {name: Worker(place) for name, place in places.items()}
+    times = in_turn({n: lambda w=w: w.seconds("generate", networks, batch=1) for n, w in workers.items()}, args.rounds)
+    peaks = {name: worker.run("generate", networks, batch=1)["peak_mb"] for name, worker in workers.items()}
+    for worker in workers.values():
+        worker.close()
+    against = f"{times[[*times][-1]] / times['native']:.2f}× the reference, " if args.reference else ""
+    memory = ", ".join(f"{name} {peak / 1024:.1f} GB" for name, peak in peaks.items())
+    print_row("generation, 1024², batch 1", f"native {against}peak memory: {memory}")
+
+
 def generation_rows(args, print_row):
     """In processes that have done nothing else: what training leaves behind in memory would speed up generation."""
     workers = {"native": Worker(OURS), "plain": Worker(OURS, native=False)}
@@ -123,6 +146,29 @@ def generation_rows(args, print_row):
         print_row(f"generation, batch {batch}, against the {base}", ", ".join(ratios))
     for worker in workers.values():
         worker.close()
+
+
+def busy_rows(workers, rounds, print_row):
+    """Beside a process that keeps one core busy, against the same while the machine is quiet."""
+    as_commands = Worker(OURS, GOMP_SPINCOUNT="1000")  # what stylegan2_ada/runs/__init__.py sets
+    chosen = {"commands": as_commands} | {n: workers[n] for n in ("native", "reference") if n in workers}
+    works = {
+        "training step": {
+            name: lambda w=worker: steps({"": (w, MODE_0)}, 1)[""]["step"] for name, worker in chosen.items()
+        },
+        "generation, batch 1": {
+            name: lambda w=worker: w.seconds("generate", MODE_0, repeats=8, batch=1) for name, worker in chosen.items()
+        },
+    }
+    for work, jobs in works.items():
+        quiet = in_turn(jobs, rounds)
+        other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        busy = in_turn(jobs, rounds)
+        other.kill()
+        other.wait()
+        slower = ", ".join(f"{name} {busy[name] / quiet[name]:.2f}× slower" for name in jobs)
+        print_row(f"{work} beside one busy process, against itself without", slower)
+    as_commands.close()
 
 
 def mode_2_row(workers, rounds, print_row):
@@ -252,8 +298,11 @@ def main():
         workers["stylegan2-pytorch"] = Worker("peer", python=args.peer)
     print_row = lambda name, value: print(f"| {name} | {value} |", flush=True)
     training_rows(workers, args.rounds, print_row)
+    small_rows(workers, max(args.rounds // 2, 1), print_row)
     generation_rows(args, print_row)
+    large_row(args, print_row)
     mode_2_row(workers, args.rounds, print_row)
+    busy_rows(workers, args.rounds, print_row)
     operation_rows(workers, args.rounds, print_row)
     for worker in workers.values():
         worker.close()

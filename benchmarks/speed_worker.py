@@ -17,35 +17,40 @@ WIDTH = dict(channel_base=32768, channel_max=128)  # the `segan-mode0` preset
 
 
 class Host:
-    """Networks and losses of the host that is on the path, at one resolution."""
+    """Networks and losses of the host that is on the path, at one resolution, in half precision at the highest few."""
 
-    def __init__(self, resolution=64, mode=0):
+    def __init__(self, resolution=64, mode=0, device="cpu", channel_max=128, num_fp16_res=0):
         import dnnlib
 
         torch.manual_seed(0)
         make = dnnlib.util.construct_class_by_name
         shape = dict(c_dim=0, img_resolution=resolution, img_channels=3)
-        kwargs = dict(z_dim=64, w_dim=64, mapping_kwargs=dict(num_layers=8), synthesis_kwargs=WIDTH, **shape)
+        width = dict(
+            WIDTH, channel_max=channel_max, num_fp16_res=num_fp16_res, conv_clamp=256 if num_fp16_res else None
+        )
+        kwargs = dict(z_dim=64, w_dim=64, mapping_kwargs=dict(num_layers=8), synthesis_kwargs=width, **shape)
         if mode:
             self.G = make(class_name="segan_ext.networks.SEGANGenerator", mode=mode, **kwargs)
         else:
             self.G = make(class_name="training.networks.Generator", **kwargs)
-        self.D = make(class_name="training.networks.Discriminator", **WIDTH, **shape)
+        self.D = make(class_name="training.networks.Discriminator", **width, **shape)
+        self.G, self.D = self.G.to(device), self.D.to(device)
         networks = dict(G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D)
-        self.loss = make(class_name="training.loss.StyleGAN2Loss", device="cpu", r1_gamma=10, **networks)
+        self.loss = make(class_name="training.loss.StyleGAN2Loss", device=torch.device(device), r1_gamma=10, **networks)
         adam = dict(lr=0.002, betas=(0.0, 0.99), eps=1e-8)
         self.opts = {name: torch.optim.Adam(net.parameters(), **adam) for name, net in (("G", self.G), ("D", self.D))}
         for net in (self.G, self.D):
             net.train().requires_grad_(False)
-        self.resolution = resolution
+        self.resolution, self.device = resolution, device
 
     def phase(self, name, batch):
         """One accumulation of gradients and the optimizer's step."""
         net, opt = {"G": self.G, "D": self.D}[name[0]], self.opts[name[0]]
-        real, labels = torch.rand(batch, 3, self.resolution, self.resolution) * 2 - 1, torch.zeros(batch, 0)
+        on = dict(device=self.device)
+        real, labels = torch.rand(batch, 3, *[self.resolution] * 2, **on) * 2 - 1, torch.zeros(batch, 0, **on)
         opt.zero_grad(set_to_none=True)
         net.requires_grad_(True)
-        inputs = dict(real_img=real, real_c=labels, gen_z=torch.randn(batch, 64), gen_c=labels)
+        inputs = dict(real_img=real, real_c=labels, gen_z=torch.randn(batch, 64, **on), gen_c=labels)
         self.loss.accumulate_gradients(phase=name, sync=True, gain=1 / SHARE[name], **inputs)
         net.requires_grad_(False)
         opt.step()
@@ -58,7 +63,7 @@ class Host:
             self.known = getattr(self, "known", {})
         self.G.eval()
         with cached_weights.enabled(self.known) if folded else torch.no_grad():
-            self.G(torch.randn(batch, 64), torch.zeros(batch, 0))
+            self.G(torch.randn(batch, 64, device=self.device), torch.zeros(batch, 0, device=self.device))
         self.G.train()
 
 
@@ -101,23 +106,33 @@ def convolution(batch, resolution=64, channels=128):
 _tensors = {}
 
 
-def operation(operation, impl, direction, layout):
-    """bias_act or upfirdn2d on 16 images of 128×64×64, forward or backward."""
+def operation(operation, impl, direction, layout, device="cpu", dtype="float32"):
+    """bias_act, upfirdn2d or what follows a modulated convolution on 16 images of 128×64×64, forward or backward."""
     from torch_utils.ops import bias_act, upfirdn2d
 
-    if not _tensors:
-        torch.manual_seed(0)
-        _tensors.update(x=torch.randn(16, 128, 64, 64), b=torch.randn(128), f=upfirdn2d.setup_filter([1, 3, 3, 1]))
-    key = (operation, impl, layout)
+    key = (operation, impl, layout, dtype)
     if key not in _tensors:
-        x = _tensors["x"].contiguous(memory_format=getattr(torch, layout)).requires_grad_(True)
-        b = _tensors["b"].clone().requires_grad_(True)
-        calls = dict(
-            bias_act=lambda: bias_act.bias_act(x, b, act="lrelu", impl=impl),
-            upfirdn2d=lambda: upfirdn2d.upfirdn2d(x, _tensors["f"], padding=[2, 1, 2, 1], impl=impl),
-        )
-        y = calls[operation]()
-        _tensors[key] = calls[operation], y, torch.randn_like(y), [x, b] if operation == "bias_act" else [x]
+        torch.manual_seed(0)
+        like = dict(device=device, dtype=getattr(torch, dtype))
+        x = torch.randn(16, 128, 64, 64, **like).contiguous(memory_format=getattr(torch, layout)).requires_grad_(True)
+        b, f = torch.randn(128, **like).requires_grad_(True), upfirdn2d.setup_filter([1, 3, 3, 1], device=device)
+        s, noise = torch.randn(16, 128, **like).requires_grad_(True), torch.randn(16, 1, 64, 64, **like)
+
+        def modulated():
+            from torch_utils.ops import modulate  # the reference has none
+
+            y = modulate.modulate(x, s, noise, b, act="lrelu", clamp=256) if impl == "cuda" else None
+            if y is not None:
+                return y
+            return bias_act.bias_act(x * s[:, :, None, None] + noise, b, act="lrelu", clamp=256, impl="ref")
+
+        call, inputs = dict(
+            bias_act=(lambda: bias_act.bias_act(x, b, act="lrelu", impl=impl), [x, b]),
+            upfirdn2d=(lambda: upfirdn2d.upfirdn2d(x, f, padding=[2, 1, 2, 1], impl=impl), [x]),
+            modulate=(modulated, [x, s, b]),
+        )[operation]
+        y = call()
+        _tensors[key] = call, y, torch.randn_like(y), inputs
     call, y, dy, inputs = _tensors[key]
     if direction == "forward":
         call()
@@ -155,6 +170,8 @@ def main():
         with FlopCounter() if job.count_flops else contextlib.nullcontext() as counter:
             for _ in range(job.repeats):
                 run(**job.kwargs)
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
         seconds = (time.perf_counter() - start) / job.repeats
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         print(json.dumps(dict(seconds=seconds, flops=counter and counter.total, peak_mb=peak)), flush=True)
