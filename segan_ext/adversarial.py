@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
+from runs import processes
 from segan_ext.generators.stylegan1 import grow
 from segan_ext.loss import SEGANLoss
 from torch_utils import training_stats
@@ -63,7 +64,7 @@ class PublishedLoss(SEGANLoss):
             training_stats.report("Progress/resolution", 2.0**grown)
         super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
         if phase.startswith("D"):
-            self.shown += len(real_img)
+            self.shown += len(real_img) * processes.count()
             self.steps += int(sync)  # True in the last part of a batch
 
     def generator_loss(self, logits: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ def add_tools() -> None:
     """Makes `runs`, `snapshots` and what else can use any host importable; the host in use comes before them."""
     if str(BUNDLED) not in sys.path:
         sys.path.insert(0, str(BUNDLED))  # before a project's own modules of these names
+    importlib.import_module("runs")  # sets how threads wait, for which PyTorch must not be loaded yet
     if str(BUNDLED.parent) not in sys.path:
         sys.path.append(str(BUNDLED.parent))
 

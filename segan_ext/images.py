@@ -5,6 +5,7 @@ import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def write_pictures(
     if dest.suffix == ".png":
         draw_traversal(images, labels, columns, scale).save(dest)
         return
-    across = int(np.ceil(np.sqrt(len(images))))
+    across, scale = int(np.ceil(np.sqrt(len(images)))), max(128 // images.shape[-1], 1)
     frames = [_frame(images[:, step], labels, across, scale) for step in range(images.shape[1])]
     frames += frames[-2:0:-1]
     if dest.suffix == ".gif":
@@ -79,15 +80,16 @@ def _frame(images, labels, across, scale):
     """Images [N, C, H, W] in a grid, each under its label; sides are even, as videos need."""
     pictures = [picture.convert("RGB") for picture in to_pictures(images)]
     width, height = (side * scale for side in pictures[0].size)
-    rows = -(-len(pictures) // across)
-    frame = Image.new(
-        "RGB", (across * width + across * width % 2, rows * (height + 14) + rows * (height + 14) % 2), "white"
-    )
+    wrapped = ["\n".join(line for text in label.split("\n") for line in wrap(text, width // 6)) for label in labels]
+    top = 2 + 12 * max(text.count("\n") + 1 for text in wrapped)  # 6×12 pixels a letter
+    across, rows = min(across, len(pictures)), -(-len(pictures) // across)
+    sides = (across * width, rows * (height + top))
+    frame = Image.new("RGB", tuple(side + side % 2 for side in sides), "white")
     draw = ImageDraw.Draw(frame)
-    for i, (picture, label) in enumerate(zip(pictures, labels)):
-        x, y = i % across * width, i // across * (height + 14)
-        draw.text((x + width / 2, y + 7), label, fill="black", anchor="mm")
-        frame.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y + 14))
+    for i, (picture, label) in enumerate(zip(pictures, wrapped)):
+        x, y = i % across * width, i // across * (height + top)
+        draw.multiline_text((x + width / 2, y + top / 2), label, fill="black", anchor="mm", align="center", spacing=1)
+        frame.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y + top))
     return frame
 
 
@@ -103,6 +105,29 @@ def draw_change(before: torch.Tensor, after: torch.Tensor) -> Image.Image:
         picture.paste(panel, (i * (width + 4), 14))
         draw.text((i * (width + 4) + width / 2, 7), title, fill="black", anchor="mm")
     return picture
+
+
+def draw_curves(picture: Image.Image, values: torch.Tensor, title: str = "distance over steps") -> Image.Image:
+    """A PIL picture with curves beneath it, on a logarithmic scale: of values [steps, curves], all above 0; their
+    median is drawn black."""
+    left, height, width = 56, 140, max(picture.width, 320)
+    whole = Image.new("RGB", (width, picture.height + height + 40), "white")
+    whole.paste(picture, (0, 0))
+    draw, top = ImageDraw.Draw(whole), picture.height + 24
+    logs = values.double().clamp(min=1e-12).log10()
+    low, high = float(logs.min()), max(float(logs.max()), float(logs.min()) + 1e-3)
+    x = np.linspace(left, width - 12, len(logs))
+    place = lambda column: list(zip(x, top + height * (high - column.numpy()) / (high - low)))
+    draw.text((left, top - 12), title, fill="black", anchor="lm")
+    for value in (high, low):
+        draw.text(
+            (left - 6, top + height * (high - value) / (high - low)), f"{10**value:.2g}", fill="black", anchor="rm"
+        )
+    draw.text((width - 12, top + height + 8), f"{len(logs)} steps", fill="black", anchor="rm")
+    for column in logs.t():
+        draw.line(place(column), fill="#b8c4d0")
+    draw.line(place(logs.median(dim=1).values), fill="black", width=2)
+    return whole
 
 
 def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:

@@ -55,6 +55,13 @@ def _blocks(G, ws):
     return blocks
 
 
+def row_of(G: torch.nn.Module, layer: tuple[int, int]) -> int:
+    """Which of its ws a style layer (L, N) reads; 0 of a G without synthesis blocks, all of whose ws are one w."""
+    L, N = layer
+    blocks = [getattr(G.synthesis, f"b{res}") for res in getattr(G.synthesis, "block_resolutions", [])[:L]]
+    return sum(block.num_conv for block in blocks) + (N if hasattr(G.synthesis, "block_resolutions") else 0)
+
+
 _MOST_NUMBERS = 2**27  # of features at a time
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from runs import processes
 from segan_ext import labelled, own
 from torch_utils import training_stats
 from training.loss import StyleGAN2Loss
@@ -144,7 +145,7 @@ class CodeLoss(SEGANLoss):
         training_stats.report("Loss/G/loss", adversarial)
         misses = own.code_loss(predicted, self._own(ws), self.groups)
         training_stats.report("Loss/G/codes", misses)
-        self.shown += len(gen_z)
+        self.shown += len(gen_z) * processes.count()
         weight = self.info * ((self.shown / _RAMP).clamp(max=1) if self._labelled else 1)
         (adversarial[:, 0] + weight * misses).mean().mul(gain).backward()
 

@@ -32,7 +32,9 @@ def check_options_for_foreign_host(options: dict[str, Any]) -> None:
         raise ValueError("--resume: only the bundled host continues runs; give one of their .pkl, or no --host")
     if resume is not None and not options["trust_pickle"]:
         raise ValueError("--resume: a checkout's own loader runs the code in pickles; add --trust-pickle")
-    for name in ("grid", "device", "detector", "num_gen", "attributes"):
+    if (options["gpus"] or 1) > 1:
+        raise ValueError("--gpus: only the bundled host trains in several processes; leave it or --host out")
+    for name in ("grid", "device", "keep", "save_minutes", "detector", "num_gen", "attributes"):
         if options[name] is not None:
             raise ValueError(f"--{name.replace('_', '-')}: is an option of the bundled host; leave it or --host out")
 
@@ -64,7 +66,8 @@ def add_method(
 
 def _add_eigengan(args, options, config, networks):
     """Its networks, which know no styles, labels or minibatch statistics."""
-    for name in ("mode", "subspace_dim", "subspace_form", "train", "prior", "bottleneck", "info", "labels", "map"):
+    of_subspaces, of_own = ("mode", "subspace_dim", "subspace_form", "train"), ("prior", "bottleneck", "info", "labels")
+    for name in (*of_subspaces, *of_own, "map", "mixing"):
         if options[name] not in (None, "all"):
             raise ValueError(f"--{name.replace('_', '-')}: EigenGAN has no such thing; leave it out")
     if args["training_set_kwargs"]["use_labels"]:
@@ -90,6 +93,8 @@ def _add_style_based(args, options, generator, source):
         raise ValueError(f"--resume: its generator is not of --cfg={generator}; train one from scratch")
     if G.get("mode") == 1:
         raise ValueError("--mode: 1 adds to what StyleGAN2's layers put out; this method has the others")
+    if generator == "traditional" and options["mixing"] is not None:
+        raise ValueError("--mixing: a generator without styles reads one w; leave it out")
     if G["mapping_kwargs"]["num_layers"] == 0:  # w is z, and the embedded label
         labels = args["training_set_kwargs"]["use_labels"]
         G["w_dim"] = G["z_dim"] * (2 if labels else 1)
@@ -151,6 +156,8 @@ def _add_own_coordinates(args, options, mode, source):
     for name in ("subspace_dim", "subspace_form", "train"):
         if options[name] not in (None, "all"):
             raise ValueError(f"--{name.replace('_', '-')}: belongs to the modes 1 to 3, not to {mode}")
+    if options["mixing"] is not None:
+        raise ValueError("--mixing: would hide own coordinates from their encoder; leave it out")
     if source is not None and getattr(source, "mode", 0) != mode:
         raise ValueError(f"--resume: its generator has no own coordinates of mode {mode}; train one from scratch")
     labels, data = None, args["training_set_kwargs"]

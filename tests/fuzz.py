@@ -112,14 +112,14 @@ def _exit_status(command):
 
 
 def listing(*folders):
-    """{path: (size, time of change)} of everything below some folders"""
+    """{path: (size, time of change)} of everything below some folders but the locks of runs"""
     found = {}
     for folder in folders:
         for base, names, files in os.walk(folder):
             if os.path.basename(base) == "out":
                 names.clear()
                 continue
-            for path in (os.path.join(base, name) for name in files + names):
+            for path in (os.path.join(base, name) for name in files + names if name != "run.lock"):
                 about = os.lstat(path)
                 found[path] = (
                     (about.st_mode,) if os.path.isdir(path) else (about.st_mode, about.st_size, about.st_mtime_ns)

@@ -100,6 +100,7 @@ OF_RUN = [
 OF_LATENTS = [
     f"generate.py {G} --projected-w=in/w.npz --outdir=out",
     f"segan_ext edit {G} --projected-w=in/w.npz --set=L1.N0.D0=2 --outdir=out",
+    f"segan_ext explore {G} --projected-w=in/w.npz --dims=L1.N0.D0 --steps=2 --dest=out/x.png",
     f"segan_ext semantics edit {G} {E} --projected-w=in/w.npz --steps=2 --labels={{given}}/labels.png --outdir=out",
 ]
 OF_MASK = [
@@ -108,6 +109,7 @@ OF_MASK = [
     f"segan_ext semantics edit {G} {E} --seed=0 --steps=2 --colours=in/labels.png --outdir=out",
     f"segan_ext semantics sample {G} {E} --method=published --steps=2 --count=1 --target=in/labels.png --outdir=out",
     f"segan_ext edit {G} --set=L1.N0.D0=2 --num-steps=1 --image=in/labels.png --outdir=out",
+    f"segan_ext project {G} --target=in/labels.png --num-steps=1 --detector=pixel-pyramid --outdir=out",
     f"projector.py {G} --target=in/labels.png --num-steps=1 --detector=pixel-pyramid --save-video=0 --outdir=out",
 ]
 OF_EXTRACTOR = [
@@ -211,34 +213,39 @@ def main():
     """What the page does with files that are given to it; its errors are usage errors here."""
 
 
-def _page(network, call):
-    import gradio
-
+def _page(network):
+    """(engine, session) of the page"""
     from segan_ext.web import engine as engines
     from segan_ext.web import session
 
     engine = engines.Engine([network])
-    one = session.Session(next(iter(engine.paths)))
-    try:
-        call(SimpleNamespace(engine=engine, next_image=lambda _: None, all=lambda _: None), one)
-    except gradio.Error as error:
-        raise click.UsageError(str(error)) from error
+    return engine, session.Session(next(iter(engine.paths)))
 
 
 @main.command()
 @click.argument("network")
 def edit(network):
-    from segan_ext.web.tabs.explore import ExploreTab
+    from segan_ext.web.session import loaded
 
-    _page(network, lambda tab, session: ExploreTab.read(tab, session, "in/edit.json"))
+    engine, session = _page(network)
+    try:
+        engine.render(loaded("in/edit.json", session, engine, session.view.network), None, session.named)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 @main.command()
 @click.argument("network")
 def annotations(network):
+    import gradio
+
     from segan_ext.web.tabs.train import TrainTab
 
-    _page(network, lambda tab, session: TrainTab.read_work(tab, session, "in/work.zip"))
+    engine, session = _page(network)
+    try:
+        TrainTab.read_work(SimpleNamespace(engine=engine, next_image=lambda _: None), session, "in/work.zip")
+    except gradio.Error as error:
+        raise click.UsageError(str(error)) from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------

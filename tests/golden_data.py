@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 FOLDER = Path(__file__).parent / "golden"
+DEVICE = os.environ.get("SEGAN_TEST_DEVICE", "cpu")  # where the tensors are that tests get
 
 
 class GoldenFile:
@@ -22,7 +24,9 @@ class GoldenFile:
 
     def tensors(self, prefix):
         """{name: tensor} of all arrays whose key starts with `prefix`, in the order of the file."""
-        return {k[len(prefix) :]: torch.from_numpy(v) for k, v in self.arrays.items() if k.startswith(prefix)}
+        return {
+            k[len(prefix) :]: torch.from_numpy(v).to(DEVICE) for k, v in self.arrays.items() if k.startswith(prefix)
+        }
 
 
 class Case(NamedTuple):
@@ -34,7 +38,9 @@ class Case(NamedTuple):
         return self.info["name"]
 
     def inputs(self):
-        return {arg: torch.from_numpy(self.file.arrays[key].copy()) for arg, key in self.info["inputs"].items()}
+        return {
+            arg: torch.from_numpy(self.file.arrays[key].copy()).to(DEVICE) for arg, key in self.info["inputs"].items()
+        }
 
     def function(self):
         module, name = self.info["target"].rsplit(".", 1)

@@ -8,6 +8,7 @@ import resource
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import PIL.Image
 import psutil
 import pytest
 import torch
+
+from training import state
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,20 +94,42 @@ def make_dataset(dest, count=40, size=16, mode="RGB", labels=None, extra=()):
     return dest
 
 
+class Brightness(torch.nn.Module):
+    """A segmenter of three classes: neither, bright and dark"""
+
+    def forward(self, images):
+        grey = images.mean(dim=1, keepdim=True) / 64 - 2
+        return torch.cat([0 * grey, grey - 0.5, -grey - 0.5], dim=1)
+
+
+def write_segmenter(path, classes):
+    """Brightness as TorchScript, and its three classes beside it"""
+    torch.jit.script(Brightness()).save(path)
+    path.with_suffix(".json").write_text(json.dumps(classes))
+
+
 def command(script, *args):
-    """The command line of a script of ours ('-m …' for a module)."""
-    start = script.split() if script.startswith("-m") else [str(ROOT / script)]
+    """The command line of a script of ours ('-m …' for a module, '-c' for the text that follows)."""
+    start = script.split() if script.startswith("-") else [str(ROOT / script)]
     return [sys.executable, *start, *map(str, args)]
 
 
-def run(script, *args, cwd=ROOT, check=True, env=None):
-    """Runs a script as a user does; the finished process, with stdout and stderr as text."""
+def run(script, *args, cwd=ROOT, check=True, env=None, input=None):
+    """Runs a script as a user does; the finished process, with stdout and stderr as text. input: its stdin, a text."""
     threads = {"OMP_NUM_THREADS": "1"}  # most runs are so narrow that a second one would only wait
     env = os.environ | threads | (env or {})
-    done = subprocess.run(command(script, *args), cwd=cwd, capture_output=True, text=True, env=env, timeout=1200)
+    pipes = dict(capture_output=True, text=True, input=input)
+    done = subprocess.run(command(script, *args), cwd=cwd, env=env, timeout=1200, **pipes)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def start(args, env={}):
+    """Starts a command line in a session of its own; the process, whose stdout and stderr are pipes of text."""
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | env
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(list(map(str, args)), cwd=ROOT, env=env, start_new_session=True, **pipes)
 
 
 def only_run(outdir):
@@ -119,3 +144,44 @@ def newest(run_dir, pattern="network-snapshot-*.pkl"):
 
 def read_stats(run_dir):
     return [json.loads(line) for line in (Path(run_dir) / "stats.jsonl").read_text().splitlines()]
+
+
+def wait_for(condition, process, seconds=120):
+    """Returns as soon as condition() holds; AssertionError where the process ends before, or nothing happens."""
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.time() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+def saved_kimg(out):
+    """Images, not thousands, after which the newest state below a folder of runs was saved."""
+    states = list(out.glob("*/training-state-*.pt"))
+    return max((state.read(str(p))["counters"]["cur_nimg"] for p in states), default=0)
+
+
+def assert_same_end(run_dir, undisturbed):
+    """AssertionError unless two runs have ended with the same state, statistics, lines and images."""
+    a, b = (state.read(str(newest(d, "training-state-*.pt"))) for d in (run_dir, undisturbed))
+    for part in ("modules", "optimizers", "loss", "random"):
+        assert bits(a[part]) == bits(b[part]), part
+    for line, expected in zip(read_stats(run_dir), read_stats(undisturbed), strict=True):
+        for key in expected:
+            assert key.startswith(("Timing", "Resources", "timestamp")) or line[key] == expected[key], key
+    assert _tick_lines(run_dir) == _tick_lines(undisturbed)
+    assert (run_dir / "fakes000001.png").read_bytes() == (undisturbed / "fakes000001.png").read_bytes()
+
+
+def _tick_lines(run_dir):
+    lines = (run_dir / "log.txt").read_text().splitlines()
+    return [line.split("time")[0] for line in lines if line.startswith("tick")]
+
+
+def bits(value):
+    """A structure of tensors as bytes, to be compared."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype, tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {k: bits(v) for k, v in value.items()}
+    return [bits(v) for v in value] if isinstance(value, (list, tuple)) else value

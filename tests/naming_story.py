@@ -40,7 +40,7 @@ def told(page):
 
 
 def start(page, name, low, high, two=True):
-    """Opens the tab and says what is asked"""
+    """Opens the tab of the studio and says what is asked"""
     page.get_by_role("tab", name="Name").click()
     page.wait_for_selector("#question img")
     page.locator("#answer-kind").get_by_text("two values" if two else "a position between").click()

@@ -5,10 +5,12 @@ import json
 import zipfile
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from helpers import command, start, wait_for
 from segan_ext.cli import avatars as command_of_avatars
 from segan_ext.data import avatars as av
 from segan_ext.data import drawing
@@ -246,3 +248,14 @@ def test_list_styles():
     result = CliRunner().invoke(command_of_avatars.avatars, ["--list-styles"])
     line = next(line for line in result.output.splitlines() if line.startswith("toon-head"))
     assert "CC BY 4.0" in line and "Johan Melin" in line
+
+
+def test_workers_end_with_a_killed_process(tmp_path):
+    process = start(command("-m segan_ext", "avatars", "--count=5000", "--workers=2", f"--dest={tmp_path / 'a.zip'}"))
+    workers = lambda: [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+    wait_for(lambda: len(workers()) == 2, process)
+    left = workers()
+    process.kill()
+    gone, alive = psutil.wait_procs(left, timeout=60)
+    assert not alive
+    process.communicate()

@@ -4,14 +4,12 @@ import io
 import json
 import pickle
 
-import click
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from click.testing import CliRunner
 
-import calc_metrics
 from calc_metrics import main
 from helpers import make_dataset, newest, png, run
 from metrics import detectors, metric_main, metric_utils
@@ -270,13 +268,13 @@ def test_metrics_do_without_tf32_and_say_so(tf32, monkeypatch):
 
 def test_processes_get_a_gpu_each_or_a_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    calc_metrics._check_gpus(2, "cuda")
-    calc_metrics._check_gpus(8, "cpu")
-    calc_metrics._check_gpus(1, "cuda:1")
-    with pytest.raises(click.UsageError, match="--gpus: 3 are asked for; this machine has 2"):
-        calc_metrics._check_gpus(3, "cuda")
-    with pytest.raises(click.UsageError, match="--device: 2 processes cannot share cuda:1"):
-        calc_metrics._check_gpus(2, "cuda:1")
+    launch.check_gpus(2, "cuda")
+    launch.check_gpus(8, "cpu")
+    launch.check_gpus(1, "cuda:1")
+    with pytest.raises(ValueError, match="--gpus: 3 are asked for; this machine has 2"):
+        launch.check_gpus(3, "cuda")
+    with pytest.raises(ValueError, match="--device: 2 processes cannot share cuda:1"):
+        launch.check_gpus(2, "cuda:1")
 
 
 def test_onnx_computes_where_it_is_told_to():

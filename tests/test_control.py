@@ -24,6 +24,7 @@ from segan_ext.control.address import Address
 from segan_ext.control.edit_file import read_edit
 from segan_ext.control.render import keep_outside, mixed_offsets, offsets_of, parse_edits, render, truncation
 from segan_ext.directions import pca, sefa, subspaces
+from segan_ext.images import write_pictures
 from segan_ext.networks import style_layers
 from snapshots.safetensors import save_safetensors
 from test_segan_networks import FORMS, build, randomise
@@ -173,6 +174,7 @@ def test_pictures_of_traversals_and_walks(run_dir, tmp_path):  # noqa: F811
         assert done.exit_code == 0, done.output
     assert PIL.Image.open(tmp_path / "t.png").size == (96 + 5 * 96, 16 + 2 * 96)
     assert PIL.Image.open(tmp_path / "t.gif").n_frames == 6  # to and fro
+    assert PIL.Image.open(tmp_path / "t.gif").width == 2 * 128
     assert b"ftyp" in (tmp_path / "t.mp4").read_bytes()[:16]
     G = legacy.load_generator(str(run_dir / "network-snapshot-000000.pkl"))
     walk = traversal.interpolation(G, [4, 5], steps=3)
@@ -180,6 +182,16 @@ def test_pictures_of_traversals_and_walks(run_dir, tmp_path):  # noqa: F811
         assert torch.allclose(
             walk[0, end], G.synthesis(latents.ws_of_seeds(G, [seed]), noise_mode="const")[0], atol=1e-4
         )
+
+
+def test_captions_of_moving_pictures_stay_above_their_own_image(tmp_path):
+    labels = ["eyesVariant sunglasses and\n±1.0", "a\n±1.7", "mouthVariant bigSmile with teeth"]
+    write_pictures(tmp_path / "t.gif", torch.ones(3, 2, 3, 64, 64), labels, [])
+    ink = np.asarray(PIL.Image.open(tmp_path / "t.gif").convert("L")) < 128  # all that is dark is a caption's
+    assert ink.any() and not ink[:, [0, 1, 126, 127, 128, 129, 254, 255]].any()
+    height = ink.shape[0] // 2
+    assert not ink[[0, height - 128, height - 1, height, 2 * height - 128]].any()
+    assert ink[: height - 128, :128].any() and ink[: height - 128, 128:].any() and ink[height:-128, :128].any()
 
 
 def test_what_cannot_be_edited_is_explained(run_dir, tmp_path):  # noqa: F811

@@ -146,7 +146,8 @@ BROKEN_OPTIONS = """
 --kimg=0 → must be at least 1
 --gamma=-1 → must not be negative
 --grid=4by4 → COLUMNSxROWS
---gpus=2 → one process
+--gpus=0 → at least 1
+--batch=16 --gpus=3 → cannot be split between 3 processes
 --resume=latest → no run in
 --resume=nonsense.pkl → cannot be used
 --cfg=segan-mode0 --ortho=1 → mode 0 has no subspaces

@@ -7,12 +7,17 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate, relu, softplus
 
 from helpers import TINY, make_dataset, newest, only_run, read_stats, run, slowly
+from metrics.perceptual_path_length import PPLSampler
 from segan_ext.adversarial import PublishedLoss, faded, grown_after
 from segan_ext.control.noise import parse_blocks, stochastic_variation
+from segan_ext.control.traversal import interpolation
 from segan_ext.directions.named import as_editable
 from segan_ext.generators import eigengan, stylegan1
-from segan_ext.latents import ws_of_seeds
+from segan_ext.latents import draw_ws, ws_of_seeds
 from segan_ext.layers import FeatureHooks
+from segan_ext.onnx_export import export_onnx
+from segan_ext.semantics import closed_form
+from segan_ext.semantics.segmenters import Segmenter
 from segan_ext.web.engine import Opened
 from snapshots.load import load_generator
 from training import state
@@ -268,6 +273,51 @@ PRESETS = {
 }
 
 
+@pytest.mark.parametrize("G", [eigen(), styled(), styled(stylegan1.TraditionalGenerator, layers=0)])
+def test_interpolations_end_at_the_images_of_their_seeds(G):
+    walk = interpolation(G, [4, 5], steps=3)[0]
+    ends = G.synthesis(ws_of_seeds(G, [4, 5]), noise_mode="const")
+    torch.testing.assert_close(walk[[0, 2]], ends, rtol=1e-3, atol=1e-4)
+
+
+def test_path_lengths_in_z_are_of_latents_as_long_as_random_ones():
+    """EigenGAN's w is z, and a small angle's arc is nearly the line: both spaces have about the same path lengths."""
+    G, kwargs = eigen(), dict(G_kwargs={}, epsilon=1e-3, sampling="full", crop=False, vgg16=_Pixels())
+    lengths = {}
+    for space in ("z", "w"):
+        torch.manual_seed(0)
+        lengths[space] = float(PPLSampler(G, space=space, **kwargs)(torch.zeros(200, 0)).mean())
+    assert 0.5 < lengths["z"] / lengths["w"] < 2
+
+
+class _Pixels(torch.nn.Module):
+    """Distances of pixels, as a perceptual detector"""
+
+    def forward(self, images, **_kwargs):
+        return images.flatten(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [eigen, styled, lambda: styled(stylegan1.TraditionalGenerator, layers=0)])
+def test_they_travel_as_onnx_and_extractors_learn_from_them(make, tmp_path):
+    G = make()
+    assert export_onnx(G, tmp_path / "G.onnx") < 1e-4
+    if make is eigen:  # whose last convolution looks at 7×7 pixels, where an extractor looks at one
+        last = G.synthesis.b8.torgb.weight
+        assert last.shape[2:] == (7, 7)
+        last *= torch.nn.functional.pad(torch.ones(1, 1), [3] * 4)
+
+    def bright(images):  # logits of two classes
+        grey = images.mean(dim=1, keepdim=True) - 127.5
+        return torch.cat([-grey, grey], dim=1)
+
+    segmenter = Segmenter(bright, ("dark", "bright"), "brightness")
+    extractor = closed_form.fit(G, segmenter, samples=150, progress=False)
+    images, features = FeatureHooks(G, extractor.layers)(draw_ws(G, 8, seed=1000), noise_mode="const")
+    wanted = segmenter.logits(images).argmax(dim=1)
+    assert (extractor.labels(features, images.shape[-1]) == wanted).float().mean() > 0.8
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("generators") / "discs.zip", size=16, count=64)
@@ -290,6 +340,9 @@ def test_presets_train_and_their_snapshots_are_explored_edited_and_measured(name
         found = tmp_path / "found.pkl"
         run("-m segan_ext discover", f"--network={network}", "--method=sefa", "--dims=2", f"--dest={found}")
     run("-m segan_ext explore", f"--network={found}", "--rows=2", f"--dest={tmp_path / 'x.png'}")
+    if name == "eigengan":
+        run("-m segan_ext explore", f"--network={found}", "--seeds=0", f"--atlas={tmp_path / 'atlas.html'}")
+        assert "L1.N0.D2" in (tmp_path / "atlas.html").read_text()
     edit = ["--set=L0.N0.D0=+2", f"--outdir={tmp_path / 'edit'}"]
     run("-m segan_ext edit", f"--network={found}", "--seeds=0", *edit)
     assert len(Opened(str(found), "cpu", False).search(count=2)) == 2  # of the page's sliders

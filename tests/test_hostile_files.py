@@ -227,13 +227,14 @@ def test_the_page_keeps_an_image_that_others_push_out(tmp_path):
 
 def test_uploads_to_the_page_are_deleted():
     pytest.importorskip("gradio")
-    from segan_ext.web import app
+    from segan_ext.web import studio
     from segan_ext.web.engine import Engine
+    from segan_ext.web.session import Sessions
 
     engine = Engine(["a.pkl"])
     engine.opened["a.pkl"] = None
-    frequency, age = app._UPLOADS
-    assert 0 < frequency <= age <= 24 * 3600 and app.build(engine).delete_cache == app._UPLOADS
+    frequency, age = studio._UPLOADS
+    assert 0 < frequency <= age <= 24 * 3600 and studio.build(engine, Sessions("a.pkl")).delete_cache == studio._UPLOADS
 
 
 def test_a_picture_with_a_bad_end_is_no_crash():

@@ -2,7 +2,10 @@
 
 import ast
 import importlib
+import os
 import re
+import subprocess
+import sys
 
 import click
 import pytest
@@ -63,13 +66,13 @@ def test_modules_import_in_no_circle():
 
 # From the bottom up. What stands in one line does not import each other.
 FLOORS = """
-training.files runs.failures runs.numbers
+training.files runs.failures runs.numbers runs.processes
 dnnlib
 torch_utils
 training.networks training.augment
 snapshots
 legacy
-metrics training.latents training.images
+metrics training.latents training.images runs.run_dir
 training
 runs
 train generate style_mixing projector calc_metrics dataset_tool
@@ -205,3 +208,33 @@ def test_what_is_public_has_annotations_and_a_docstring():
         if ast.get_docstring(function) is None and where.rpartition(".")[2] not in ("forward", "main"):
             missing.append(f"{where}: no docstring")
     assert not missing, "\n".join(missing)
+
+
+LOADED = """
+import runpy, sys
+script, *args = sys.argv[1:]
+sys.argv = [script, *args, "--help"]
+sys.path.insert(0, script.rpartition("/")[0] or ".")
+try:
+    (runpy.run_path if script.endswith(".py") else runpy.run_module)(script, run_name="__main__")
+except SystemExit:
+    pass
+print([name for name in sys.modules if name in ("runs", "torch")], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "script", [*(f"stylegan2_ada/{name}.py" for name in SCRIPTS), "segan_ext explore", "segan_ext web"]
+)
+def test_commands_set_how_threads_wait_before_pytorch_is_loaded(script):
+    done = subprocess.run([sys.executable, "-c", LOADED, *script.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] in ("['runs', 'torch']", "['runs']"), done.stderr
+
+
+def test_what_the_user_has_set_for_waiting_threads_stays():
+    program = "import runs, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    unset = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    for given, found in (({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "passive"}, "None")):
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=ROOT / "stylegan2_ada", env=unset | given, capture_output=True, text=True)
+        assert done.stdout.strip() == found

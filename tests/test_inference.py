@@ -1,5 +1,9 @@
 """Generation with what depends on the weights alone computed once: the same images, edits in force, nothing stale."""
 
+import copy
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -102,3 +106,38 @@ def test_of_temporary_tensors_nothing_is_kept():
         for _ in range(3):
             cached_weights.once("sum", torch.ones(3), lambda t: calls.append(t) or t.sum())
     assert len(calls) == 3 and not known
+
+
+def test_plain_use_keeps_what_was_computed_until_any_weight_changes():
+    G, z = generator(mode=2), torch.randn(2, 8)
+    plain = image(G, z)  # with autograd, where nothing is kept
+    with torch.no_grad():
+        assert torch.equal(image(G, z), plain) and torch.equal(image(G, z), plain)
+        for parameter in [*G.synthesis.parameters()][::5]:
+            parameter.data.view(-1)[-1] += 1  # which no version counts
+            assert torch.equal(image(G, z), image(copy.deepcopy(G), z))
+        G.b = G.synthesis.b16.conv1
+        G.b.weight = torch.nn.Parameter(G.b.weight * 2, requires_grad=False)
+        assert torch.equal(image(G, z), image(copy.deepcopy(G), z))
+    del G.b
+    kept = weakref.ref(G.synthesis)
+    assert (G.synthesis in cached_weights._kept) == kernels.enabled
+    del G, parameter
+    gc.collect()
+    assert kept() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_digest_sees_every_number(dtype, monkeypatch):
+    monkeypatch.setattr(kernels, "enabled", True)
+    tensors = [torch.randn(n).to(dtype) for n in (1, 3, 63, 64, 65, 200)] + [torch.randn(0).to(dtype)]
+    before = cached_weights._digest(tensors)
+    for tensor in tensors:
+        for i in range(len(tensor)):
+            old = tensor[i].item()
+            tensor[i] = old + 0.5
+            assert cached_weights._digest(tensors) != before
+            tensor[i] = old
+    assert cached_weights._digest(tensors) == before
+    assert cached_weights._digest(tensors[::-1]) != before
+    assert cached_weights._digest([torch.randn(4, 6)[:, ::2]]) is None

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from golden_data import FOLDER, GoldenFile, case_ids
+from golden_data import DEVICE, FOLDER, GoldenFile, case_ids
 from training import networks
 
 FILES = {
@@ -22,7 +22,7 @@ def build(file):
     state = file.tensors("state/")
     assert [(k, tuple(v.shape)) for k, v in net.state_dict().items()] == [(k, tuple(v.shape)) for k, v in state.items()]
     net.load_state_dict(state)
-    return net.eval().requires_grad_(False)
+    return net.to(DEVICE).eval().requires_grad_(False)
 
 
 @pytest.fixture(params=["cuda", "cpu"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from golden_data import GoldenFile, case_ids
+from golden_data import DEVICE, GoldenFile, case_ids
 from torch_utils import kernels
 from torch_utils.ops import bias_act, conv2d_gradfix, conv2d_resample, fma, grid_sample_gradfix, upfirdn2d
 from training.networks import modulated_conv2d
@@ -20,7 +20,7 @@ MODULATED = GoldenFile("modulated_conv2d.npz").cases
 def with_and_without_kernels(request, monkeypatch):
     """Every test runs on the plain path and on native kernels."""
     monkeypatch.setattr(kernels, "enabled", request.param == "native")
-    assert request.param == "plain" or kernels.available("cpu") is not None
+    assert request.param == "plain" or kernels.available(DEVICE) is not None
 
 
 def gradients(y, dy, inputs, names, create_graph=False):

@@ -72,7 +72,7 @@ def test_a_wheel_works_beside_a_project_with_modules_of_the_same_names(snapshot,
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(source)], check=True, env=env)
     (wheel,) = tmp_path.glob("segan-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("segan_ext/py.typed", "segan_ext/patches/cpu.py", "train_segan.py", "segan_ext/web/static/paint.js"):
+    for name in ("segan_ext/py.typed", "segan_ext/patches/cpu.py", "train_segan.py", "segan_ext/web/static/index.html"):
         assert name in names
     assert "stylegan2_ada/torch_utils/ops/csrc/conv2d.cpp" in names and not [n for n in names if n.startswith("tests")]
     place = tmp_path / "installed"
@@ -93,6 +93,7 @@ def test_a_wheel_works_beside_a_project_with_modules_of_the_same_names(snapshot,
         return done.stdout
 
     assert "explore" in program("segan", "--help")
+    program("segan", "samples", "--network=avatars64", "--grid=2x2", f"--dest={tmp_path / 'samples.png'}")
     small = ["--channels=8", "--channel-base=128", "--batch=8", "--grid=2x2", "--workers=0", "--kimg=1"]
     program("segan-train", "--cfg=segan-mode2", f"--data={data}", *small, f"--outdir={tmp_path / 'out'}")
     network = only_run(tmp_path / "out") / "network-snapshot-000001.pkl"

@@ -10,7 +10,22 @@ import PIL.Image
 import pytest
 import torch
 
-from helpers import ROOT, TINY, command, make_dataset, newest, only_run, read_stats, run, slowly
+from helpers import (
+    ROOT,
+    TINY,
+    assert_same_end,
+    bits,
+    command,
+    make_dataset,
+    newest,
+    only_run,
+    read_stats,
+    run,
+    saved_kimg,
+    slowly,
+    start,
+    wait_for,
+)
 from training import state
 
 # ADA, path length, R1, mixing and noise all draw random numbers; a tick of 0.1 kimg makes many snapshots in 1 kimg.
@@ -29,54 +44,13 @@ def undisturbed(data, tmp_path_factory):
     return only_run(out)
 
 
-def start(data, out, *options):
-    env = dict(os.environ, OMP_NUM_THREADS="1")
-    args = command("train_segan.py", *OPTIONS, f"--data={data}", "--cond=1", f"--outdir={out}", *options)
-    return subprocess.Popen(
-        args, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def wait_for(condition, process, seconds=120):
-    deadline = time.time() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.time() < deadline, "nothing happened"
-        time.sleep(0.01)
-
-
-def saved_kimg(out):
-    states = list(out.glob("*/training-state-*.pt"))
-    return max((state.read(str(p))["counters"]["cur_nimg"] for p in states), default=0)
-
-
-def assert_same_end(run_dir, undisturbed):
-    a, b = (state.read(str(newest(d, "training-state-*.pt"))) for d in (run_dir, undisturbed))
-    for part in ("modules", "optimizers", "loss", "random"):
-        assert _flat(a[part]) == _flat(b[part]), part
-    for line, expected in zip(read_stats(run_dir), read_stats(undisturbed), strict=True):
-        for key in expected:
-            assert key.startswith(("Timing", "Resources", "timestamp")) or line[key] == expected[key], key
-    assert tick_lines(run_dir) == tick_lines(undisturbed)
-    assert (run_dir / "fakes000001.png").read_bytes() == (undisturbed / "fakes000001.png").read_bytes()
-
-
-def tick_lines(run_dir):
-    lines = (run_dir / "log.txt").read_text().splitlines()
-    return [line.split("time")[0] for line in lines if line.startswith("tick")]
-
-
-def _flat(value):
-    if isinstance(value, torch.Tensor):
-        return value.dtype, tuple(value.shape), value.numpy().tobytes()
-    if isinstance(value, dict):
-        return {k: _flat(v) for k, v in value.items()}
-    return [_flat(v) for v in value] if isinstance(value, (list, tuple)) else value
+def begun(data, out, *options):
+    return start(command("train_segan.py", *OPTIONS, f"--data={data}", "--cond=1", f"--outdir={out}", *options))
 
 
 @pytest.mark.parametrize("images", slowly([8, 400], fast=[400]))
 def test_killed_runs_end_the_same(images, data, undisturbed, tmp_path):
-    process = start(data, tmp_path)
+    process = begun(data, tmp_path)
     wait_for(lambda: saved_kimg(tmp_path) >= images, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -88,7 +62,7 @@ def test_killed_runs_end_the_same(images, data, undisturbed, tmp_path):
 
 @pytest.mark.slow
 def test_terminated_runs_save_the_step_they_are_in(data, undisturbed, tmp_path):
-    process = start(data, tmp_path, "--workers=2")
+    process = begun(data, tmp_path, "--workers=2")
     wait_for(lambda: saved_kimg(tmp_path) >= 8, process)
     before = saved_kimg(tmp_path)
     time.sleep(0.3)
@@ -99,7 +73,7 @@ def test_terminated_runs_save_the_step_they_are_in(data, undisturbed, tmp_path):
     run("train_segan.py", *OPTIONS, f"--data={data}", "--cond=1", f"--outdir={tmp_path}", "--resume=latest")
     run_dir = only_run(tmp_path)
     a, b = (state.read(str(newest(d, "training-state-*.pt"))) for d in (run_dir, undisturbed))
-    assert _flat(a["modules"]) == _flat(b["modules"]) and _flat(a["optimizers"]) == _flat(b["optimizers"])
+    assert bits(a["modules"]) == bits(b["modules"]) and bits(a["optimizers"]) == bits(b["optimizers"])
 
 
 @pytest.mark.slow

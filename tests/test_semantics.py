@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 
-from helpers import run
+from helpers import run, write_segmenter
 from segan_ext.cli import main
 from segan_ext.control.address import Address
 from segan_ext.control.sweep import sweep
@@ -434,14 +434,7 @@ def files(tmp_path_factory, G, segmenter, linear):
     write_network(folder / "G.pkl", G)
     save_extractor(folder / "linear.safetensors", linear)
     annotations.write_annotations(folder / "annotations", annotations.annotate(G, segmenter, 3), range(3))
-
-    class Brightness(torch.nn.Module):
-        def forward(self, images):
-            grey = images.mean(dim=1, keepdim=True) / 64 - 2
-            return torch.cat([0 * grey, grey - 0.5, -grey - 0.5], dim=1)
-
-    torch.jit.script(Brightness()).save(folder / "brightness.pt")
-    (folder / "brightness.json").write_text(json.dumps(CLASSES))
+    write_segmenter(folder / "brightness.pt", CLASSES)
     return folder
 
 

@@ -316,6 +316,6 @@ def test_a_disk_that_fills_up_gets_a_sentence(trained, small_disk):
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 1, (process.returncode, errors)
     (line,) = [line for line in errors.splitlines() if line.startswith("Error: ")]
-    assert "No space left on device" in line and "--resume starts from there" in line
+    assert "No space left on device" in line and "goes on from training-state-" in line
     assert "Traceback" not in out + errors and "Exception" not in out + errors
     assert before and all(path.read_bytes() == content for path, content in before.items())

@@ -49,7 +49,7 @@ def test_any_generator_becomes_a_segan_with_the_same_images(name, form):
     source = legacy.load_generator(str(FOLDER / name))
     given = options(data="fitting.zip", resume=str(FOLDER / name), **form)
     config = recipe.auto_config(1, source.img_resolution)
-    _, args = recipe.build(given, "auto", config, Data(source), "cpu", cores=1)
+    _, args = recipe.build(given, "auto", config, Data(source), "cpu", gpus=1, cores=1)
     networks = launch.adopt_networks(args, Data(source))
     add_mode(args, given, 0, networks["G_ema"])
     shape = dict(c_dim=source.c_dim, img_resolution=source.img_resolution, img_channels=source.img_channels)

@@ -18,6 +18,7 @@ from segan_ext.images import data_uri, encoded
 from segan_ext.metrics.attributes import open_predictor
 from segan_ext.semantics.class_effects import most_moved
 from segan_ext.semantics.extractors import open_extractor
+from snapshots.atomic import write_atomically
 
 
 def write_atlas(
@@ -41,7 +42,8 @@ def write_atlas(
     extractor = _opened("--extractor", open_extractor, extractor_path, G)
     entries = make_atlas(G, seeds, predictor, features, progress=progress, extractor=extractor, class_idx=class_idx)
     Path(dest).parent.mkdir(parents=True, exist_ok=True)
-    Path(dest).write_text(page(entries, seeds, title, features.name if features else None), encoding="utf-8")
+    text = page(entries, seeds, title, features.name if features else None)
+    write_atomically(dest, lambda file: file.write(text.encode()))
     return entries
 
 

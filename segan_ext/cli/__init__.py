@@ -15,6 +15,7 @@ COMMANDS = {
     "edit": "segan_ext.cli.edit",
     "explore": "segan_ext.cli.explore",
     "export": "segan_ext.cli.export",
+    "project": "segan_ext.cli.project",
     "report": "segan_ext.cli.report",
     "run": "segan_ext.cli.run",
     "samples": "segan_ext.cli.explore",

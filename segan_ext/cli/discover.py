@@ -7,6 +7,7 @@ from runs.launch import choose_device
 from runs.options import command, generator_options, usage_errors
 from segan_ext.directions import FINDERS, find_directions
 from segan_ext.directions.named import STEPS, TELLABLE, as_editable, find_named, scores_of, with_named
+from snapshots import hub
 from snapshots.load import load_snapshot
 from snapshots.safetensors import save_safetensors
 from snapshots.save import save_snapshot
@@ -39,7 +40,7 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
     device = choose_device(device)
     if not dest.endswith((".pkl", ".safetensors")):
         raise click.UsageError(f"--dest: {dest} must end in .pkl or .safetensors")
-    if dest.endswith(".pkl") and network.endswith(".safetensors"):
+    if dest.endswith(".pkl") and hub.is_export(network):
         raise click.UsageError("--dest: an export holds no discriminator for a .pkl; name a .safetensors")
     if (method == "labels") != (naming["labels"] is not None):
         raise click.UsageError("--labels: --method=labels and --labels=PATH go together")

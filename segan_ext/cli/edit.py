@@ -11,6 +11,7 @@ from runs.launch import choose_device
 from runs.options import Numbers, command, generator_options, open_generator, usage_errors
 from segan_ext.control.address import Address, parse_address
 from segan_ext.control.edit_file import PARTS, describe, names_directions, read_edit, read_mask
+from segan_ext.control.inversion import Reader, bounds_of
 from segan_ext.control.named import named_directions, read_directions
 from segan_ext.control.render import check_editable, keep_outside, mixed_offsets, offsets_of, parse_edits
 from segan_ext.directions.named import as_editable
@@ -22,7 +23,7 @@ from snapshots.atomic import write_atomically
 from torch_utils import cached_weights
 from training.images import to_pictures
 from training.latents import class_label, load_ws, seed_latents
-from training.projection import open_target, project
+from training.projection import open_target, project_many
 
 
 def _parse_set(texts):
@@ -67,8 +68,10 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
     with usage_errors("--image"):
         target = open_target(image, G)
     label = class_label(G, class_idx, 1, device) if G.c_dim else None
-    path = project(G, target, features=features, label=label, num_steps=num_steps, verbose=True, device=device)
-    return path[-1:].to(device), [f"{Path(image).stem}-edited"]
+    start = Reader(G, samples=500, class_idx=class_idx or 0)(target[None].float().to(device) / 127.5 - 1)
+    options = dict(features=features, start=start, bounds=bounds_of(G), label=label, verbose=True, device=device)
+    found = project_many(G, target[None], num_steps=num_steps, **options)
+    return found.ws.to(device), [f"{Path(image).stem}-edited"]
 
 
 @command()
@@ -84,9 +87,9 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
     "--mix", multiple=True, metavar="LAYER=SEED", help="Take a style layer's coordinates from a seed: L3.N1=7"
 )
 @click.option("--seeds", type=Numbers(), help="Images to edit: seeds, as 0,5,10-20")
-@click.option("--projected-w", metavar="FILE", help="… or the ws in an .npz of projector.py")
+@click.option("--projected-w", metavar="FILE", help="… or the ws in an .npz of `project` or projector.py")
 @click.option("--image", metavar="FILE", help="… or a picture, which is projected first")
-@click.option("--num-steps", type=click.IntRange(1), default=500, show_default=True, help="Steps of that projection")
+@click.option("--num-steps", type=click.IntRange(1), default=200, show_default=True, help="Steps of that projection")
 @click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi of the seeds")
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
 @click.option("--keep", metavar="PNG", help="Mask of the images' size; what is white stays as it was")

@@ -14,11 +14,11 @@ from segan_ext.control.address import Name, parse_address
 from segan_ext.control.named import named_directions
 from segan_ext.control.noise import parse_blocks, stochastic_variation
 from segan_ext.control.render import check_editable
-from segan_ext.control.traversal import Dimension, interpolation, rank_dimensions, reach_of, traversal
+from segan_ext.control.traversal import Dimension, captions, interpolation, strongest, traversal
 from segan_ext.images import draw_grid, write_pictures
 from segan_ext.latents import chosen_class, coordinate_sigmas, labels_of, ws_of_seeds
 from torch_utils import cached_weights
-from training.latents import seed_latents
+from training.latents import load_ws, seed_latents
 
 
 def _chosen(G, texts):
@@ -30,14 +30,6 @@ def _chosen(G, texts):
     sigmas = coordinate_sigmas(G)
     sigma = lambda a: 1.0 if isinstance(a, Name) else float(sigmas[a.layer][a.D])
     return [Dimension(a, sigma(a), float("nan")) for a in addresses]
-
-
-def _strongest(G, rows, seed, class_idx, bar):
-    """Named directions first, then dimensions, the strongest of those that are unlike each other"""
-    named = [Dimension(Name(name), 1.0, float("nan")) for name in G.named_offsets()][:rows]
-    if len(named) == rows:
-        return named
-    return named + rank_dimensions(G, [seed], progress=bar, class_idx=class_idx, different=rows - len(named))
 
 
 def _print_row(G, dimension):
@@ -76,6 +68,7 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     "--dest", default="traversal.png", show_default=True, metavar="FILE", help="Picture, .gif or .mp4 to write"
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Latent whose image is changed")
+@click.option("--projected-w", metavar="FILE", help="… or the first w in an .npz of `project`")
 @click.option("--rows", type=click.IntRange(1), default=12, show_default=True, help="How many, those that differ most")
 @click.option("--dims", metavar="L3.N1.D5,hair,…", help="These dimensions or named directions instead")
 @click.option("--sigmas", type=float, default=3, show_default=True, help="How far to go to either side, in σ")
@@ -127,9 +120,11 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     if options["dims"]:
         chosen = _chosen(G, options["dims"])
     else:
-        chosen = _strongest(G, options["rows"], options["seed"], class_idx, bar)
-    images = traversal(G, chosen, options["seed"], options["sigmas"], steps, trunc, class_idx)
-    rows, columns = _captions(G, chosen, options["sigmas"], steps)
+        chosen = strongest(G, options["rows"], options["seed"], class_idx, bar)
+    given = options["projected_w"]
+    ws = None if given is None else load_ws(G, given, next(G.parameters()).device)[:1]
+    images = traversal(G, chosen, options["seed"], options["sigmas"], steps, trunc, class_idx, ws)
+    rows, columns = captions(G, chosen, options["sigmas"], steps)
     write_pictures(dest, images, rows, columns)
     for dimension in chosen:
         _print_row(G, dimension)
@@ -149,14 +144,3 @@ def _draw_noise(G, dest, groups, seed, steps, trunc, class_idx):
     write_pictures(
         dest, torch.stack(images), labels, [*(f"{i + 1}" for i in range(steps)), f"deviation, to {most:.2f}"]
     )
-
-
-def _captions(G, chosen, sigmas, steps):
-    """Labels of the rows and columns; where named directions are among them each row has its own reach"""
-    label = lambda d: f"{d}\n+{d.copies} alike" if d.copies else str(d)
-    if not any(isinstance(d.address, Name) for d in chosen):
-        columns = [f"{step:+.1f} sd" if step else "0" for step in np.linspace(-sigmas, sigmas, steps)]
-        return [label(d) for d in chosen], columns
-    reach = lambda d: f"±{reach_of(G, d.address, sigmas)[1]:.1f}" + ("" if isinstance(d.address, Name) else " sd")
-    columns = [f"{step:+.0%}" if step else "0" for step in np.linspace(-1, 1, steps)]
-    return [f"{label(d)}\n{reach(d)}" for d in chosen], columns

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 import calc_metrics
-from metrics.metric_utils import get_feature_detector_name
+from metrics import metric_main
 from runs.launch import choose_device
 from runs.options import Numbers, command, metric_options, open_generator, usage_errors
 from runs.recipe import metric_kwargs, metric_names
@@ -13,6 +13,7 @@ from segan_ext.metrics.attributes import source_digest
 from segan_ext.report.page import draw_curves, draw_samples, page
 from segan_ext.report.runs import columns_of, json_lines, read_run, short_names
 from segan_ext.report.table import in_words, markdown, table_of
+from snapshots.atomic import write_atomically
 
 
 @command()
@@ -53,11 +54,13 @@ def report(run_dirs, outdir, metrics, seeds, truncation_psi, device, **options):
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
     for title, png in pictures.items():
-        (outdir / f"{title.lower()}.png").write_bytes(png)
+        write_atomically(outdir / f"{title.lower()}.png", lambda file, png=png: file.write(png))
     names = {name: run.path for name, run in zip(short_names(runs), runs)}
-    (outdir / "report.html").write_text(page(header, rows, names, protocols, pictures), encoding="utf-8")
+    html = page(header, rows, names, protocols, pictures)
+    write_atomically(outdir / "report.html", lambda file: file.write(html.encode()))
     files = {title: f"{title.lower()}.png" for title in pictures}
-    (outdir / "report.md").write_text(markdown(header, rows, names, protocols, files), encoding="utf-8")
+    text = markdown(header, rows, names, protocols, files)
+    write_atomically(outdir / "report.md", lambda file: file.write(text.encode()))
     print(outdir / "report.html")
     print(outdir / "report.md")
 
@@ -79,11 +82,7 @@ def _compute_missing(run, names, kwargs):
 
 def _answers(protocol, name, kwargs):
     """True if a result under this protocol is what a metric would give with these options"""
-    detectors = [get_feature_detector_name(each) for each in kwargs["detectors"]]
     source = kwargs["attributes"]
-    return (
-        (protocol.get("metric"), protocol.get("seed")) == (name, kwargs["seed"])
-        and kwargs["num_gen"] == protocol.get("asked_for", kwargs["num_gen"])
-        and (protocol.get("detector", detectors[0]) in detectors if detectors else protocol.get("usual_detector", True))
-        and (source is None or protocol.get("attributes_digest") in (None, source_digest(source)))
-    )
+    if not metric_main.answers(protocol, name, kwargs["detectors"], kwargs["num_gen"], kwargs["seed"]):
+        return False
+    return source is None or protocol.get("attributes_digest") in (None, source_digest(source))

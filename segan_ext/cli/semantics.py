@@ -18,6 +18,7 @@ from segan_ext.semantics.extractors import IGNORED, KINDS, open_extractor, save_
 from segan_ext.semantics.few_shot import train_few_shot
 from segan_ext.semantics.painting import read_colours, read_label_map
 from segan_ext.semantics.segmenters import open_segmenter
+from snapshots.atomic import write_atomically
 from torch_utils import cached_weights
 from training.images import to_pictures
 from training.latents import load_ws, seed_latents
@@ -197,10 +198,10 @@ def sample(network, trust_pickle, device, extractor, target, target_seed, outdir
     for i, picture in enumerate(to_pictures(found.images)):
         picture.save(outdir / f"sample{i:02d}.png")
     evaluation.draw_labels(wanted).save(outdir / "target.png")
-    np.savez(outdir / "ws.npz", w=found.ws.cpu().numpy())
+    write_atomically(outdir / "ws.npz", lambda file: np.savez(file, w=found.ws.cpu().numpy()))
     report = dict(agreement=found.agreement.tolist(), mean_agreement=found.agreement.mean().item())
     report |= dict(diversity=sampling.diversity(found.images, features), **options | dict(detector=features.name))
-    (outdir / "sample.json").write_text(json.dumps(report, indent=1))
+    write_atomically(outdir / "sample.json", lambda file: file.write(json.dumps(report, indent=1).encode()))
     print(f"agreement (mean IoU) {report['mean_agreement']:.3f}, diversity ({features.name}) {report['diversity']:.3f}")
     print(outdir)
 
@@ -258,9 +259,10 @@ def edit(network, trust_pickle, device, extractor, seed, projected_w, trunc, lab
     for name, images in (("before", done.before), ("after", done.after)):
         to_pictures(images)[0].save(outdir / f"{name}.png")
     evaluation.draw_labels(done.labels[0]).save(outdir / "labels.png")
-    np.savez(outdir / "ws.npz", w=done.ws.cpu().numpy())
+    write_atomically(outdir / "ws.npz", lambda file: np.savez(file, w=done.ws.cpu().numpy()))
     report = dict(in_strokes=done.agreement.item(), off_region=done.off_region.item(), method=method, steps=steps)
-    (outdir / "edit.json").write_text(json.dumps({k: None if v != v else v for k, v in report.items()}, indent=1))
+    text = json.dumps({k: None if v != v else v for k, v in report.items()}, indent=1)
+    write_atomically(outdir / "edit.json", lambda file: file.write(text.encode()))
     if labels is not None:
         print(f"{100 * report['in_strokes']:.0f} % of the label strokes have their class")
     print(f"mean change outside the strokes: {report['off_region']:.2f} of 255")

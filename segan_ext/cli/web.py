@@ -5,12 +5,19 @@ import click
 from runs.launch import choose_device
 from runs.options import command, usage_errors
 from segan_ext.semantics.extractors import open_extractor
-from segan_ext.web.app import serve
 from segan_ext.web.engine import Engine
+from segan_ext.web.server import serve
+from snapshots import box
 
 
 @command()
-@click.option("--network", "networks", required=True, multiple=True, metavar="PKL", help="Network; repeat it for more")
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    metavar="PKL",
+    help="Network; repeat it for more  [default: those of the box]",
+)
 @click.option("--trust-pickle", is_flag=True, help="Run the code in the pickles; only for files you trust")
 @click.option("--extractor", "extractors", multiple=True, metavar="FILE", help="Extractor, from `semantics train`")
 @click.option("--atlas", metavar="HTML", help="Page of `explore --atlas`, which names the first network's dimensions")
@@ -19,6 +26,8 @@ from segan_ext.web.engine import Engine
 @click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]")
 def web(networks, trust_pickle, extractors, atlas, address, port, device):
     """Open a page to explore a generator, edit images by painting, and train extractors."""
+    networks = networks or box.names()
+    extractors = [*extractors, *filter(None, (box.find(network, box.EXTRACTOR) for network in networks))]
     for path in extractors:
         with usage_errors("--extractor"):
             open_extractor(path)

@@ -8,6 +8,7 @@ import torch
 from segan_ext.control.address import Address, Name, parse_address
 from segan_ext.control.named import NamedDirection
 from segan_ext.latents import coordinate_sigmas, coordinates_of
+from segan_ext.layers import row_of
 
 
 def parse_edits(
@@ -56,10 +57,14 @@ def mixed_offsets(
 ) -> dict[tuple[int, int], torch.Tensor]:
     """Offsets for `G.edited` with which the given layers [(L, N), …] see the coordinates of other_ws instead of ws.
 
-    Style mixing for single style layers. ws: [N, num_ws, w_dim], of one w each; other_ws: [1 or N, num_ws, w_dim].
+    Style mixing for single style layers. ws, other_ws: [N, num_ws, w_dim], or [1, 1, w_dim] of one w for all.
     """
-    subspaces = G.subspaces()
-    return {x: subspaces[x].coordinates(other_ws[:, 0]) - subspaces[x].coordinates(ws[:, 0]) for x in layers}
+    found = {}
+    for layer in layers:
+        read = G.subspaces()[layer].coordinates
+        before, after = (each[:, min(row_of(G, layer), each.shape[1] - 1)] for each in (ws, other_ws))
+        found[layer] = read(after) - read(before)
+    return found
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from metrics.perceptual_path_length import slerp
@@ -58,6 +59,16 @@ def rank_dimensions(
     return [ranked[i]._replace(copies=copies) for i, copies in most_different(torch.cat(signatures), different)]
 
 
+def strongest(
+    G: torch.nn.Module, rows: int, seed: int = 0, class_idx: int = 0, progress: Progress | None = None
+) -> list[Dimension]:
+    """`rows` dimensions at most: named directions first, then the strongest dimensions of those that are unlike."""
+    named = [Dimension(Name(name), 1.0, float("nan")) for name in G.named_offsets()][:rows]
+    if len(named) == rows:
+        return named
+    return named + rank_dimensions(G, [seed], progress=progress, class_idx=class_idx, different=rows - len(named))
+
+
 def reach_of(G: torch.nn.Module, address: Address | Name, sigmas: float = 3.0) -> tuple[float, float]:
     """From where to where an address is moved: ±sigmas, or the range in which a named direction is selective"""
     if not isinstance(address, Name):
@@ -75,9 +86,13 @@ def traversal(
     steps: int = 7,
     truncation_psi: float = 1,
     class_idx: int = 0,
+    ws: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Images [len(dimensions), steps, C, H, W]: each row moves one dimension of one latent over its `reach_of`."""
-    ws = ws_of_seeds(G, [seed], truncation_psi, class_idx)
+    """Images [len(dimensions), steps, C, H, W]: each row moves one dimension of one latent over its `reach_of`.
+
+    ws: [1, num_ws, w_dim] instead of those of the seed.
+    """
+    ws = ws_of_seeds(G, [seed], truncation_psi, class_idx) if ws is None else ws
     known, rows = coordinate_sigmas(G), []
     for dimension in dimensions:
         amounts = torch.linspace(*reach_of(G, dimension.address, sigmas), steps, device=ws.device)[:, None]
@@ -96,5 +111,23 @@ def interpolation(
     z = seed_latents(G, seeds, next(G.parameters()).device).float()
     t = torch.linspace(0, 1, steps, device=z.device)[:, None]
     label = labels_of(G, steps, class_idx)
-    walks = [G.mapping(slerp(a[None], b[None], t), label, truncation_psi=truncation_psi) for a, b in zip(z, z[1:])]
+    walks = [G.mapping(_walk(a[None], b[None], t), label, truncation_psi=truncation_psi) for a, b in zip(z, z[1:])]
     return torch.stack([G.synthesis(ws, noise_mode="const") for ws in walks])
+
+
+def _walk(a, b, t):
+    """Points at t from a to b, with lengths between theirs: some mappings do not normalise"""
+    return slerp(a, b, t) * torch.lerp(a.norm(), b.norm(), t)
+
+
+def captions(
+    G: torch.nn.Module, dimensions: Sequence[Dimension], sigmas: float, steps: int
+) -> tuple[list[str], list[str]]:
+    """Labels of the rows and columns of a `traversal`; where named directions are among them each row has its reach."""
+    label = lambda d: f"{d}\n+{d.copies} alike" if d.copies else str(d)
+    if not any(isinstance(d.address, Name) for d in dimensions):
+        columns = [f"{step:+.1f} sd" if step else "0" for step in np.linspace(-sigmas, sigmas, steps)]
+        return [label(d) for d in dimensions], columns
+    reach = lambda d: f"±{reach_of(G, d.address, sigmas)[1]:.1f}" + ("" if isinstance(d.address, Name) else " sd")
+    columns = [f"{step:+.0%}" if step else "0" for step in np.linspace(-1, 1, steps)]
+    return [f"{label(d)}\n{reach(d)}" for d in dimensions], columns

@@ -9,10 +9,11 @@ import io
 import json
 import os
 import re
+import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -161,12 +162,23 @@ def _draw_all(job: dict, masks: bool, count: int, workers: int) -> Iterator[tupl
         for chunk in chunks:
             yield from draw(chunk)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))  # forks of a process with threads may hang
+    context = get_context("spawn")  # forks of a process with threads may hang
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
     try:
         for results in pool.map(draw, chunks):
             yield from results
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the process that started it has been killed; it would wait for work for ever."""
+
+    def wait():
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _draw_chunk(job: dict, masks: bool, indices: range) -> list[tuple[bytes, bytes | None, list]]:

@@ -26,4 +26,28 @@ BENCH = {
         "translateY": (-4, -4),
     },
 }
-RECIPES = {"bench": BENCH}
+# Cartoon heads: eleven factors, of which hair in front, hair behind and beard overlap as they do in life.
+TOONS = {
+    "style": "toon-head",
+    "resolution": 64,
+    "only": {
+        "hairVariant": ["bun", "sideComed", "spiky"],
+        "rearHairVariant": ["longStraight", "neckHigh", "none"],
+        "beardVariant": ["fullBeard", "moustacheTwirl", "none"],
+        "mouthVariant": ["laugh", "sad", "smile"],
+        "eyesVariant": ["happy", "wide", "wink"],
+        "clothesColor": ["#0b3286", "#b11f1f", "#eab308"],
+        "clothesVariant": ["tShirt"],
+        "eyebrowsVariant": ["neutral"],
+    },
+    "ranges": {
+        "hairColor": ("#2c1b18", "#e8b96a"),
+        "skinColor": ("#5c3829", "#f1c3a5"),
+        "backgroundColor": ("#8ecae6", "#ffd5dc"),
+        "rotate": (-10, 10),
+        "scale": (1.0, 1.2),
+        "translateX": (-6, 6),
+        "translateY": (0, 0),
+    },
+}
+RECIPES = {"bench": BENCH, "toons": TOONS}

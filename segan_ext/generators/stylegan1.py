@@ -91,7 +91,7 @@ class StyledLayer(_Convolution):
 
     def forward(self, x: "torch.Tensor | None", w: torch.Tensor, noise_mode: str = "random") -> torch.Tensor:
         """x [N, in_channels, h, w] or None, w [N, w_dim] → [N, out_channels, resolution, resolution]"""
-        return adaptive_instance_norm(self._activated(x, len(w), noise_mode), self.affine(w))
+        return adaptive_instance_norm(self._activated(x, w.shape[0], noise_mode), self.affine(w))
 
 
 @persistence.persistent_class
@@ -100,7 +100,7 @@ class PlainLayer(_Convolution):
 
     def forward(self, x: torch.Tensor, noise_mode: str = "random") -> torch.Tensor:
         """[N, in_channels, h, w] → [N, out_channels, resolution, resolution]"""
-        return networks.normalize_2nd_moment(self._activated(x, len(x), noise_mode))
+        return networks.normalize_2nd_moment(self._activated(x, x.shape[0], noise_mode))
 
 
 @persistence.persistent_class

@@ -130,6 +130,16 @@ def _results(file):
             yield Result(name, value, _kimg(line.get("snapshot_pkl")), protocol)
 
 
+def results_beside(snapshot: str | Path) -> list[Result]:
+    """What metric-*.jsonl beside a snapshot of a run say of it, the last of each name and protocol. ValueError for
+    files that hold no results."""
+    kimg, found = _kimg(Path(snapshot).name), {}
+    if kimg:
+        for file in sorted(Path(snapshot).parent.glob("metric-*.jsonl")):
+            found |= {(each.name, each.protocol): each for each in _results(file) if each.kimg == kimg}
+    return list(found.values())
+
+
 class Column(NamedTuple):
     """One result under one protocol. values: of each run's newest snapshot, or None."""
 
@@ -147,11 +157,14 @@ class Column(NamedTuple):
 
 
 def short_names(runs: Sequence[Run]) -> list[str]:
-    """What tells the runs apart: their names without the parts that all of them have"""
-    parts = [run.name.split("-") for run in runs]
-    common = set.intersection(*map(set, parts)) if len(runs) > 1 else set()
-    names = ["-".join(part for part in name if part not in common) for name in parts]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+    """What tells the runs apart: their names, or the folders', without the parts that all have; or their paths"""
+    for full in ([run.name for run in runs], [run.path.parent.name for run in runs]):
+        parts = [name.split("-") for name in full]
+        common = set.intersection(*map(set, parts)) if len(runs) > 1 else set()
+        names = ["-".join(part for part in name if part not in common) for name in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(run.path) for run in runs]
 
 
 def columns_of(runs: Sequence[Run]) -> list[Column]:

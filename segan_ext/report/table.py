@@ -19,15 +19,19 @@ def table_of(
     header = ["run", "mode", "kimg", "parameters of G", "s/kimg", *(column.title for column in columns)]
     rows = []
     for i, (run, G, name) in enumerate(zip(runs, generators, short_names(runs))):
-        parameters = sum(t.numel() for n, t in misc.named_params_and_buffers(G) if not n.endswith(_NOT_LEARNED))
         speed = "–" if run.seconds_per_kimg is None else f"{run.seconds_per_kimg:.1f}"
-        row = [name, run.mode, f"{run.kimg:g}", f"{parameters:,}", speed]
+        row = [name, run.mode, f"{run.kimg:g}", f"{parameters_of(G):,}", speed]
         for column in columns:
             value = column.values[i]
             text = "–" if value is None else f"{value:.4g}"
             row.append(f"**{text}**" if value is not None and value == column.best else text)
         rows.append(row)
     return header, rows
+
+
+def parameters_of(G: torch.nn.Module) -> int:
+    """How many numbers of a generator are learned, frozen ones among them"""
+    return sum(t.numel() for n, t in misc.named_params_and_buffers(G) if not n.endswith(_NOT_LEARNED))
 
 
 def markdown(

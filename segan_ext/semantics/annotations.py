@@ -19,6 +19,7 @@ import torch
 
 from segan_ext.latents import draw_ws
 from segan_ext.semantics.extractors import IGNORED
+from snapshots.atomic import write_atomically
 from training.files import decode, parse_json, read_entry
 from training.latents import label_table
 
@@ -91,7 +92,7 @@ def write_annotations(folder: str | Path, annotations: Annotations, seeds: Itera
     folder.mkdir(parents=True, exist_ok=True)
     files = AnnotationFiles(annotations.classes, dict(zip(seeds, annotations.labels)))
     for name, content in _contents(files):
-        (folder / name).write_bytes(content)
+        write_atomically(folder / name, lambda file, content=content: file.write(content))
 
 
 def annotations_zip(files: AnnotationFiles) -> bytes:

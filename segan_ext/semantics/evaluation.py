@@ -14,6 +14,7 @@ from segan_ext.latents import draw_ws
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import Extractor
 from segan_ext.semantics.iou import Scores, Table
+from snapshots.atomic import write_atomically
 from torch_utils import cached_weights
 from training.images import to_pictures
 
@@ -85,7 +86,7 @@ def markdown(tables: dict[str, Table]) -> str:
 def write_tables(path: str | Path, tables: dict[str, Table], **protocol: Any) -> None:
     """Writes {name of an extractor: `iou.Table`} and how they were measured as JSON."""
     content = dict(protocol=protocol, results={name: table._asdict() for name, table in tables.items()})
-    Path(path).write_text(json.dumps(content, indent=1))
+    write_atomically(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from segan_ext.layers import FeatureHooks
+from snapshots import hub
 from snapshots.atomic import write_atomically
 from torch_utils.ops import conv2d_gradfix
 
@@ -187,10 +188,11 @@ def save_extractor(path: str | os.PathLike, extractor: Extractor, **about: Any) 
 
 
 def open_extractor(path: str | os.PathLike, G: torch.nn.Module | None = None) -> Extractor:
-    """The extractor in a file of `save_extractor`, in eval mode, on the device of G.
+    """The extractor in a file of `save_extractor`, in eval mode, on the device of G; path: or hub:OWNER/NAME.
 
     OSError or ValueError, in one sentence, for another file, or one that does not fit G.
     """
+    path = hub.local_path(path, hub.EXTRACTOR)
     try:
         with safetensors.safe_open(path, "pt") as file:
             content = json.loads((file.metadata() or {})["semantics"])

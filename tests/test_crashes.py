@@ -1,0 +1,320 @@
+"""Whatever ends a run, nothing that was saved is lost, and what goes on ends as an undisturbed run does."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from dnnlib.util import make_cache_dir_path
+from helpers import (
+    TINY,
+    assert_same_end,
+    command,
+    make_dataset,
+    newest,
+    only_run,
+    read_stats,
+    run,
+    saved_kimg,
+    slowly,
+    start,
+    wait_for,
+    write_segmenter,
+)
+from snapshots.atomic import append_line
+from training.training_loop import training_loop
+
+METRICS = ["--metrics=ppl2_wend", "--detector=pixel-pyramid", "--num-gen=8"]
+KILLS = int(os.environ.get("SEGAN_KILLS", 6))  # twenty take ten minutes
+OPTIONS = ["--cfg=segan-mode2", *TINY, "--kimg=1", "--tick=0.1", "--snap=2", "--seed=3", *METRICS]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("data") / "discs.zip")
+
+
+def kill(process):
+    """SIGKILL to a run and its other processes"""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()  # whose pipes the others hold too
+
+
+def is_writing(process, out):
+    """Holds a run for a moment to see whether it is in the middle of writing a file; if so, it stays held."""
+    os.killpg(process.pid, signal.SIGSTOP)
+    while psutil.Process(process.pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+        pass
+    if list(out.glob("*/*.tmp")):
+        return True
+    os.killpg(process.pid, signal.SIGCONT)
+    return False
+
+
+def metric_lines(run_dir):
+    lines = [line for path in sorted(run_dir.glob("metric-*.jsonl")) for line in path.read_text().splitlines()]
+    return [line.split(', "total_time"')[0] + line[line.index('"snapshot_pkl"') :].split(", ")[0] for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes, kills", [(1, KILLS), (2, KILLS // 3)])
+def test_runs_that_are_killed_at_random_end_the_same(processes, kills, data, tmp_path):
+    """SEGAN_KILLS says how many. Every other kill comes in the middle of a write."""
+    options = [*OPTIONS, f"--batch={8 * processes}", f"--data={data}", f"--gpus={processes}"]
+    run("train_segan.py", *options, f"--outdir={tmp_path / 'left-alone'}")
+    rng, out, killed = random.Random(0), tmp_path / "killed", 0
+    out.mkdir()
+    while killed < kills:
+        process = start(
+            command("train_segan.py", *options, f"--outdir={out}", *(["--resume=latest"] if saved_kimg(out) else []))
+        )
+        logs = lambda: [log for log in out.glob("*/log.txt") if "tick" in log.read_text()]
+        begun = time.time()
+        if killed % 2:
+            patience = rng.uniform(0, 4)
+            while process.poll() is None and not (logs() and time.time() - begun > patience):
+                time.sleep(0.01)
+        else:
+            at_least = saved_kimg(out) + rng.choice([0, 100])  # not always the first one, which would be the end of it
+            while process.poll() is None and not (saved_kimg(out) >= at_least and is_writing(process, out)):
+                time.sleep(0.001)
+        if process.poll() is not None:  # it came to its end first: begin anew
+            process.communicate()
+            shutil.rmtree(out)
+            out.mkdir()
+            continue
+        kill(process)
+        assert killed % 2 or list(out.glob("*/*.tmp"))
+        killed += 1
+    for run_dir in list(out.iterdir()):  # those that had not saved anything when they were killed
+        if not list(run_dir.glob("training-state-*.pt")):
+            shutil.rmtree(run_dir)
+    options = ["--resume=latest"] if saved_kimg(out) else options
+    run("train_segan.py", *options, f"--outdir={out}")
+    ours, theirs = only_run(out), only_run(tmp_path / "left-alone")
+    assert_same_end(ours, theirs)
+    assert metric_lines(ours) == metric_lines(theirs)
+    assert not list(ours.glob("*.tmp"))
+
+
+def test_metrics_that_a_kill_took_are_made_up_for(data, tmp_path):
+    run("train_segan.py", *OPTIONS, f"--data={data}", f"--outdir={tmp_path}")
+    run_dir = only_run(tmp_path)
+    whole, stats = metric_lines(run_dir), read_stats(run_dir)
+    assert len(whole) == 6
+    path = newest(run_dir, "metric-*.jsonl")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]) + '{"results": {"ppl2')
+    run("train_segan.py", f"--resume={run_dir}", "--kimg=2")
+    assert metric_lines(run_dir)[:6] == whole
+    assert "Metrics/ppl2_wend_pixel-pyramid_n8" in read_stats(run_dir)[len(stats)]
+
+
+def test_one_process_has_a_run_at_a_time(data, tmp_path):
+    process = start(command("train_segan.py", *OPTIONS, "--kimg=10", f"--data={data}", f"--outdir={tmp_path}"))
+    wait_for(lambda: saved_kimg(tmp_path) >= 8, process)
+    run_dir = only_run(tmp_path)
+    done = run("train_segan.py", f"--resume={run_dir}", check=False)
+    assert done.returncode == 2 and f"is being trained by process {process.pid}" in done.stderr
+    kill(process)
+    (run_dir / "network-snapshot-000001.pkl.tmp").write_bytes(b"left behind")
+    assert "goes on" not in run("train_segan.py", f"--resume={run_dir}", "--dry-run").stderr
+    assert not list(run_dir.glob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_states_are_saved_by_time_and_two_are_kept(data, tmp_path):
+    often = ["--kimg=2", "--tick=0.5", "--snap=100", "--save-minutes=0"]
+    run("train_segan.py", *OPTIONS, *often, f"--data={data}", f"--outdir={tmp_path}")
+    names = sorted(path.name for path in only_run(tmp_path).iterdir())
+    assert [name for name in names if "state" in name] == ["training-state-000001.pt", "training-state-000002.pt"]
+    assert [name for name in names if "snapshot" in name] == [f"network-snapshot-00000{i}.pkl" for i in (0, 2)]
+    newest(only_run(tmp_path), "training-state-*.pt").unlink()
+    run("train_segan.py", f"--resume={only_run(tmp_path)}", "--keep=1")
+    assert [path.name for path in only_run(tmp_path).glob("*state*")] == ["training-state-000002.pt"]
+
+
+@pytest.mark.slow
+def test_other_data_are_refused_and_moved_ones_found(data, tmp_path):
+    mine = shutil.copy(data, tmp_path / "mine.zip")
+    run("train_segan.py", *OPTIONS, f"--data={mine}", f"--outdir={tmp_path / 'out'}")
+    run_dir = only_run(tmp_path / "out")
+    other = make_dataset(tmp_path / "other.zip", 41)
+    moved = shutil.move(mine, tmp_path / "moved.zip")
+    done = run("train_segan.py", f"--resume={run_dir}", "--kimg=2", f"--data={other}", check=False)
+    assert done.returncode == 2 and "does not hold what the run began with" in done.stderr
+    run("train_segan.py", f"--resume={run_dir}", "--kimg=2", f"--data={moved}")
+
+
+@pytest.mark.slow
+def test_data_that_vanish_and_killed_loaders_end_a_run_with_a_sentence(tmp_path):
+    folder = make_dataset(tmp_path / "discs")
+    options = [*OPTIONS, "--kimg=100", "--workers=2", f"--data={folder}", f"--outdir={tmp_path / 'out'}"]
+    process = start(command("train_segan.py", *options))
+    wait_for(lambda: saved_kimg(tmp_path / "out") >= 8, process)
+    psutil.Process(process.pid).children()[0].kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "DataLoader worker" in errors and "goes on from training-state" in errors
+    assert "Traceback" not in errors
+    process = start(command("train_segan.py", f"--resume={only_run(tmp_path / 'out')}", "--workers=2"))
+    wait_for(lambda: saved_kimg(tmp_path / "out") >= 400, process)
+    shutil.rmtree(folder)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "cannot be read" in errors and "Traceback" not in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+@contextlib.contextmanager
+def small_disk(folder, megabytes):
+    """A file system of that size; skipped where one cannot be mounted"""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting takes root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def files_of(run_dir):
+    return {path.name: path.read_bytes() for path in run_dir.iterdir() if path.suffix in (".pkl", ".pt")}
+
+
+@pytest.mark.parametrize("moment", slowly(["snapshot", "log", "metric"], fast=["snapshot"]))
+def test_a_full_disk_loses_nothing(moment, data, tmp_path):
+    with small_disk(tmp_path / "disk", 16) as disk:
+        options = [*OPTIONS, "--kimg=100", f"--data={data}", f"--outdir={disk}"]
+        options += ["--snap=1000"] if moment == "log" else ["--num-gen=2000"] if moment == "metric" else []
+        process = start(command("train_segan.py", *options))
+        wait_for(lambda: saved_kimg(disk) >= (8 if moment in ("log", "metric") else 400), process)
+        run_dir = only_run(disk)
+        before = files_of(run_dir)
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 1, output + errors
+        assert "No space left" in errors and "Traceback" not in errors
+        after = files_of(run_dir)
+        assert all(after.get(name) == content for name, content in before.items() if name in after)
+        assert saved_kimg(disk) >= 8
+        (disk / "filler").unlink()
+        run("train_segan.py", f"--resume={run_dir}", "--kimg=2", "--num-gen=8")
+        assert saved_kimg(disk) >= 2000
+
+
+@pytest.mark.slow
+def test_a_read_only_disk_is_named(data, tmp_path):
+    with small_disk(tmp_path / "disk", 16) as disk:
+        run("train_segan.py", *OPTIONS, f"--data={data}", f"--outdir={disk}")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        for options in ([f"--resume={only_run(disk)}", "--kimg=2"], [*OPTIONS, f"--data={data}", f"--outdir={disk}"]):
+            done = run("train_segan.py", *options, check=False)
+            assert done.returncode == 2 and "Read-only" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_numbers_that_are_not_finite_end_a_run_with_advice(data, tmp_path):
+    done = run(
+        "train_segan.py", *OPTIONS, "--lrate=1e30", f"--data={data}", "--kimg=4", f"--outdir={tmp_path}", check=False
+    )
+    assert done.returncode == 1 and "lower --lrate" in done.stderr and "Traceback" not in done.stderr
+    assert "begin" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_set_back_does_no_harm(data, tmp_path, monkeypatch):
+    run("train_segan.py", *OPTIONS, f"--data={data}", f"--outdir={tmp_path}")
+    args = json.loads((only_run(tmp_path) / "training_options.json").read_text())
+    args.pop("options")
+    clock = iter(range(10**9, 0, -1000))
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    again = tmp_path / "again"
+    again.mkdir()
+    training_loop(**args | dict(run_dir=str(again), metrics=[]))
+    assert all(line["Timing/sec_per_tick"]["mean"] >= 0 for line in read_stats(again))
+
+
+TOOLS = dict(
+    dataset=["stylegan2_ada/dataset_tool.py", "--source={folder}/discs", "--dest={out}/data.zip"],
+    avatars=["-m segan_ext", "avatars", "--count=60", "--resolution=32", "--masks", "--dest={out}/avatars.zip"],
+    projector=[
+        "stylegan2_ada/projector.py",
+        "--network={folder}/G.pkl",
+        "--target={folder}/discs/00000/img00000000.png",
+    ]
+    + ["--detector=pixel-pyramid", "--num-steps=100", "--save-video=0", "--outdir={out}"],
+    discover=[
+        "-m segan_ext",
+        "discover",
+        "--network={folder}/G.pkl",
+        "--method=ica",
+        "--dest={out}/directions.safetensors",
+    ],
+    semantics=["-m segan_ext", "semantics", "train", "--network={folder}/G.pkl", "--segmenter={folder}/brightness.pt"]
+    + ["--method=sgd", "--samples=64", "--dest={out}/extractor.safetensors"],
+    atlas=["-m segan_ext", "explore", "--network={folder}/sefa.pkl", "--atlas={out}/atlas.html"],
+    features=["stylegan2_ada/calc_metrics.py", "--network={folder}/G.pkl", "--metrics=fid50k_full"]
+    + ["--data={folder}/discs", "--num-gen=100", "--detector=vgg-hed"],
+)
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """A folder with what tools need: a generator, images, a segmenter"""
+    folder = tmp_path_factory.mktemp("pieces")
+    make_dataset(folder / "discs")
+    shutil.copy(folder / "discs" / "00000" / "img00000000.png", folder / "target.png")
+    write_segmenter(folder / "brightness.pt", ("background", "bright", "dark"))
+    short = ["--cfg=segan-mode0", *TINY, "--kimg=1", "--metrics=none"]
+    run("train_segan.py", *short, f"--data={folder / 'discs'}", f"--outdir={folder / 'runs'}")
+    shutil.copy(newest(only_run(folder / "runs"), "network-snapshot-*.pkl"), folder / "G.pkl")
+    run("-m segan_ext", "discover", f"--network={folder / 'G.pkl'}", f"--dest={folder / 'sefa.pkl'}")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", TOOLS)
+def test_tools_that_are_killed_leave_nothing_half_and_do_it_again(tool, pieces, tmp_path):
+    """Pictures apart, which are to be looked at."""
+
+    def call(out):
+        if not out.exists():
+            (out / "cache").mkdir(parents=True)
+            (out / "cache" / "kernels").symlink_to(make_cache_dir_path("kernels"))  # which take seconds to build
+        script, *options = [text.format(folder=pieces, out=out) for text in TOOLS[tool]]
+        return start(command(script, *options), env=dict(DNNLIB_CACHE_DIR=str(out / "cache")))
+
+    def written(out):
+        found = (path for path in out.rglob("*") if path.is_file() and path.suffix not in (".png", ".tmp"))
+        return {str(path.relative_to(out)): path.read_bytes() for path in found}
+
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    began = time.monotonic()
+    process = call(whole)
+    output, errors = process.communicate()
+    assert process.returncode == 0, output + errors
+    seconds, expected = time.monotonic() - began, written(whole)
+    assert expected
+    for share in (0.5, 0.8, 0.95):
+        process = call(out)
+        time.sleep(share * seconds)
+        kill(process)
+    process = call(out)
+    output, errors = process.communicate()
+    assert process.returncode == 0 or "exists" in errors, output + errors
+    assert written(out).keys() == expected.keys()
+    assert [name for name, content in written(out).items() if content != expected[name]] == []
+
+
+def test_half_a_line_is_dropped_before_the_next_one(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    append_line(path, "one")
+    with open(path, "a") as file:
+        file.write("tw")
+    append_line(path, "three")
+    assert path.read_text() == "one\nthree\n"
