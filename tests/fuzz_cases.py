@@ -230,7 +230,7 @@ def edit(network):
     engine, session = _page(network)
     try:
         engine.render(loaded("in/edit.json", session, engine, session.view.network), None, session.named)
-    except ValueError as error:
+    except (OSError, ValueError) as error:  # a file that is not there is the harness's, never the page's
         raise click.UsageError(str(error)) from error
 
 
