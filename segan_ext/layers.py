@@ -62,6 +62,22 @@ def row_of(G: torch.nn.Module, layer: tuple[int, int]) -> int:
     return sum(block.num_conv for block in blocks) + (N if hasattr(G.synthesis, "block_resolutions") else 0)
 
 
+def style_groups(G: torch.nn.Module) -> dict[str, list[int]]:
+    """{"coarse", "middle", "fine": entries of ws}: up to 8×8, up to 32×32, and above; a third each without blocks."""
+    sides = getattr(G.synthesis, "block_resolutions", None)
+    names = ("coarse", "middle", "fine")
+    if not sides:
+        return {name: [i for i in range(G.num_ws) if 3 * i // G.num_ws == k] for k, name in enumerate(names)}
+    groups, first = {name: [] for name in names}, 0
+    for side in sides:
+        name = "coarse" if side <= 8 else "fine" if side > 32 or side == G.img_resolution else "middle"
+        block = getattr(G.synthesis, f"b{side}")
+        count = block.num_conv + (block.num_torgb if side == sides[-1] else 0)
+        groups[name] += range(first, first + count)
+        first += count
+    return groups
+
+
 _MOST_NUMBERS = 2**27  # of features at a time
 
 

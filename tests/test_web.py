@@ -12,11 +12,12 @@ import subprocess
 import time
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
+import imageio_ffmpeg
 import naming_story
 import numpy as np
 import PIL.Image
+import PIL.ImageSequence
 import pytest
 import torch
 from click.testing import CliRunner
@@ -25,13 +26,13 @@ from test_semantics import CLASSES, brightness, write_network
 from helpers import ROOT, command, run
 from segan_ext.cli import main
 from segan_ext.control.render import render
-from segan_ext.latents import draw_ws, ws_of_seeds
-from segan_ext.layers import FeatureHooks
+from segan_ext.latents import draw_ws, random_w, ws_of_seeds
+from segan_ext.layers import FeatureHooks, style_groups
 from segan_ext.metrics.labels import read_labels
 from segan_ext.semantics import annotations, closed_form, segmenters
 from segan_ext.semantics.extractors import IGNORED, open_extractor, save_extractor
 from segan_ext.web.api import Api
-from segan_ext.web.controls import readable, style_groups
+from segan_ext.web.controls import readable
 from segan_ext.web.engine import Engine
 from segan_ext.web.session import Sessions
 from test_segan_networks import SHAPE, build, randomise
@@ -423,10 +424,6 @@ def test_pins_history_and_comparison(page, G):
     assert not page.locator("#pins .thumb").count()
 
 
-def groups_of(G):
-    return style_groups(SimpleNamespace(G=G))
-
-
 def test_a_seed_is_picked_from_the_sheet_and_mixed_in(page, G):
     panel(page, "Seeds")
     shows(page, expected(G, 4), '#sheet [data-seed="4"]', what="a seed's small picture")
@@ -434,7 +431,7 @@ def test_a_seed_is_picked_from_the_sheet_and_mixed_in(page, G):
     page.locator("#drop-menu").get_by_role("button", name="coarse").click()
     first, other = (ws_of_seeds(G, [s], 0.7) for s in (0, 4))
     first[:, :3] = other[:, :3]
-    assert groups_of(G)["coarse"] == [0, 1, 2]
+    assert style_groups(G)["coarse"] == [0, 1, 2]
     shows(page, expected(G, ws=first), what="mixed by dragging")
     panel(page, "Mix")
     shows(page, expected(G, 4), "#mix-image", what="what is mixed in")
@@ -460,7 +457,7 @@ def test_any_image_is_mixed_in(page, G):
     page.keyboard.press("m")
     page.locator("#drop-menu").get_by_role("button", name="fine").click()
     ws = ws_of_seeds(G, [2], 0.5)
-    fine = groups_of(G)["fine"]
+    fine = style_groups(G)["fine"]
     ws[:, fine] = ws_of_seeds(G, [0], 1)[:, fine]
     shows(page, expected(G, ws=ws), what="mixed")
     page.locator("#stage").focus()
@@ -498,6 +495,7 @@ def test_a_link_shows_the_same_image(page, browser, url, G):
 
 
 def test_grey_conditional_and_plain_generators(page, grey):
+    G_plain = plain()
     page.locator("#network").select_option("grey.pkl")
     shows(page, expected(grey), what="another network")
     write(page, "class", 2)
@@ -510,9 +508,57 @@ def test_grey_conditional_and_plain_generators(page, grey):
     shows(page, expected(grey), what="a change of the class is undone")
     assert page.locator("#class").input_value() == "0"
     page.locator("#network").select_option("plain.pkl")
-    complains(page, "This generator has no controls of its own")
+    shows(page, as_pixels(G_plain.synthesis(ws_of_seeds(G_plain, [0], 0.7), noise_mode="const")[0]), what="a third")
     click(page, "undo")
     shows(page, expected(grey), what="back to the network before")
+
+
+def test_a_generator_without_subspaces_has_those_of_sefa(page, tmp_path, folder):
+    """Its strongest direction of the coarse layers, the ws that they read moved by two deviations of w along it."""
+    G, rows = plain(), [0, 1, 2]
+    weights = [layer.affine.weight for layer in (G.synthesis.b4.conv1, G.synthesis.b4.torgb)]
+    weights += [layer.affine.weight for layer in (G.synthesis.b8.conv0, G.synthesis.b8.conv1)]
+    A = torch.cat(weights).double()
+    d = torch.linalg.svd(A / A.norm(dim=1, keepdim=True)).Vh[0]
+    d = (d * (random_w(G, 1000).double() @ d).std()).float()
+    page.locator("#network").select_option("plain.pkl")
+    until(page, lambda: "coarse 1" in page.locator("#cards").inner_text(), "the first control")
+    slide(page, "coarse 1", 2)
+    ws = ws_of_seeds(G, [0], 0.7)
+    possible = []
+    for sign in (2, -2):  # a direction may point either way
+        moved = ws.clone()
+        moved[:, rows] += sign * d
+        possible.append(as_pixels(G.synthesis(moved, noise_mode="const")[0]))
+    until(page, lambda: not all(differs(page, each) for each in possible), "the image of SeFa's direction")
+    moved = pixels(page)
+    panel(page, "Export")
+    saved(page, "#save", tmp_path / "edit.json")
+    network = f"--network={folder / 'plain.pkl'}"
+    run("-m segan_ext edit", network, f"--replay={tmp_path / 'edit.json'}", f"--outdir={tmp_path}")
+    assert abs(np.asarray(PIL.Image.open(tmp_path / "seed0000.png"), int) - moved).max() <= 1
+
+
+def test_keys_and_the_link_that_is_copied(page, browser, url, G):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#stage").focus()
+    page.keyboard.press("]")
+    shows(page, expected(G, 1), what="the next seed")
+    page.keyboard.press("[")
+    shows(page, expected(G, 0), what="the one before")
+    page.keyboard.press("r")
+    until(page, lambda: page.locator("#seed").input_value() not in ("0", "1"), "a random seed")
+    shows(page, expected(G, int(page.locator("#seed").input_value())), what="its image")
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    assert abs(np.asarray(PIL.Image.open(download.value.path()), int) - pixels(page)).max() <= 1
+    panel(page, "Export")
+    click(page, "copy-link")
+    complains(page, "The link is copied")
+    link = page.evaluate("navigator.clipboard.readText()")
+    other = opened(browser, url, link.removeprefix(url))
+    shows(other, pixels(page), what="the link's image")
+    other.context.close()
 
 
 def test_names_read_as_people_read_them(page):
@@ -525,6 +571,20 @@ def test_names_read_as_people_read_them(page):
     assert swatch.evaluate("node => getComputedStyle(node).backgroundColor") == "rgb(226, 69, 83)"
 
 
+def near(frame, image):
+    """Whether an image stands below the label of a film's frame, as well as a codec allows"""
+    frame, side = np.asarray(frame, int), image.shape[0]
+    scale = frame.shape[1] // side
+    return abs(frame[-scale * side :, : scale * side][scale // 2 :: scale, scale // 2 :: scale] - image).mean() < 8
+
+
+def frames_of(path):
+    """Pictures of a video"""
+    frames = imageio_ffmpeg.read_frames(str(path))
+    size = next(frames)["size"]
+    return [PIL.Image.frombytes("RGB", size, bytes(frame)) for frame in frames]
+
+
 @pytest.mark.slow
 def test_strip_film_and_several_seeds(page, G, tmp_path):
     address = slide(page, 0, 2)
@@ -532,8 +592,12 @@ def test_strip_film_and_several_seeds(page, G, tmp_path):
     panel(page, "Export")
     strip = PIL.Image.open(saved(page, "[data-walk=png]", tmp_path / "strip.png"))
     assert strip.width > 9 * 64 and page.locator("#made img").is_visible()
-    assert PIL.Image.open(saved(page, "[data-walk=gif]", tmp_path / "walk.gif")).n_frames == 16
-    assert saved(page, "[data-walk=mp4]", tmp_path / "walk.mp4").read_bytes()[4:8] == b"ftyp"
+    steps = [expected(G, edits={address: x}) for x in np.linspace(-4, 4, 9)]
+    film = PIL.Image.open(saved(page, "[data-walk=gif]", tmp_path / "walk.gif"))
+    moving = [frame.convert("RGB") for frame in PIL.ImageSequence.Iterator(film)]
+    for frames in (moving, frames_of(saved(page, "[data-walk=mp4]", tmp_path / "walk.mp4"))[:16]):
+        assert len(frames) == 16  # there and back
+        assert all(map(near, frames, steps + steps[-2:0:-1])) and not near(frames[0], steps[-1])
     panel(page, "Seeds")
     write(page, "sheet-seeds", "3,4")
     page.locator("#sheet-edited").check()
@@ -545,23 +609,67 @@ def test_strip_film_and_several_seeds(page, G, tmp_path):
     complains(page, "no number or range")
 
 
+DROP = """([node, data]) => {
+  const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0)), transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
+  node.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true}));
+}"""
+
+
+def projected(page, space):
+    """The image that was found for the chosen picture, as the panel shows it"""
+    page.locator("#space").select_option(space)
+    page.locator("#photo-note").evaluate("node => { node.textContent = '' }")
+    click(page, "project")
+    until(page, lambda: "Found, on average" in page.locator("#photo-note").inner_text(), "projected", 120)
+    return pixels(page, "#photo-shown img", 1)
+
+
 @pytest.mark.slow
-def test_a_picture_is_projected_and_cancelled(page, G, tmp_path):
-    target = expected(G, 77, psi=1.5)
-    PIL.Image.fromarray(target.astype(np.uint8)).save(tmp_path / "target.png")
+def test_a_picture_is_projected_and_keeps_its_sliders(page, G):
+    target, picture, start = expected(G, 77, psi=1.5), io.BytesIO(), pixels(page)
+    PIL.Image.fromarray(target.astype(np.uint8)).save(picture, "PNG")
     panel(page, "Photo")
     click(page, "project")
     complains(page, "choose a picture first")
-    page.locator("#photo").set_input_files(tmp_path / "target.png")
+    drop = [page.locator("#photo-drop").element_handle(), base64.b64encode(picture.getvalue()).decode()]
+    page.evaluate(DROP, drop)
+    shows(page, target, "#photo-shown img", 0, what="the picture that was dropped")
+    found = projected(page, "w")
+    shows(page, found, what="the image that was found")
+    assert page.locator("#photo-shown figure:visible").count() == 3
+    assert abs(pixels(page, "#photo-shown img", 2) - abs(found - target)).max() <= 2
+    assert f"{abs(found - target).mean():.1f} of 255" in page.locator("#photo-note").inner_text()
+    assert abs(found - target).mean() < 0.9 * abs(start - target).mean()
+    until(page, lambda: "w=" in page.url, "the address follows")
+    w = np.frombuffer(base64.urlsafe_b64decode(page.url.partition("&w=")[2] + "=="), np.float32)
+    assert w.size == G.w_dim
+    panel(page, "Controls")
+    address = slide(page, 0, 2)
+    ws = torch.from_numpy(w.copy()).expand(1, G.num_ws, -1)
+    shows(page, expected(G, ws=ws, edits={address: 2}), what="its slider is moved")
+    panel(page, "Photo")
+    each_layer = projected(page, "w+")
+    assert abs(each_layer - target).mean() < 0.9 * abs(start - target).mean()
+    shows(page, expected_of_link(page, G, {address: 2}), what="with the slider as it was")
+
+
+def expected_of_link(page, G, edits):
+    """The image of the ws in the page's address"""
+    until(page, lambda: len(page.url) > 4 * G.num_ws * G.w_dim, "the address has all ws")
+    ws = np.frombuffer(base64.urlsafe_b64decode(page.url.partition("&w=")[2] + "=="), np.float32)
+    return expected(G, ws=torch.from_numpy(ws.copy()).reshape(1, G.num_ws, -1), edits=edits)
+
+
+@pytest.mark.slow
+def test_a_projection_is_cancelled(page, G, tmp_path):
+    PIL.Image.fromarray(expected(G, 77).astype(np.uint8)).save(tmp_path / "target.png")
     start = pixels(page)
-    click(page, "project")
-    until(page, lambda: "Found, on average" in page.locator("#photo-note").inner_text(), "projected", 120)
-    assert abs(pixels(page) - target).mean() < 0.9 * abs(start - target).mean()
-    page.keyboard.press("z")
-    shows(page, start, what="undone")
+    panel(page, "Photo")
+    page.locator("#photo").set_input_files(tmp_path / "target.png")
     page.locator("#steps").fill("1000")
     click(page, "project")
-    until(page, lambda: "Step 10 of" in page.locator("#photo-note").inner_text(), "it goes on")
+    until(page, lambda: "projecting" in page.locator("#photo-note").inner_text(), "it goes on")
     click(page, "project-cancel")
     until(page, lambda: differs(page, start), "stopped, with what there was")
     (tmp_path / "no.png").write_bytes(b"no picture")

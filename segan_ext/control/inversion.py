@@ -4,7 +4,7 @@ The encoder that is trained with a generator stays in its discriminator, and rea
 fitted in seconds to images that the generator makes, reads all of w, and serves any generator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -19,14 +19,22 @@ SAMPLES = 2000
 
 
 class Reader:
-    """w of images, by kernel ridge regression on `samples` images of G; of the class class_idx of a conditional G."""
+    """w of images, by kernel ridge regression on `samples` images of G; of the class class_idx of a conditional G.
+
+    count: hands on the batches of latents that it gets, and shows how far the work is; tqdm is one.
+    """
 
     @cached_weights.enabled()
-    @torch.no_grad()
-    def __init__(self, G: torch.nn.Module, samples: int = SAMPLES, class_idx: int = 0) -> None:
+    def __init__(
+        self,
+        G: torch.nn.Module,
+        samples: int = SAMPLES,
+        class_idx: int = 0,
+        count: Callable[[Iterable], Iterable] = iter,
+    ) -> None:
         z = seed_latents(G, range(10_000, 10_000 + samples), next(G.parameters()).device).float()
         w = torch.cat([G.mapping(part, labels_of(G, len(part), class_idx))[:, 0] for part in z.split(256)])
-        images = [G.synthesis(part[:, None].repeat(1, G.num_ws, 1), noise_mode="const") for part in w.split(32)]
+        images = (G.synthesis(part[:, None].repeat(1, G.num_ws, 1), noise_mode="const") for part in count(w.split(32)))
         self.known = torch.cat([_looks(part) for part in images])  # [samples, F]
         self.width = _SPREAD * torch.cdist(self.known[:500], self.known[:500]).flatten().median().clamp(min=1e-6)
         self.mean = w.mean(dim=0)

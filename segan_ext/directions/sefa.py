@@ -4,8 +4,13 @@ from collections.abc import Iterable
 
 import torch
 
+from segan_ext.control.named import NamedDirection
 from segan_ext.directions.subspaces import check_finite
+from segan_ext.latents import random_w
+from segan_ext.layers import row_of, style_groups
 from segan_ext.networks import style_layers
+
+_REACH = 3.0  # σ of w at the ends of a slider, as in SeFa's demonstration
 
 
 @torch.no_grad()
@@ -25,4 +30,22 @@ def sefa(
         A = A / A.norm(dim=1, keepdim=True).clamp(min=1e-12)
         values, vectors = torch.linalg.eigh(A.t() @ A)
         found |= dict.fromkeys(group, (vectors.flip(1), values.flip(0)))
+    return found
+
+
+@torch.no_grad()
+def sefa_controls(G: torch.nn.Module, count: int = 8) -> list[NamedDirection]:
+    """The first `count` directions of the coarse, the middle and the fine layers, as "coarse 1"; +1 is one σ of w.
+
+    G: as `as_editable` makes it of a generator without subspaces. Layers are grouped by `style_groups`.
+    """
+    w = random_w(G, 1000).double().cpu()
+    found = []
+    for group, rows in style_groups(G).items():
+        layers = [layer for layer in G.subspaces() if row_of(G, layer) in rows]
+        if not layers:
+            continue
+        directions = sefa(G, [layers])[layers[0]][0][:, :count]
+        for i, d in enumerate((directions * (w @ directions).std(dim=0)).float().t()):
+            found.append(NamedDirection(f"{group} {i + 1}", dict.fromkeys(layers, d), -_REACH, _REACH))
     return found

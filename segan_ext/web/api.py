@@ -6,6 +6,7 @@ Every question has "session", an id that the page gave itself, and most have "vi
 import base64
 import contextlib
 import dataclasses
+import math
 import queue
 import tempfile
 import threading
@@ -19,16 +20,18 @@ from starlette.responses import Response
 from metrics.perceptual import perceptual_features
 from runs.numbers import parse_numbers
 from segan_ext.control.address import Address, Name, parse_address
+from segan_ext.control.inversion import Reader, bounds_of
 from segan_ext.control.named import read_directions
 from segan_ext.images import averaged_down, data_uri, draw_traversal, encoded, to_pictures, write_pictures
 from segan_ext.latents import labels_of
+from segan_ext.layers import style_groups
 from segan_ext.semantics.evaluation import colour_of
-from segan_ext.web.controls import described, style_groups
+from segan_ext.web.controls import described
 from segan_ext.web.engine import Engine, View, as_w
 from segan_ext.web.session import Session, Sessions, as_json, checked_view, loaded, saved
 from training.files import parse_json
 from training.latents import label_table
-from training.projection import open_target, project
+from training.projection import SPACES, open_target, project_many
 
 _THUMB = 96  # pixels of a small picture's side at most
 _CHANGE = 32  # of a map of where a control changes the image
@@ -63,7 +66,7 @@ class Api:
             layers=[f"L{L}.N{N}" for L, N in opened.subspaces],
             named=[described(opened, Name(name), sliders) for name in opened.named | sliders],
             classes=[dict(name=name, colour=colour_of(i)) for i, name in enumerate(classes)],
-            groups=style_groups(opened),
+            groups=style_groups(G),
             view=as_json(session.view if session.view.network == network else View(network)),
         )
 
@@ -217,22 +220,27 @@ class Api:
     # Projection
 
     def project(self, path: Path, asked: dict[str, str]) -> Iterator[dict[str, Any]]:
-        """Lines of progress, {"step", "steps"}, then {"view", "difference"}: the w whose image is nearest to a picture.
+        """Lines of progress, {"step", "steps", "what"}, then the view whose image is nearest to a picture.
 
-        asked: session, network, class_idx, steps. "difference": mean of a pixel, of 255.
+        asked: session, network, class_idx, steps, space (w, w+). The last line: {"view", "difference": mean of a pixel,
+        of 255, "psnr": dB, "pictures": of the target, of the image, and of where they differ}.
         """
         session, opened = self.sessions.of(asked.get("session")), self.engine.network(asked.get("network"))
         target = open_target(str(path), opened.G)
         steps, class_idx = _whole(asked.get("steps", 200)), _whole(asked.get("class_idx", 0))
         if not 1 <= steps <= 1000:
             raise ValueError("steps: a whole number from 1 to 1000")
+        if asked.get("space", "w") not in SPACES:
+            raise ValueError(f"space is one of {', '.join(SPACES)}")
         session.stopped.discard("project")
-        return self._lines(session, asked["network"], target, steps, class_idx)
+        work = dict(target=target[None], space=asked.get("space", "w"), steps=steps, class_idx=class_idx)
+        return self._lines(session, asked["network"], work)
 
-    def _lines(self, session, network, target, steps, class_idx):
+    def _lines(self, session, network, work):
         lines = queue.Queue()
-        work = lambda: lines.put(self._projected(session, network, target, steps, class_idx, lines))
-        threading.Thread(target=work, daemon=True).start()
+        threading.Thread(
+            target=lambda: lines.put(self._projected(session, network, lines, **work)), daemon=True
+        ).start()
         try:
             while "step" in (line := lines.get()):
                 yield line
@@ -240,27 +248,39 @@ class Api:
         finally:  # also where the browser has gone
             session.stopped.add("project")
 
-    def _projected(self, session, network, target, steps, class_idx, lines):
+    def _projected(self, session, network, lines, target, space, steps, class_idx):
         """The last line"""
-        device = torch.device(self.engine.device)
 
-        def on_step(step, count):
+        def goes_on(step, count, what):
             if step % 5 == 0:
-                lines.put(dict(step=step, steps=count))
+                lines.put(dict(step=step, steps=count, what=what))
             self.engine.breathe()
             return "project" not in session.stopped
 
+        def reading(parts):
+            for i, part in enumerate(parts):
+                goes_on(i, len(parts), "learning to read images")
+                yield part
+
+        device = torch.device(self.engine.device)
         try:
             with self.engine.long_work(network) as opened:
+                G, wanted = opened.G, target.to(device).float() / 127.5 - 1
+                if class_idx not in opened.readers:
+                    opened.readers[class_idx] = Reader(G, class_idx=class_idx, count=reading)
                 options = dict(features=perceptual_features("pixel-pyramid", device), num_steps=steps, device=device)
-                label = labels_of(opened.G, 1, class_idx)
-                found = project(opened.G, target, label=label, on_step=on_step, **options)
-            view = View(network, class_idx=class_idx, w=as_w(found[-1]))
+                options |= dict(space=space, start=opened.readers[class_idx](wanted), bounds=bounds_of(G))
+                on_step = lambda step, *_: goes_on(step, steps, "projecting")
+                found = project_many(G, target, label=labels_of(G, 1, class_idx), on_step=on_step, **options)
+            view = View(network, class_idx=class_idx, w=as_w(found.ws[0]))
             image = self.engine.render(view)
         except Exception as error:  # the browser waits for a last line
             return dict(error=str(error))
-        difference = ((image + 1) * 127.5 - target.to(image)).abs().mean().item()
-        return dict(view=as_json(view), difference=difference)
+        shown = torch.stack([wanted[0], image.clamp(-1, 1), (image.clamp(-1, 1) - wanted[0]).abs() - 1])
+        difference = (shown[1] - shown[0]).mul(127.5)
+        pictures = [data_uri(_webp(each), "webp") for each in averaged_down(shown, 2 * _THUMB)]
+        decibels = 10 * math.log10(255**2 / max(difference.square().mean().item(), 1e-9))
+        return dict(view=as_json(view), difference=difference.abs().mean().item(), psnr=decibels, pictures=pictures)
 
     def cancel(self, data: dict[str, Any]) -> dict[str, Any]:
         """Ends the projection after its current step, with what there is. data: session"""

@@ -51,20 +51,3 @@ def described(opened: Opened, address: Address | Name, named: Mapping[str, Named
     ends = dict(low=-REACH, high=REACH, minus=-_SHOWN, plus=_SHOWN)
     label, value = (name, str(address)) if name else (str(address), "")
     return dict(id=str(address), label=label, value=value, colour="", note=note, own=False) | ends
-
-
-def style_groups(opened: Opened) -> dict[str, list[int]]:
-    """{"coarse", "middle", "fine": entries of ws}: up to 8×8, up to 32×32, and above; a third each without blocks."""
-    G = opened.G
-    sides = getattr(G.synthesis, "block_resolutions", None)
-    names = ("coarse", "middle", "fine")
-    if not sides:
-        return {name: [i for i in range(G.num_ws) if 3 * i // G.num_ws == k] for k, name in enumerate(names)}
-    groups, first = {name: [] for name in names}, 0
-    for side in sides:
-        name = "coarse" if side <= 8 else "fine" if side > 32 or side == G.img_resolution else "middle"
-        block = getattr(G.synthesis, f"b{side}")
-        count = block.num_conv + (block.num_torgb if side == sides[-1] else 0)
-        groups[name] += range(first, first + count)
-        first += count
-    return groups

@@ -18,7 +18,8 @@ import torch
 from segan_ext.control.address import Address, Name
 from segan_ext.control.named import NamedDirection, named_directions
 from segan_ext.control.render import offsets_of, parse_edits
-from segan_ext.directions.named import as_editable
+from segan_ext.directions.named import as_editable, with_named
+from segan_ext.directions.sefa import sefa_controls
 from segan_ext.latents import coordinate_sigmas, ws_of_seeds
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import Extractor, open_extractor
@@ -64,8 +65,11 @@ class Opened:
         loaded = load_generator(str(path), trust).to(device)
         self.path, self.subspaces = path, getattr(loaded, "subspaces", dict)()
         self.G = as_editable(loaded)  # so that sliders can be learned for any network
+        if not self.subspaces and not named_directions(self.G):
+            self.G = with_named(self.G, sefa_controls(self.G))
         self.named, self.questions = named_directions(self.G), None
         self.known, self.names, self.extractor = {}, {}, None
+        self.readers = {}  # of a class, to begin projections from
         with cached_weights.enabled(self.known):
             self.sigmas = coordinate_sigmas(self.G)
         self.ranking = self._by_style_change()

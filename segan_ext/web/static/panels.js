@@ -130,11 +130,13 @@ $("mix-seed").onchange = () => { mixing = null; change({mix_seed: Number($("mix-
 // Photos
 
 let photo = null;
+const figures = [...$("photo-shown").children];
+
 function choosePhoto(file) {
   photo = file;
-  const shown = $("photo-shown");
-  shown.hidden = !file;
-  if (file) shown.querySelector("img").src = URL.createObjectURL(file);
+  $("photo-shown").hidden = !file;
+  figures.forEach((figure, i) => { figure.hidden = i > 0; });
+  if (file) figures[0].firstElementChild.src = URL.createObjectURL(file);
 }
 
 $("photo").onchange = () => choosePhoto($("photo").files[0] ?? null);
@@ -148,14 +150,15 @@ $("project").onclick = async () => {
   working(true);
   try {
     const {network, class_idx} = state.view;
-    for await (const line of lines(await upload("project", {network, class_idx, steps: $("steps").value}, photo))) {
+    for await (const line of lines(await upload("project", {network, class_idx, steps: $("steps").value, space: $("space").value}, photo))) {
       if (line.error) throw new Error(line.error);
       if (line.view) {
-        $("photo-note").textContent = `Found, on average ${line.difference.toFixed(1)} of 255 from the picture at a pixel.`;
+        $("photo-note").textContent = `Found, on average ${line.difference.toFixed(1)} of 255 from the picture at a pixel (PSNR ${line.psnr.toFixed(1)} dB).`;
+        figures.forEach((figure, i) => { figure.hidden = false; figure.firstElementChild.src = line.pictures[i]; });
         change({w: line.view.w, class_idx: line.view.class_idx, mix_layers: []});
       } else {
         $("progress").value = line.step / line.steps;
-        $("photo-note").textContent = `Step ${line.step} of ${line.steps}`;
+        $("photo-note").textContent = `Step ${line.step} of ${line.steps}, ${line.what}`;
       }
     }
   } catch (error) { said(error); }
