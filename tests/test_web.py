@@ -713,19 +713,46 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser, url):
 AXE = next(filter(Path.exists, map(Path, [os.environ.get("SEGAN_AXE", "-"), "node_modules/axe-core/axe.min.js"])), None)
 
 
-@pytest.mark.skipif(AXE is None, reason="SEGAN_AXE=axe.min.js, of the npm package axe-core, names the checker")
+with_axe = pytest.mark.skipif(AXE is None, reason="`npm install axe-core`, or SEGAN_AXE=axe.min.js, brings the checker")
+
+
+def violations(page, least="minor"):
+    """What axe-core finds on what is shown, from this impact on"""
+    impacts = ("minor", "moderate", "serious", "critical")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    found = [each for each in found if impacts.index(each["impact"] or "minor") >= impacts.index(least)]
+    return [(each["id"], each["nodes"][0]["html"][:200]) for each in found]
+
+
+@with_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 400])
 def test_axe_finds_nothing(browser, url, scheme, width):
     page = opened(browser, url, width=width, color_scheme=scheme)
     slide(page, 0, 2)
     page.keyboard.press("p")
-    page.evaluate(AXE.read_text())
     for name in ("Controls", "Seeds", "Mix", "Photo", "Export"):
         panel(page, name)
         page.wait_for_timeout(600)
-        found = page.evaluate("axe.run()")["violations"]
-        assert not found, (name, [(each["id"], each["nodes"][0]["html"][:200]) for each in found])
+        assert not violations(page), name
+    for key in ("?", "c"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(300)
+        assert not violations(page), f"the dialog of {key}"
+        page.keyboard.press("Escape")
+    page.context.close()
+
+
+@with_axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 400])
+def test_axe_finds_nothing_serious_in_the_studio(browser, url, scheme, width):
+    page = opened(browser, url, "/studio/", ready="button[role=tab]", width=width, color_scheme=scheme)
+    for name in ("Name", "Edit", "Train"):
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_timeout(1000)
+        assert not violations(page, "serious"), name
     page.context.close()
 
 
