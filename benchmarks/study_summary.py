@@ -99,10 +99,9 @@ def pictures(folder, out):
             names.append(name)
             samples.append(G.synthesis(ws_of_seeds(G, SEEDS), noise_mode="const").expand(-1, 3, -1, -1))
             between.append(interpolation(G, ENDS, STEPS)[0].expand(-1, 3, -1, -1))
-    scale = max(64 // samples[0].shape[-1], 1)
     seeds, steps = [f"seed {seed}" for seed in SEEDS], [""] * STEPS
-    draw_traversal(torch.stack(samples), names, seeds, scale).save(out / f"samples-{folder.name}.png")
-    draw_traversal(torch.stack(between), names, steps, scale).save(out / f"interpolations-{folder.name}.png")
+    draw_traversal(torch.stack(samples), names, seeds).save(out / f"samples-{folder.name}.png")
+    draw_traversal(torch.stack(between), names, steps).save(out / f"interpolations-{folder.name}.png")
 
 
 def main():

@@ -25,21 +25,26 @@ def averaged_down(images: torch.Tensor, side: int) -> torch.Tensor:
     return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
 
 
-def draw_grid(images: torch.Tensor, scale: int = 1) -> Image.Image:
-    """A PIL picture of images [rows, columns, C, H, W] in [−1, 1], each pixel `scale` pixels wide."""
+def enlargement(side: int, least: int = 96) -> int:
+    """How many pixels wide a pixel of small images is drawn, so that `side` of them come near `least`"""
+    return max(least // side, 1)
+
+
+def draw_grid(images: torch.Tensor) -> Image.Image:
+    """A PIL picture of images [rows, columns, C, H, W] in [−1, 1], small ones enlarged."""
     rows, columns, channels, height, width = images.shape
     pixels = to_uint8(images).cpu()
     pixels = pixels.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels).numpy()
-    picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).convert("RGB")
+    picture, scale = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).convert("RGB"), enlargement(width)
     return picture.resize((columns * width * scale, rows * height * scale), Image.Resampling.NEAREST)
 
 
-def draw_traversal(images: torch.Tensor, labels: Sequence[str], columns: Sequence[str], scale: int = 1) -> Image.Image:
+def draw_traversal(images: torch.Tensor, labels: Sequence[str], columns: Sequence[str]) -> Image.Image:
     """`draw_grid` with a label at each row and above each column."""
     rows, count = images.shape[:2]
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     left = max([96, *(8 + int(measure.multiline_textbbox((0, 0), text)[2]) for text in labels)])
-    top, grid = 16, draw_grid(images, scale)
+    top, grid = 16, draw_grid(images)
     picture = Image.new("RGB", (left + grid.width, top + grid.height), "white")
     picture.paste(grid, (left, top))
     draw = ImageDraw.Draw(picture)
@@ -57,14 +62,14 @@ def write_pictures(
 
     ValueError for another ending of `dest`, and for MP4 without imageio-ffmpeg.
     """
-    dest, scale = Path(dest), max(96 // images.shape[-1], 1)
+    dest = Path(dest)
     if dest.suffix not in (".png", ".gif", ".mp4"):
         raise ValueError(f"--dest: {dest} must end in .png, .gif or .mp4")
     dest.parent.mkdir(parents=True, exist_ok=True)
     if dest.suffix == ".png":
-        draw_traversal(images, labels, columns, scale).save(dest)
+        draw_traversal(images, labels, columns).save(dest)
         return
-    across, scale = int(np.ceil(np.sqrt(len(images)))), max(128 // images.shape[-1], 1)
+    across, scale = int(np.ceil(np.sqrt(len(images)))), enlargement(images.shape[-1], 128)
     frames = [_frame(images[:, step], labels, across, scale) for step in range(images.shape[1])]
     frames += frames[-2:0:-1]
     if dest.suffix == ".gif":

@@ -4,7 +4,6 @@ The method of StyleGAN2, appendix D: Adam on one w for all layers and on the noi
 and down, noise on w that fades, and a penalty that keeps the noise images free of the picture.
 """
 
-import math
 import os
 
 import runs  # noqa: F401  isort: skip (before PyTorch)
@@ -20,7 +19,7 @@ from snapshots.atomic import write_atomically
 from training.images import save_video as write_video
 from training.images import to_pictures, to_uint8
 from training.latents import class_label
-from training.projection import open_target, project
+from training.projection import open_target, project, psnr
 
 
 @command()
@@ -50,8 +49,7 @@ def main(network, trust_pickle, device, target, num_steps, seed, save_video, cla
     PIL.Image.fromarray(pixels.movedim(0, 2).numpy().squeeze()).save(os.path.join(outdir, "target.png"))
     to_pictures(image)[0].save(os.path.join(outdir, "proj.png"))
     write_atomically(os.path.join(outdir, "projected_w.npz"), lambda file: np.savez(file, w=path[-1:].numpy()))
-    error = (image[0].clamp(-1, 1) * 127.5 + 127.5 - pixels).square().mean()
-    print(f"PSNR of the projection: {10 * math.log10(255**2 / error.item()):.1f} dB")
+    print(f"PSNR of the projection: {psnr(image, pixels / 127.5 - 1).item():.1f} dB")
     if save_video:
         _save_progress(os.path.join(outdir, "proj.mp4"), G, path, pixels, device)
 

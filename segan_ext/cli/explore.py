@@ -58,7 +58,7 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     images = torch.cat([G(z[None], c, truncation_psi=trunc, noise_mode="const") for z, c in latents])
     images = images.unflatten(0, (rows, columns))
     Path(dest).parent.mkdir(parents=True, exist_ok=True)
-    draw_grid(images, scale=max(96 // images.shape[-1], 1)).save(dest)
+    draw_grid(images).save(dest)
     print(dest)
 
 

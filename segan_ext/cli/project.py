@@ -1,12 +1,10 @@
 """`segan project`."""
 
 import json
-import math
 from pathlib import Path
 
 import click
 import numpy as np
-import PIL.Image
 import torch
 
 from metrics.perceptual import perceptual_features
@@ -16,9 +14,10 @@ from segan_ext.control.edit_file import describe
 from segan_ext.control.inversion import SAMPLES, Reader, bounds_of
 from segan_ext.images import draw_curves, draw_traversal
 from snapshots.atomic import write_atomically
+from training.files import SUFFIXES
 from training.images import to_pictures
 from training.latents import class_label
-from training.projection import SPACES, open_target, project_many
+from training.projection import SPACES, open_target, project_many, psnr
 
 _SHOWN = 24  # rows of the picture of the result
 
@@ -73,11 +72,7 @@ def _pictures(targets):
     """Paths of pictures, those of folders in order. ValueError where there are none, or two of one name."""
     found = []
     for target in map(Path, targets):
-        inside = (
-            sorted(p for p in target.rglob("*") if p.suffix.lower() in PIL.Image.registered_extensions())
-            if target.is_dir()
-            else [target]
-        )
+        inside = sorted(p for p in target.rglob("*") if p.suffix.lower() in SUFFIXES) if target.is_dir() else [target]
         if not inside:
             raise ValueError(f"{target} holds no pictures")
         found += inside
@@ -97,8 +92,7 @@ def _write(G, network, paths, targets, ws, distances, outdir):
     names = [path.stem for path in paths]
     arrays = dict(w=ws.numpy(), distances=distances.numpy(), names=np.array(names))
     write_atomically(outdir / "projected_w.npz", lambda file: np.savez(file, **arrays))
-    errors = (images.clamp(-1, 1) - targets).mul(127.5).square().mean(dim=[1, 2, 3])
-    quality = [f"{10 * math.log10(255**2 / max(error, 1e-9)):.1f} dB" for error in errors.tolist()]
+    quality = [f"{ratio:.1f} dB" for ratio in psnr(images, targets).tolist()]
     for i, name in enumerate(names):
         to_pictures(images[i : i + 1])[0].save(outdir / f"{name}.png")
         text = json.dumps(describe(network, {}, ws[i : i + 1], [name], "const"), indent=1)
@@ -107,6 +101,6 @@ def _write(G, network, paths, targets, ws, distances, outdir):
     differences = (images.clamp(-1, 1) - targets).abs() - 1  # black where they are equal
     rows = torch.stack([targets, images, differences], dim=1)[:_SHOWN]
     labels = [f"{name[:24]}\n{said}" for name, said in zip(names, quality)][:_SHOWN]
-    table = draw_traversal(rows, labels, ["target", "projection", "difference"], max(96 // G.img_resolution, 1))
+    table = draw_traversal(rows, labels, ["target", "projection", "difference"])
     draw_curves(table, distances).save(outdir / "projection.png")
     print(outdir / "projection.png")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from segan_ext.images import averaged_down
 from segan_ext.latents import labels_of
 from torch_utils import cached_weights
 from training.latents import seed_latents
@@ -52,8 +53,7 @@ class Reader:
 
 
 def _looks(images):
-    side = min(_SIDE, images.shape[-1])
-    return torch.nn.functional.adaptive_avg_pool2d(images.float().clamp(-1, 1), side).flatten(1)
+    return averaged_down(images.float().clamp(-1, 1), _SIDE).flatten(1)
 
 
 def bounds_of(G: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | None:

@@ -82,7 +82,7 @@ def _draw(G, folder):
         torch.cat([G.synthesis(ws_of_seeds(G, [seed], 1, seed), noise_mode="const") for seed in row])
         for row in torch.arange(_ROWS * _COLUMNS).view(_ROWS, _COLUMNS).tolist()
     ]
-    draw_grid(torch.stack(rows).cpu(), scale=max(96 // G.img_resolution, 1)).save(folder / "samples.png")
+    draw_grid(torch.stack(rows).cpu()).save(folder / "samples.png")
     if getattr(G, "subspaces", dict)():
         shown = strongest(G, len(named_directions(G)) or 8)[:_CONTROLS]
         images = traversal(G, shown, 0, _SIGMAS, _STEPS)

@@ -10,6 +10,7 @@ import torch
 import tqdm
 from PIL import Image, ImageDraw
 
+from segan_ext.images import enlargement
 from segan_ext.latents import draw_ws
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import Extractor
@@ -121,7 +122,7 @@ def draw_examples(
     ws = torch.cat([draw_ws(G, 1, seed, truncation_psi=truncation_psi, class_idx=class_idx) for seed in seeds])
     images, features = hooks(ws, noise_mode="const")
     size = images.shape[-1]
-    scale = max(96 // size, 1)
+    scale = enlargement(size)
     enlarged = [p.convert("RGB").resize((size * scale,) * 2, Image.Resampling.NEAREST) for p in to_pictures(images)]
     rows = {"image": enlarged}
     if segmenter is not None:

@@ -6,7 +6,6 @@ Every question has "session", an id that the page gave itself, and most have "vi
 import base64
 import contextlib
 import dataclasses
-import math
 import queue
 import tempfile
 import threading
@@ -31,7 +30,7 @@ from segan_ext.web.engine import Engine, View, as_w
 from segan_ext.web.session import Session, Sessions, as_json, checked_view, loaded, saved
 from training.files import parse_json
 from training.latents import label_table
-from training.projection import SPACES, open_target, project_many
+from training.projection import SPACES, open_target, project_many, psnr
 
 _THUMB = 96  # pixels of a small picture's side at most
 _CHANGE = 32  # of a map of where a control changes the image
@@ -143,9 +142,7 @@ class Api:
         plain = dataclasses.replace(view, edits=(), inside=())
         if data.get("file"):
             both = [self.engine.sheet(each, seeds, **known) for each in (plain, view)]
-            picture = draw_traversal(
-                torch.stack(both, dim=1), [f"seed {s}" for s in seeds], ["before", "after"], _scale(both[0])
-            )
+            picture = draw_traversal(torch.stack(both, dim=1), [f"seed {s}" for s in seeds], ["before", "after"])
             return _file(encoded(picture, "PNG"), "seeds.png")
         images = self.engine.sheet(view if data.get("edited") else plain, seeds, **known)
         pictures = [data_uri(_webp(each), "webp") for each in averaged_down(images, _THUMB)]
@@ -277,10 +274,10 @@ class Api:
         except Exception as error:  # the browser waits for a last line
             return dict(error=str(error))
         shown = torch.stack([wanted[0], image.clamp(-1, 1), (image.clamp(-1, 1) - wanted[0]).abs() - 1])
-        difference = (shown[1] - shown[0]).mul(127.5)
+        difference = (shown[1] - shown[0]).abs().mean().item() * 127.5
         pictures = [data_uri(_webp(each), "webp") for each in averaged_down(shown, 2 * _THUMB)]
-        decibels = 10 * math.log10(255**2 / max(difference.square().mean().item(), 1e-9))
-        return dict(view=as_json(view), difference=difference.abs().mean().item(), psnr=decibels, pictures=pictures)
+        ratio = psnr(image[None], wanted).item()
+        return dict(view=as_json(view), difference=difference, psnr=ratio, pictures=pictures)
 
     def cancel(self, data: dict[str, Any]) -> dict[str, Any]:
         """Ends the projection after its current step, with what there is. data: session"""
@@ -303,10 +300,6 @@ def _webp(image):
     (picture,) = to_pictures(image[None])
     lossless = image.shape[-1] <= _LOSSLESS
     return encoded(picture, "WEBP", lossless=lossless, quality=20 if lossless else 90, method=0)
-
-
-def _scale(images):
-    return max(96 // images.shape[-1], 1)
 
 
 def _file(content, name):

@@ -204,8 +204,7 @@ class NameTab:
                 with opened.G.edited(offsets=offsets):
                     rows.append(opened.G.synthesis(w.repeat(7, 1, 1), noise_mode="const"))
         columns = [f"{step:+.1f}" for step in steps.tolist()]
-        scale = max(96 // rows[0].shape[-1], 1)
-        picture = draw_traversal(torch.stack(rows), [f"seed {seed}" for seed in _SHOWN], columns, scale)
+        picture = draw_traversal(torch.stack(rows), [f"seed {seed}" for seed in _SHOWN], columns)
         return figures((f"{found.name} from {columns[0]} to {columns[-1]}", picture), kind="wide")
 
     # Files
