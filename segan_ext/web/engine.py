@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segan_ext.control.address import Address, Name
+from segan_ext.control.address import Address, Name, parse_address
 from segan_ext.control.named import NamedDirection, named_directions
 from segan_ext.control.render import offsets_of, parse_edits
 from segan_ext.directions.named import as_editable, with_named
@@ -24,6 +24,7 @@ from segan_ext.latents import coordinate_sigmas, ws_of_seeds
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import Extractor, open_extractor
 from segan_ext.semantics.regions import Region, class_mask
+from snapshots import box
 from snapshots.load import load_generator
 from torch_utils import cached_weights
 
@@ -92,13 +93,15 @@ class Opened:
         found = re.search(r"^const entries = (\[.*\]);$", Path(path).read_text("utf-8"), flags=re.MULTILINE)
         entries = json.loads(found[1]) if found else []
         try:
-            addresses = [Address.parse(entry["id"]).check(self.G) for entry in entries]
-            self.names = {a: entry["n"] or _where(entry) for a, entry in zip(addresses, entries)}
+            found = {parse_address(entry["id"]).check(self.G): entry for entry in entries}
+            names = {address: entry["n"] or _where(entry) for address, entry in found.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no atlas of {self.path}") from error
-        if not addresses:
+        if not found:
             raise ValueError(f"{path} is no page of `explore --atlas`")
-        self.ranking = addresses
+        self.ranking = [address for address in found if not isinstance(address, Name)]
+        self.names = {address: names[address] for address in self.ranking}
+        self.named = {str(name): self.named[name] for name in found if isinstance(name, Name)} | self.named
 
     def label(self, address: Address | Name, named: Mapping[str, NamedDirection] = {}) -> str:
         """What the slider of a dimension or of a named direction is called"""
@@ -163,6 +166,8 @@ class Engine:
                 for path in self.extractors:
                     with contextlib.suppress(ValueError):  # of another generator
                         opened.extractor = opened.extractor or open_extractor(path, opened.G)
+                if atlas := box.find(self.paths[name], box.ATLAS):
+                    opened.read_atlas(atlas)
                 self.opened[name] = opened
             return self.opened[name]
 
