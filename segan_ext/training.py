@@ -34,7 +34,7 @@ def check_options_for_foreign_host(options: dict[str, Any]) -> None:
         raise ValueError("--resume: a checkout's own loader runs the code in pickles; add --trust-pickle")
     if (options["gpus"] or 1) > 1:
         raise ValueError("--gpus: only the bundled host trains in several processes; leave it or --host out")
-    for name in ("grid", "device", "keep", "save_minutes", "detector", "num_gen", "attributes"):
+    for name in ("grid", "device", "keep", "save_minutes", "bf16", "detector", "num_gen", "attributes"):
         if options[name] is not None:
             raise ValueError(f"--{name.replace('_', '-')}: is an option of the bundled host; leave it or --host out")
 

@@ -143,6 +143,7 @@ BROKEN_OPTIONS = """
 --metrics=fid5k → there is no 'fid5k'
 --device=tpu → cannot be used here
 --fp32=0 → half precision needs CUDA
+--bf16=1 → there is no half precision without CUDA
 --kimg=0 → must be at least 1
 --gamma=-1 → must not be negative
 --grid=4by4 → COLUMNSxROWS

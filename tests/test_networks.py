@@ -54,6 +54,28 @@ def test_generator_golden(case, half_on):
         case.check("img", G(**inputs, **kwargs))
 
 
+def test_bfloat16_is_a_half_precision_too(monkeypatch):
+    """Images and gradients near those of float32, as eight bits of mantissa allow; float32 where it is asked."""
+    torch.manual_seed(0)
+    size = dict(z_dim=16, c_dim=0, w_dim=16, img_resolution=32, img_channels=3)
+    G = networks.Generator(**size, synthesis_kwargs=dict(channel_base=512, num_fp16_res=2, conv_clamp=256)).to(DEVICE)
+    ws = G.mapping(torch.randn(4, 16, device=DEVICE), None).detach().requires_grad_(True)
+    seen = []
+    G.synthesis.b32.conv1.register_forward_hook(lambda layer, given, out: seen.append(out.dtype))
+
+    def image_and_slope(**kwargs):
+        image = G.synthesis(ws, noise_mode="none", **kwargs)
+        return image.detach(), torch.autograd.grad(image.square().sum(), ws)[0]
+
+    monkeypatch.setattr(networks, "_HALF_PRECISION_DEVICES", ("cuda", "cpu"))
+    monkeypatch.setattr(networks, "_half_precision", torch.float16)
+    networks.set_half_precision(torch.bfloat16)
+    coarse, exact = image_and_slope(), image_and_slope(force_fp32=True)
+    assert seen == [torch.bfloat16, torch.float32]
+    for one, other in zip(coarse, exact):
+        assert 0 < (one - other).norm() < 0.03 * other.norm()
+
+
 @pytest.mark.parametrize("case", D_CASES, ids=case_ids(D_CASES))
 def test_discriminator_golden(case, half_on):
     D = build(case.file)

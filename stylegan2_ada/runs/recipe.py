@@ -185,6 +185,8 @@ def _networks(options, config, device, batch_gpu, resolution):
     half = not _or(options, "fp32", not on_cuda)
     if half and not on_cuda:
         raise ValueError("--fp32: half precision needs CUDA; leave it out elsewhere")
+    if options["bf16"] and not half:
+        raise ValueError("--bf16: there is no half precision without CUDA or with --fp32; leave one of them out")
     if _or(options, "channel_base", config.channel_base) < resolution:
         raise ValueError(f"--channel-base: must be at least the resolution, {resolution}")
     width = dict(
@@ -241,6 +243,8 @@ def _schedule(options, config, device):
     args = dict(total_kimg=config.kimg, kimg_per_tick=config.tick, cudnn_benchmark=True, metrics=[])
     args |= dict(image_snapshot_ticks=config.snap, network_snapshot_ticks=config.snap)
     args |= dict(grid_size=[8, 8] if device.startswith("cpu") else None, allow_tf32=bool(options["allow_tf32"]))
+    if options["bf16"]:
+        args["bf16"] = True
     return args | free_arguments(options)
 
 

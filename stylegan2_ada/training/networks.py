@@ -485,12 +485,19 @@ class SynthesisBlock(torch.nn.Module):
 
 
 _HALF_PRECISION_DEVICES = ("cuda",)  # elsewhere half precision is many times slower than single
+_half_precision = torch.float16
+
+
+def set_half_precision(dtype: torch.dtype) -> None:
+    """What blocks with `use_fp16` compute in from now on: float16, or bfloat16, coarser, which cannot overflow."""
+    global _half_precision
+    _half_precision = dtype
 
 
 def _precision(block, force_fp32, device):
     """(dtype, memory format) in which a block computes."""
     if block.use_fp16 and not force_fp32 and device.type in _HALF_PRECISION_DEVICES:
-        return torch.float16, torch.channels_last if block.channels_last else torch.contiguous_format
+        return _half_precision, torch.channels_last if block.channels_last else torch.contiguous_format
     return torch.float32, modulate.memory_format(device) if modulate else torch.contiguous_format
 
 

@@ -25,7 +25,7 @@ from snapshots.atomic import write_atomically
 from snapshots.load import load_network_pkl
 from snapshots.save import save_snapshot
 from torch_utils import misc, training_stats
-from training import health
+from training import health, networks
 from training.state import TrainingState, random_state, read, saved_states, set_random_state, state_path
 
 _HEALTH_SAMPLES = 64
@@ -123,6 +123,7 @@ def training_loop(
     resume_networks: dict[str, Any] | None = None,
     keep: int = 2,
     save_minutes: float = 10,
+    bf16: bool = False,
 ) -> None:
     """Trains G and D; everything that comes out lies in `run_dir` (host_api: run directory).
 
@@ -134,12 +135,14 @@ def training_loop(
     after the current step and saves it. progress_fn(kimg, total_kimg) is called after every step.
     Ours: device (None: cuda where there is one), resume_state: path of a state to continue from exactly, grid_size,
     metric_kwargs (of `metrics.metric_utils.MetricOptions`), trust_pickle: run the code in resume_pkl, training_set and
-    resume_networks: what is open already, keep: number of states, save_minutes: save one after so long without.
+    resume_networks: what is open already, keep: number of states, save_minutes: save one after so long without, bf16:
+    half precision is bfloat16.
     """
     options = dnnlib.EasyDict(locals())
     torch.backends.cudnn.benchmark = cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = allow_tf32
     torch.backends.cudnn.allow_tf32 = allow_tf32
+    networks.set_half_precision(torch.bfloat16 if bf16 else torch.float16)
     Trainer(options).run()
 
 
