@@ -131,17 +131,15 @@ def training_loop(
     step over all processes, of which each handles batch_gpu at a time. ema_rampup: EMA half-life is at most that share
     of the run so far. *_reg_interval: steps between regularisation; None regularises in every step. augment_p: initial
     probability; ada_target: adapts it to hold that share of reals above zero (ada_kimg: from 0 to 1 at the fastest).
-    *_snapshot_ticks: None saves at the end only. resume_pkl: networks to start from. abort_fn(): True stops the run
-    after the current step and saves it. progress_fn(kimg, total_kimg) is called after every step.
-    Ours: device (None: cuda where there is one), resume_state: path of a state to continue from exactly, grid_size,
-    metric_kwargs (of `metrics.metric_utils.MetricOptions`), trust_pickle: run the code in resume_pkl, training_set and
-    resume_networks: what is open already, keep: number of states, save_minutes: save one after so long without, bf16:
-    half precision is bfloat16.
+    *_snapshot_ticks: None saves at the end only. resume_pkl: networks to start from. abort_fn(): True saves and stops.
+    progress_fn(kimg, total_kimg) is called after every step. Ours: device (None: cuda where there is one),
+    resume_state: a state to continue from, grid_size, metric_kwargs (of `MetricOptions`), trust_pickle: run the code in
+    resume_pkl, training_set, resume_networks: what is open already, keep: number of states, save_minutes: save one
+    after so long without, bf16: half precision is bfloat16.
     """
     options = dnnlib.EasyDict(locals())
     torch.backends.cudnn.benchmark = cudnn_benchmark
-    torch.backends.cuda.matmul.allow_tf32 = allow_tf32
-    torch.backends.cudnn.allow_tf32 = allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     networks.set_half_precision(torch.bfloat16 if bf16 else torch.float16)
     Trainer(options).run()
 
