@@ -133,7 +133,7 @@ def training_loop(
     probability; ada_target: adapts it to hold that share of reals above zero (ada_kimg: from 0 to 1 at the fastest).
     *_snapshot_ticks: None saves at the end only. resume_pkl: networks to start from. abort_fn(): True saves and stops.
     progress_fn(kimg, total_kimg) is called after every step. Ours: device (None: cuda where there is one),
-    resume_state: a state to continue from, metric_kwargs (of `MetricOptions`), trust_pickle: run the code in resume_pkl,
+    resume_state: continued exactly, metric_kwargs (of `MetricOptions`), trust_pickle: run the code in resume_pkl,
     training_set, resume_networks: what is open already, keep: number of states, save_minutes between them, bf16.
     """
     options = dnnlib.EasyDict(locals())
