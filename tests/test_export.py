@@ -34,6 +34,21 @@ def test_generators_of_the_host_export_too(tmp_path):
     assert torch.equal(again(z, c, noise_mode="const"), G(z, c, noise_mode="const"))
 
 
+def test_half_precision_halves_the_file_and_shows_in_no_pixel(tmp_path):
+    G = build(mode=2)
+    paths = [save_safetensors(G, str(tmp_path / f"{half}.safetensors"), half)[0] for half in (False, True)]
+    sizes = [(tmp_path / f"{half}.safetensors").stat().st_size for half in (False, True)]
+    assert 1.8 * sizes[1] < sizes[0]
+    again = legacy.load_generator(paths[1])
+    assert {tensor.dtype for tensor in again.parameters()} == {torch.float32}
+    assert 0 < (images(again) - images(G)).abs().max() < 1 / 127.5
+    G.mapping.w_avg.fill_(1e6)
+    with pytest.raises(ValueError, match="beyond half precision"):
+        save_safetensors(G, paths[1], half=True)
+    failed = run("-m segan_ext", "export", f"--network={paths[0]}", "--half", "--dest=G.onnx", check=False)
+    assert failed.returncode == 2 and "goes with --dest=NAME.safetensors" in failed.stderr
+
+
 @pytest.mark.parametrize("kwargs", [dict(mode=2), dict(mode=1, subspace_dim=4)])
 def test_onnx_makes_our_images(kwargs, tmp_path):
     G = randomise(

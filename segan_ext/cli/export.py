@@ -16,18 +16,21 @@ from snapshots.safetensors import save_safetensors
 @command()
 @generator_options
 @click.option("--dest", metavar="FILE", help="NAME.safetensors (with NAME.json) or NAME.onnx")
+@click.option("--half", is_flag=True, help="Weights in half precision: half the size (.safetensors)")
 @click.option("--to", metavar="hub:OWNER/NAME", help="… or a repository of the Hugging Face hub, with a model card")
 @click.option("--licence", metavar="NAME", help="For --to: under which others may use it: cc-by-4.0, mit, other, …")
 @click.option("--public", is_flag=True, help="For --to: a repository that is created is seen by all  [default: by you]")
 @click.option("--atlas", metavar="HTML", help="For --to: page of `explore --atlas`  [default: atlas.html beside]")
 @click.option("--extractor", metavar="FILE", help="For --to: an extractor  [default: extractor.safetensors beside]")
-def export(network, trust_pickle, device, dest, to, licence, public, atlas, extractor):
+def export(network, trust_pickle, device, dest, half, to, licence, public, atlas, extractor):
     """Write a generator as safetensors plus JSON, or as ONNX, or share it on the Hugging Face hub."""
     if (dest is None) == (to is None):
         raise click.UsageError("--dest: give --dest=FILE or --to=hub:OWNER/NAME, one of the two")
     ending = Path(dest or "").suffix
     if dest and ending not in (".safetensors", ".onnx"):
         raise click.UsageError(f"--dest: {dest} must end in .safetensors or .onnx")
+    if half and ending != ".safetensors":
+        raise click.UsageError("--half: goes with --dest=NAME.safetensors")
     if to:
         with usage_errors("--to"):
             hub.check_destination(to)
@@ -42,7 +45,7 @@ def export(network, trust_pickle, device, dest, to, licence, public, atlas, extr
     Path(dest).parent.mkdir(parents=True, exist_ok=True)
     with usage_errors("--dest"):
         if ending == ".safetensors":
-            print("Wrote {} and {}.".format(*save_safetensors(G, dest)))
+            print("Wrote {} and {}.".format(*save_safetensors(G, dest, half)))
         else:
             print(f"Wrote {dest}; its images differ from ours by {export_onnx(G, dest):.1e} at most.")
 

@@ -19,8 +19,12 @@ _FORMAT = "segan-generator"
 _VERSION = 1
 
 
-def save_safetensors(G: torch.nn.Module, dest: str) -> tuple[str, str]:
-    """Writes `dest` (a .safetensors path) and the JSON beside it; returns both paths. ValueError for another ending."""
+def save_safetensors(G: torch.nn.Module, dest: str, half: bool = False) -> tuple[str, str]:
+    """Writes `dest` (a .safetensors path) and the JSON beside it; returns both paths.
+
+    half: numbers in half precision, half the size; what opens it computes in single precision as ever. ValueError for
+    another ending, and for numbers beyond that precision.
+    """
     config_path = _config_path(dest)
     config = dict(format=_FORMAT, version=_VERSION, class_name=type(G).__name__)
     config |= dict(init_args=G.init_args, init_kwargs=G.init_kwargs)
@@ -30,6 +34,10 @@ def save_safetensors(G: torch.nn.Module, dest: str) -> tuple[str, str]:
     if getattr(G, "label_examples", None) is not None:
         config["label_examples"] = G.label_examples.tolist()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in misc.named_params_and_buffers(G)}
+    if half:
+        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ValueError("some of its weights are beyond half precision; write them in single precision")
     write_atomically(dest, lambda file: file.write(safetensors.torch.save(tensors)))
     write_atomically(config_path, lambda file: file.write(json.dumps(config, indent=2).encode()))
     return dest, config_path
