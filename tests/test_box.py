@@ -5,6 +5,7 @@ import pytest
 from helpers import make_dataset, run
 from segan_ext.control.named import named_directions
 from segan_ext.semantics.extractors import open_extractor
+from segan_ext.web.engine import Engine
 from snapshots import box
 from snapshots.load import load_generator
 
@@ -15,8 +16,9 @@ def test_it_opens_with_names_and_what_belongs_to_it(name):
     assert G.img_resolution >= 64 and len(named_directions(G)) >= 8
     readme = open(box.find(name, "README.md"), encoding="utf-8").read()
     assert "train_segan.py --cfg=" in readme and "CC BY 4.0" in readme
-    extractor = box.find(name, box.EXTRACTOR)
-    assert extractor is None or open_extractor(extractor, G).classes
+    assert open_extractor(box.find(name, box.EXTRACTOR), G).classes
+    opened = Engine([name]).network(name)  # with its atlas
+    assert any(opened.names.values()) and sorted(opened.named) == sorted(named_directions(G))
 
 
 def test_other_names_are_files():
