@@ -112,6 +112,16 @@ def draw_change(before: torch.Tensor, after: torch.Tensor) -> Image.Image:
     return picture
 
 
+_LOSSLESS = 256  # sides up to this are sent without loss
+
+
+def webp(image: torch.Tensor) -> bytes:
+    """An image [C, H, W] in [−1, 1] as a WebP file: without loss where it is small"""
+    (picture,) = to_pictures(image[None])
+    lossless = image.shape[-1] <= _LOSSLESS
+    return encoded(picture, "WEBP", lossless=lossless, quality=20 if lossless else 90, method=0)
+
+
 def draw_curves(picture: Image.Image, values: torch.Tensor, title: str = "distance over steps") -> Image.Image:
     """A PIL picture with curves beneath it, on a logarithmic scale: of values [steps, curves], all above 0; their
     median is drawn black."""

@@ -17,6 +17,7 @@ _SIDE = 16  # images are averaged down to 16×16
 _PENALTY = 1e-3  # of the ridge, where 1 is the kernel of an image with itself
 _SPREAD = 2.0  # width of the kernel, in median distances of two images
 SAMPLES = 2000
+_PIXELS = 2**17  # at a time: 32 images of 64², one of 512²
 
 
 class Reader:
@@ -33,10 +34,11 @@ class Reader:
         class_idx: int = 0,
         count: Callable[[Iterable], Iterable] = iter,
     ) -> None:
+        batch = min(max(_PIXELS // G.img_resolution**2, 1), 32)
         z = seed_latents(G, range(10_000, 10_000 + samples), next(G.parameters()).device).float()
         w = torch.cat([G.mapping(part, labels_of(G, len(part), class_idx))[:, 0] for part in z.split(256)])
-        images = (G.synthesis(part[:, None].repeat(1, G.num_ws, 1), noise_mode="const") for part in count(w.split(32)))
-        self.known = torch.cat([_looks(part) for part in images])  # [samples, F]
+        made = lambda part: G.synthesis(part[:, None].repeat(1, G.num_ws, 1), noise_mode="const")
+        self.known = torch.cat([_looks(made(part)) for part in count(w.split(batch))])  # [samples, F]
         self.width = _SPREAD * torch.cdist(self.known[:500], self.known[:500]).flatten().median().clamp(min=1e-6)
         self.mean = w.mean(dim=0)
         kernel = self._kernel(self.known).double()

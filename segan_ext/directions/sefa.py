@@ -46,6 +46,8 @@ def sefa_controls(G: torch.nn.Module, count: int = 8) -> list[NamedDirection]:
         if not layers:
             continue
         directions = sefa(G, [layers])[layers[0]][0][:, :count]
+        largest = directions.abs().argmax(dim=0, keepdim=True)
+        directions = directions * directions.gather(0, largest).sign()  # eigenvectors have no sign of their own
         for i, d in enumerate((directions * (w @ directions).std(dim=0)).float().t()):
             found.append(NamedDirection(f"{group} {i + 1}", dict.fromkeys(layers, d), -_REACH, _REACH))
     return found

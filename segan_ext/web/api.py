@@ -6,7 +6,6 @@ Every question has "session", an id that the page gave itself, and most have "vi
 import base64
 import contextlib
 import dataclasses
-import queue
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,25 +15,22 @@ from typing import Any
 import torch
 from starlette.responses import Response
 
-from metrics.perceptual import perceptual_features
 from runs.numbers import parse_numbers
 from segan_ext.control.address import Address, Name, parse_address
-from segan_ext.control.inversion import Reader, bounds_of
 from segan_ext.control.named import read_directions
-from segan_ext.images import averaged_down, data_uri, draw_traversal, encoded, to_pictures, write_pictures
-from segan_ext.latents import labels_of
+from segan_ext.images import averaged_down, data_uri, draw_traversal, encoded, to_pictures, webp, write_pictures
 from segan_ext.layers import style_groups
 from segan_ext.semantics.evaluation import colour_of
 from segan_ext.web.controls import described
 from segan_ext.web.engine import Engine, View, as_w
+from segan_ext.web.projecting import project_lines
 from segan_ext.web.session import Session, Sessions, as_json, checked_view, loaded, saved
 from training.files import parse_json
 from training.latents import label_table
-from training.projection import SPACES, open_target, project_many, psnr
+from training.projection import SPACES, open_target
 
 _THUMB = 96  # pixels of a small picture's side at most
 _CHANGE = 32  # of a map of where a control changes the image
-_LOSSLESS = 256  # sides up to this are sent without loss
 _MOST_THUMBS, _MOST_SEEDS, _MOST_FOUND = 16, 64, 400
 _KINDS = {"png": "image/png", "gif": "image/gif", "mp4": "video/mp4"}
 
@@ -103,7 +99,7 @@ class Api:
             image = self.engine.render(view, **known) if view.edits else self.engine.before(view)
         if data.get("shown", True):
             session.view = view
-        return Response(_webp(image), media_type="image/webp", headers={"Cache-Control": "no-store"})
+        return Response(webp(image), media_type="image/webp", headers={"Cache-Control": "no-store"})
 
     def thumbs(self, data: dict[str, Any]) -> dict[str, Any]:
         """For each control its small pictures, and where it changes the image. data: session, view, ids
@@ -123,7 +119,7 @@ class Api:
         change = (images[1::2] - images[::2]).abs().mean(dim=1, keepdim=True) * 127.5
         change = torch.nn.functional.adaptive_avg_pool2d(change, min(_CHANGE, images.shape[-1]))
         change = torch.nn.functional.interpolate(change, size=_CHANGE).clamp(0, 255).round().to(torch.uint8).cpu()
-        pictures = [data_uri(_webp(each), "webp") for each in averaged_down(images, _THUMB)]
+        pictures = [data_uri(webp(each), "webp") for each in averaged_down(images, _THUMB)]
         maps = [base64.b64encode(each.numpy().tobytes()).decode() for each in change]
         shown = zip(ids, pictures[::2], pictures[1::2], maps)
         return dict(thumbs=[dict(id=i, minus=a, plus=b, change=c) for i, a, b, c in shown])
@@ -145,7 +141,7 @@ class Api:
             picture = draw_traversal(torch.stack(both, dim=1), [f"seed {s}" for s in seeds], ["before", "after"])
             return _file(encoded(picture, "PNG"), "seeds.png")
         images = self.engine.sheet(view if data.get("edited") else plain, seeds, **known)
-        pictures = [data_uri(_webp(each), "webp") for each in averaged_down(images, _THUMB)]
+        pictures = [data_uri(webp(each), "webp") for each in averaged_down(images, _THUMB)]
         return dict(seeds=[dict(seed=seed, image=image) for seed, image in zip(seeds, pictures)])
 
     def labels(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -217,71 +213,22 @@ class Api:
     # Projection
 
     def project(self, path: Path, asked: dict[str, str]) -> Iterator[dict[str, Any]]:
-        """Lines of progress, {"step", "steps", "what"}, then the view whose image is nearest to a picture.
-
-        asked: session, network, class_idx, steps, space (w, w+). The last line: {"view", "difference": mean of a pixel,
-        of 255, "psnr": dB, "pictures": of the target, of the image, and of where they differ}.
-        """
+        """The lines of `projecting.project_lines` for a picture. asked: session, network, class_idx, steps, space"""
         session, opened = self.sessions.of(asked.get("session")), self.engine.network(asked.get("network"))
         target = open_target(str(path), opened.G)
-        steps, class_idx = _whole(asked.get("steps", 200)), _whole(asked.get("class_idx", 0))
+        steps, space = _whole(asked.get("steps", 200)), asked.get("space", "w")
+        class_idx = _whole(asked.get("class_idx", 0), most=max(len(label_table(opened.G)) - 1, 0))
         if not 1 <= steps <= 1000:
             raise ValueError("steps: a whole number from 1 to 1000")
-        if asked.get("space", "w") not in SPACES:
+        if space not in SPACES:
             raise ValueError(f"space is one of {', '.join(SPACES)}")
-        session.stopped.discard("project")
-        work = dict(target=target[None], space=asked.get("space", "w"), steps=steps, class_idx=class_idx)
-        return self._lines(session, asked["network"], work)
-
-    def _lines(self, session, network, work):
-        lines = queue.Queue()
-        threading.Thread(
-            target=lambda: lines.put(self._projected(session, network, lines, **work)), daemon=True
-        ).start()
-        try:
-            while "step" in (line := lines.get()):
-                yield line
-            yield line
-        finally:  # also where the browser has gone
-            session.stopped.add("project")
-
-    def _projected(self, session, network, lines, target, space, steps, class_idx):
-        """The last line"""
-
-        def goes_on(step, count, what):
-            if step % 5 == 0:
-                lines.put(dict(step=step, steps=count, what=what))
-            self.engine.breathe()
-            return "project" not in session.stopped
-
-        def reading(parts):
-            for i, part in enumerate(parts):
-                goes_on(i, len(parts), "learning to read images")
-                yield part
-
-        device = torch.device(self.engine.device)
-        try:
-            with self.engine.long_work(network) as opened:
-                G, wanted = opened.G, target.to(device).float() / 127.5 - 1
-                if class_idx not in opened.readers:
-                    opened.readers[class_idx] = Reader(G, class_idx=class_idx, count=reading)
-                options = dict(features=perceptual_features("pixel-pyramid", device), num_steps=steps, device=device)
-                options |= dict(space=space, start=opened.readers[class_idx](wanted), bounds=bounds_of(G))
-                on_step = lambda step, *_: goes_on(step, steps, "projecting")
-                found = project_many(G, target, label=labels_of(G, 1, class_idx), on_step=on_step, **options)
-            view = View(network, class_idx=class_idx, w=as_w(found.ws[0]))
-            image = self.engine.render(view)
-        except Exception as error:  # the browser waits for a last line
-            return dict(error=str(error))
-        shown = torch.stack([wanted[0], image.clamp(-1, 1), (image.clamp(-1, 1) - wanted[0]).abs() - 1])
-        difference = (shown[1] - shown[0]).abs().mean().item() * 127.5
-        pictures = [data_uri(_webp(each), "webp") for each in averaged_down(shown, 2 * _THUMB)]
-        ratio = psnr(image[None], wanted).item()
-        return dict(view=as_json(view), difference=difference, psnr=ratio, pictures=pictures)
+        session.stop_projecting.set()  # one at a time
+        session.stop_projecting = stop = threading.Event()
+        return project_lines(self.engine, asked["network"], target, space, steps, class_idx, stop)
 
     def cancel(self, data: dict[str, Any]) -> dict[str, Any]:
         """Ends the projection after its current step, with what there is. data: session"""
-        self.sessions.of(data.get("session")).stopped.add("project")
+        self.sessions.of(data.get("session")).stop_projecting.set()
         return {}
 
     # Checks
@@ -293,13 +240,6 @@ class Api:
         opened = self.engine.network(network)
         known = dict(extractor=session.extractor(opened, network), named=session.named_of(network))
         return session, checked_view(kept, self.engine, opened.named | known["named"]), known
-
-
-def _webp(image):
-    """[C, H, W] as a file: without loss where it is small"""
-    (picture,) = to_pictures(image[None])
-    lossless = image.shape[-1] <= _LOSSLESS
-    return encoded(picture, "WEBP", lossless=lossless, quality=20 if lossless else 90, method=0)
 
 
 def _file(content, name):

@@ -66,7 +66,7 @@ class Opened:
         loaded = load_generator(str(path), trust).to(device)
         self.path, self.subspaces = path, getattr(loaded, "subspaces", dict)()
         self.G = as_editable(loaded)  # so that sliders can be learned for any network
-        if not self.subspaces and not named_directions(self.G):
+        if not self.subspaces:
             self.G = with_named(self.G, sefa_controls(self.G))
         self.named, self.questions = named_directions(self.G), None
         self.known, self.names, self.extractor = {}, {}, None
@@ -124,7 +124,7 @@ class Opened:
         layer: (L, N), of whose dimensions alone. named: directions beside those of the network.
         """
         words = text.lower().split()
-        names = [Name(name) for name in self.named | dict(named)] if layer is None else []
+        names = [Name(name) for name in dict(named) | self.named] if layer is None else []
         hits = names + [a for a in self.ranking if layer is None or a.layer == layer]
         hits = [a for a in hits if all(word in self.label(a, named).lower() for word in words)]
         return hits[:count]

@@ -66,7 +66,8 @@ class Session:
         self.works = {}  # {network: Annotating}
         self.learned = {}  # {network: Learned}
         self.extractors = {}  # {network: extractor trained here}, before those of the command line
-        self.stopped = set()  # long work that the user wants to end: project, edit, train, refine
+        self.stopped = set()  # long work of the studio that the user wants to end: edit, train, refine
+        self.stop_projecting = threading.Event()  # of the last projection
 
     @property
     def work(self) -> Annotating:

@@ -17,6 +17,7 @@ from torch_utils import misc
 
 _FORMAT = "segan-generator"
 _VERSION = 1
+_MOST_HALF = torch.finfo(torch.float16).max
 
 
 def save_safetensors(G: torch.nn.Module, dest: str, half: bool = False) -> tuple[str, str]:
@@ -35,9 +36,9 @@ def save_safetensors(G: torch.nn.Module, dest: str, half: bool = False) -> tuple
         config["label_examples"] = G.label_examples.tolist()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in misc.named_params_and_buffers(G)}
     if half:
+        if any(tensor.is_floating_point() and tensor.abs().max() > _MOST_HALF for tensor in tensors.values()):
+            raise ValueError("some of its weights are beyond half precision; leave --half out")
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-        if not all(tensor.isfinite().all() for tensor in tensors.values()):
-            raise ValueError("some of its weights are beyond half precision; write them in single precision")
     write_atomically(dest, lambda file: file.write(safetensors.torch.save(tensors)))
     write_atomically(config_path, lambda file: file.write(json.dumps(config, indent=2).encode()))
     return dest, config_path

@@ -43,8 +43,6 @@ function arrange() {
   $("more").hidden = !more;
   $("more").textContent = `Show more (${more})`;
   $("none").hidden = now.length > 0;
-  $("none").textContent = $("search").value || $("layer").value ? "Nothing has this in its name."
-    : "This generator has no controls of its own. Name one in the studio, or find directions with “segan discover”. Seeds, mixing and photos work as they are.";
   listControls(order);
   renew();
 }

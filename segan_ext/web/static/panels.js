@@ -147,23 +147,27 @@ $("project-cancel").onclick = () => ask("cancel", {}).catch(said);
 $("project").onclick = async () => {
   if (!photo) return said(new Error("choose a picture first"));
   const working = on => { $("progress").hidden = !on; $("project").disabled = on; $("project-cancel").disabled = !on; };
+  const {network, class_idx} = state.view, file = photo;
   working(true);
   try {
-    const {network, class_idx} = state.view;
-    for await (const line of lines(await upload("project", {network, class_idx, steps: $("steps").value, space: $("space").value}, photo))) {
+    for await (const line of lines(await upload("project", {network, class_idx, steps: $("steps").value, space: $("space").value}, file))) {
       if (line.error) throw new Error(line.error);
-      if (line.view) {
-        $("photo-note").textContent = `Found, on average ${line.difference.toFixed(1)} of 255 from the picture at a pixel (PSNR ${line.psnr.toFixed(1)} dB).`;
-        figures.forEach((figure, i) => { figure.hidden = false; figure.firstElementChild.src = line.pictures[i]; });
-        change({w: line.view.w, class_idx: line.view.class_idx, mix_layers: []});
-      } else {
+      if (line.view) showFound(line, network, file);
+      else {
         $("progress").value = line.step / line.steps;
         $("photo-note").textContent = `Step ${line.step} of ${line.steps}, ${line.what}`;
       }
     }
-  } catch (error) { said(error); }
+  } catch (error) { $("photo-note").textContent = ""; said(error); }
   working(false);
 };
+
+function showFound({view, difference, psnr, pictures}, network, file) {
+  if (state.view.network !== network) throw new Error("another network is shown by now; project the picture again");
+  $("photo-note").textContent = `Found, on average ${difference.toFixed(1)} of 255 from the picture at a pixel (PSNR ${psnr.toFixed(1)} dB).`;
+  if (photo === file) figures.forEach((figure, i) => { figure.hidden = false; figure.firstElementChild.src = pictures[i]; });
+  change({w: view.w, class_idx: view.class_idx, mix_layers: []});
+}
 
 // Files
 
@@ -179,7 +183,7 @@ $("save-image").onclick = saveImage;
 $("save").onclick = () => download("save", {view: state.view}).catch(said);
 for (const button of document.querySelectorAll("[data-walk]")) button.onclick = () => {
   const id = $("walk-control").value;
-  if (!id) return said(new Error("this network has no controls to move"));
+  if (!id) return said(new Error("no control is found by the search; clear it and choose one"));
   button.disabled = true;
   download("walk", {view: state.view, id, kind: button.dataset.walk}).then(made).catch(said).finally(() => { button.disabled = false; });
 };
