@@ -91,7 +91,7 @@ def url(folder):
     yield from served(*args, f"--extractor={folder / 'linear.safetensors'}")
 
 
-def served(*args):
+def served(*args, **environment):
     """Address of a page with these options, until it is closed"""
     server = subprocess.Popen(
         command("-m segan_ext web", "--port=0", *args),
@@ -99,7 +99,7 @@ def served(*args):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
     )
     seen = []
     for line in server.stdout:
@@ -762,6 +762,16 @@ def test_axe_finds_nothing_serious_in_the_studio(browser, url, scheme, width):
         page.wait_for_timeout(1000)
         assert not violations(page, "serious"), name
     page.context.close()
+
+
+def test_a_studio_that_cannot_be_opened_says_so(browser, folder, tmp_path):
+    (tmp_path / "gradio.py").write_text("raise ImportError('there is <no> gradio')")
+    with contextlib.closing(served(f"--network={folder / 'first.pkl'}", PYTHONPATH=str(tmp_path))) as addresses:
+        page = opened(browser, next(addresses), "/studio/", ready="[role=alert]")
+        assert "cannot be opened: there is <no> gradio." in page.locator("main").inner_text()
+        page.get_by_text("Back to the page").click()
+        page.wait_for_selector("#stage[data-shown]")
+        page.context.close()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

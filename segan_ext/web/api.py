@@ -7,7 +7,6 @@ import base64
 import contextlib
 import dataclasses
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -222,13 +221,14 @@ class Api:
             raise ValueError("steps: a whole number from 1 to 1000")
         if space not in SPACES:
             raise ValueError(f"space is one of {', '.join(SPACES)}")
-        session.stop_projecting.set()  # one at a time
-        session.stop_projecting = stop = threading.Event()
-        return project_lines(self.engine, asked["network"], target, space, steps, class_idx, stop)
+        session.projection += 1  # which ends the one before
+        mine = session.projection
+        wanted = lambda: session.projection == mine
+        return project_lines(self.engine, asked["network"], target, space, steps, class_idx, wanted)
 
     def cancel(self, data: dict[str, Any]) -> dict[str, Any]:
         """Ends the projection after its current step, with what there is. data: session"""
-        self.sessions.of(data.get("session")).stop_projecting.set()
+        self.sessions.of(data.get("session")).projection += 1
         return {}
 
     # Checks

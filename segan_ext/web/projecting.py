@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,20 +20,26 @@ _READERS = 4  # classes of a network whose readers are kept
 
 
 def project_lines(
-    engine: Engine, network: str, target: torch.Tensor, space: str, steps: int, class_idx: int, stop: threading.Event
+    engine: Engine,
+    network: str,
+    target: torch.Tensor,
+    space: str,
+    steps: int,
+    class_idx: int,
+    wanted: Callable[[], bool],
 ) -> Iterator[dict[str, Any]]:
     """Yields {"step", "steps", "what"}, and at last {"view", "difference", "psnr", "pictures"} or {"error"}.
 
-    target: uint8 [C, H, W]. space: w or w+. stop: ends it with what there is; set when the browser goes.
+    target: uint8 [C, H, W]. space: w or w+. wanted: once it is False, all ends with what there is.
     "difference": mean of a pixel, of 255; "psnr": dB; "pictures": of the target, the image, and where they differ.
     """
-    lines = queue.Queue()
+    lines, gone = queue.Queue(), threading.Event()
 
     def goes_on(step, count, what):
         if step % 5 == 0:
             lines.put(dict(step=step, steps=count, what=what))
         engine.breathe()
-        return not stop.is_set()
+        return wanted() and not gone.is_set()
 
     def work():
         try:
@@ -47,8 +53,8 @@ def project_lines(
         while "step" in (line := lines.get()):
             yield line
         yield line
-    finally:
-        stop.set()
+    finally:  # also where the browser has gone
+        gone.set()
 
 
 def _projected(engine, network, target, space, steps, class_idx, goes_on):

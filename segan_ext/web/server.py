@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import html
 import json
+import logging
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -25,9 +27,12 @@ _STATIC = Path(__file__).parent / "static"
 _LARGEST_REQUEST, _LARGEST_UPLOAD = 2**20, 20 * 2**20  # bytes
 _OWN_HOSTS = ("127.0.0.1", "localhost", "::1")
 _STRICT = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-_OPENING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1">
-<title>SEGAN studio</title><link rel="stylesheet" href="/static/page.css"><link rel="icon" href="data:,">
+_HEAD = """<!doctype html><html lang="en"><meta charset="utf-8">
+<title>SEGAN studio</title><link rel="stylesheet" href="/static/page.css"><link rel="icon" href="data:,">"""
+_OPENING = f"""{_HEAD}<meta http-equiv="refresh" content="1">
 <main class="opening"><p role="status">The studio is being opened. This takes a few seconds.</p></main></html>"""
+_FAILED = f"""{_HEAD}<main class="opening"><p role="alert">The studio cannot be opened: {{}}.
+More of it is where the page was started. <a href="/">Back to the page</a></p></main></html>"""
 
 
 class Studio:
@@ -41,9 +46,13 @@ class Studio:
         if self.app is not None:
             await self.app(scope, receive, send)
             return
-        if self.task is None or self.task.done():
-            self.task = asyncio.create_task(self._run())
-        await HTMLResponse(_OPENING, status_code=200)(scope, receive, send)
+        if self.task is not None and self.task.done():
+            error, self.task = self.task.exception(), None  # a reload tries again
+            logging.getLogger("uvicorn.error").error("The studio cannot be opened", exc_info=error)
+            await HTMLResponse(_FAILED.format(html.escape(str(error))), status_code=500)(scope, receive, send)
+            return
+        self.task = self.task or asyncio.create_task(self._run())
+        await HTMLResponse(_OPENING)(scope, receive, send)
 
     async def _run(self):
         from segan_ext.web.studio import mounted  # seconds of imports

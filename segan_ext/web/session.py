@@ -67,7 +67,7 @@ class Session:
         self.learned = {}  # {network: Learned}
         self.extractors = {}  # {network: extractor trained here}, before those of the command line
         self.stopped = set()  # long work of the studio that the user wants to end: edit, train, refine
-        self.stop_projecting = threading.Event()  # of the last projection
+        self.projection = 0  # grows with each one that is begun or stopped
 
     @property
     def work(self) -> Annotating:
