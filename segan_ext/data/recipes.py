@@ -26,7 +26,7 @@ BENCH = {
         "translateY": (-4, -4),
     },
 }
-# Cartoon heads: eleven factors, of which hair in front, hair behind and beard overlap as they do in life.
+# Cartoon heads: twelve factors, of which hair in front, hair behind and beard overlap as they do in life.
 TOONS = {
     "style": "toon-head",
     "resolution": 64,
