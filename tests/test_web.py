@@ -894,6 +894,24 @@ def test_painting_a_class_changes_the_image_there(studio, G, folder):
     assert "w=" in studio.url or studio.locator("#history .thumb").count()
 
 
+def test_painting_starts_from_the_image_with_its_sliders(browser, url, G):
+    page = opened(browser, url)
+    address = slide(page, 0, 3)
+    moved = expected(G, edits={address: 3})
+    shows(page, moved)
+    page.get_by_role("link", name="Paint").click()
+    page.get_by_role("tab", name="Edit", selected=True).wait_for()
+    enter(page, "Edit", "edit-canvas")
+    page.locator("#edit-canvas").get_by_role("radio", name="bright").click()
+    paint(page, "edit-canvas", (8, 8, 12, 8))
+    until(page, lambda: "class stroke" in note(page), "the strokes arrive")
+    click(page, "apply")
+    page.wait_for_selector("#edit-result img")
+    until(page, lambda: "outside the strokes" in note(page), "the change is reported")
+    assert abs(pixels(page, "#edit-result", 0) - moved).max() <= 1
+    page.context.close()
+
+
 def test_the_canvas_has_undo_eraser_fill_and_keys(studio):
     enter(studio, "Edit", "edit-canvas")
     canvas = studio.locator("#edit-canvas")
