@@ -26,7 +26,7 @@ from segan_ext.control.inversion import Reader, bounds_of  # noqa: E402
 from segan_ext.latents import ws_of_seeds  # noqa: E402
 from snapshots.load import load_generator  # noqa: E402
 from training.dataset import ImageFolderDataset  # noqa: E402
-from training.projection import project_many  # noqa: E402
+from training.projection import project_many, psnr  # noqa: E402
 
 
 def pixels_of(images):
@@ -39,8 +39,7 @@ def judged(G, ws, targets, features):
     """(mean distance, mean PSNR) of the images of ws, without the noise that the optimizer adds"""
     images = G.synthesis(ws, noise_mode="const") * 127.5 + 127.5
     distances = (features(images) - features(targets)).square().sum(dim=1)
-    errors = (images.clamp(0, 255) - targets).square().mean(dim=[1, 2, 3])
-    return distances.mean().item(), (10 * torch.log10(255**2 / errors)).mean().item()
+    return distances.mean().item(), psnr(images / 127.5 - 1, targets / 127.5 - 1).mean().item()
 
 
 def main():

@@ -1,6 +1,7 @@
 """The generators in the box are small, open by their name, and say where they come from."""
 
 import pytest
+import torch
 
 from helpers import make_dataset, run
 from segan_ext.control.named import named_directions
@@ -16,8 +17,10 @@ def test_it_opens_with_names_and_what_belongs_to_it(name):
     assert G.img_resolution >= 64 and len(named_directions(G)) >= 8
     readme = open(box.find(name, "README.md"), encoding="utf-8").read()
     assert "train_segan.py --cfg=" in readme and "CC BY 4.0" in readme
-    assert open_extractor(box.find(name, box.EXTRACTOR), G).classes
-    opened = Engine([name]).network(name)  # with its atlas
+    own = open_extractor(box.find(name, box.EXTRACTOR), G)
+    opened = Engine(box.names()).network(name)  # with its own extractor and atlas
+    for kept, expected in zip(opened.extractor.state_dict().values(), own.state_dict().values()):
+        assert torch.equal(kept, expected)
     assert any(opened.names.values()) and sorted(opened.named) == sorted(named_directions(G))
 
 

@@ -27,7 +27,6 @@ from snapshots import box
 def web(networks, trust_pickle, extractors, atlas, address, port, device):
     """Open a page to explore a generator, edit images by painting, and train extractors."""
     networks = networks or box.names()
-    extractors = [*extractors, *filter(None, (box.find(network, box.EXTRACTOR) for network in networks))]
     for path in extractors:
         with usage_errors("--extractor"):
             open_extractor(path)

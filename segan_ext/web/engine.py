@@ -139,7 +139,7 @@ def _where(entry):
 class Engine:
     """The networks of the command line, each opened on first use, and the work that is done with them.
 
-    networks, extractors: paths; a network has the first extractor that fits its features.
+    networks, extractors: paths; a network has the first extractor that fits its features, or that of its box.
     """
 
     def __init__(
@@ -163,7 +163,8 @@ class Engine:
         with self.lock:
             if name not in self.opened:
                 opened = Opened(self.paths[name], self.device, self.trust)
-                for path in self.extractors:
+                own = box.find(self.paths[name], box.EXTRACTOR)
+                for path in [*self.extractors, *([own] if own else [])]:
                     with contextlib.suppress(ValueError):  # of another generator
                         opened.extractor = opened.extractor or open_extractor(path, opened.G)
                 if atlas := box.find(self.paths[name], box.ATLAS):
@@ -201,7 +202,7 @@ class Engine:
         """[1, num_ws, w_dim] of a view, with its style mixing"""
         with self.work(view.network) as opened:
             G = opened.G
-            ws = self._ws_of(G, view, view.seed) if view.w is None else _as_ws(view.w, G, self.device)
+            ws = self._ws_of(G, view, [view.seed]) if view.w is None else _as_ws(view.w, G, self.device)
             return self._mixed(G, view, ws)
 
     def _mixed(self, G, view, ws):
@@ -209,11 +210,11 @@ class Engine:
         layers = [i for i in view.mix_layers if i < G.num_ws]
         if layers:
             ws = ws.clone()
-            ws[:, layers] = self._ws_of(G, view, view.mix_seed)[:, layers]
+            ws[:, layers] = self._ws_of(G, view, [view.mix_seed])[:, layers]
         return ws
 
-    def _ws_of(self, G, view, seed):
-        return ws_of_seeds(G, [seed], view.psi, view.class_idx, view.cutoff)
+    def _ws_of(self, G, view, seeds):
+        return ws_of_seeds(G, seeds, view.psi, view.class_idx, view.cutoff)
 
     def render(
         self, view: View, extractor: Extractor | None = None, named: Mapping[str, NamedDirection] = {}
@@ -255,7 +256,7 @@ class Engine:
     ) -> torch.Tensor:
         """Images [len(seeds), C, H, W] of a view for each of these seeds instead of its own; else as in `render`."""
         with self.work(view.network) as opened:
-            ws = self._mixed(opened.G, view, ws_of_seeds(opened.G, seeds, view.psi, view.class_idx, view.cutoff))
+            ws = self._mixed(opened.G, view, self._ws_of(opened.G, view, seeds))
             offsets = self.offsets(view, named)
             parts = [self._images(view, part, offsets, extractor) for part in ws.split(8)]
             return torch.cat(parts)

@@ -4,6 +4,7 @@ import gradio as gr
 import numpy as np
 import torch
 
+from segan_ext.images import enlargement
 from segan_ext.semantics.evaluation import draw_labels
 from segan_ext.semantics.extractors import IGNORED
 from segan_ext.semantics.painting import Strokes, edit
@@ -82,7 +83,7 @@ class EditTab:
         except ValueError as error:
             raise refused(error) from error
         session.edited[view.network] = as_w(done.ws[0])
-        scale = max(256 // done.after.shape[-1], 1)
+        scale = enlargement(done.after.shape[-1], 256)
         pictures = [("before", picture_of(done.before[0])), ("after", picture_of(done.after[0]))]
         pictures += [("labels after", draw_labels(done.labels[0], scale))]
         inside = (
