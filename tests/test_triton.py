@@ -144,13 +144,14 @@ def compile_for(arch, kernel, element, **constants):
 arch = int(sys.argv[1])
 for element in ("fp16", "bf16", "fp32", "fp64"):
     for act, order in itertools.product(range(1, 10), range(3)):
-        compile_for(arch, k._bias_act, element, ACT=act, ORDER=order, HAS_B=True, HAS_H=True, BLOCK=1024)
+        given = dict(HAS_B=True, HAS_H=True, LARGE=order == 2, BLOCK=1024)
+        compile_for(arch, k._bias_act, element, ACT=act, ORDER=order, **given)
     given = dict(HAS_SCALE=True, HAS_NOISE=True, HAS_B=True, BENT=True, TILE_C=16, TILE_P=128)
     for kernel in (k._modulate, k._modulate_backward):
         compile_for(arch, kernel, element, **given)
-    for up, down, last in ((1, 1, True), (2, 1, False), (2, 1, True), (1, 2, False)):
-        compile_for(arch, k._upfirdn2d, element, F_H=4, F_W=4, UP_X=up, UP_Y=up, DOWN_X=down, DOWN_Y=down, LAST=last,
-            BLOCK=1024)
+    for up, down, tile in ((1, 1, 64), (2, 1, 1), (2, 1, 64), (1, 2, 1)):
+        compile_for(arch, k._upfirdn2d, element, F_H=4, F_W=4, UP_X=up, UP_Y=up, DOWN_X=down, DOWN_Y=down, PHASES_X=up,
+            PHASES_Y=up, TILE_P=1024 // tile, TILE_C=tile)
 print("compiled")
 """
 

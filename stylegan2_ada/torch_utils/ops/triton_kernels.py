@@ -5,6 +5,7 @@ With TRITON_INTERPRET=1 in the environment everything runs on CPU tensors too, s
 """
 
 import functools
+import math
 
 import torch
 import triton
@@ -12,7 +13,7 @@ import triton.language as tl
 
 _BLOCK = 1024  # numbers a program, where they are just a row of numbers
 _TILE = 2048  # numbers a program, in tiles of channels by pixels
-_MOST_PIXELS = 128  # of such a tile
+_LONG_SIDE = 128  # of such a tile, along which numbers are neighbours in memory
 _device_of = torch.cuda.device_of  # Triton takes the current device, whichever the tensors belong to
 
 LINEAR, RELU, LRELU = (tl.constexpr(i) for i in (1, 2, 3))  # as in bias_act.activation_funcs
@@ -87,9 +88,10 @@ def _derivative(
 def _bias_act(
     x, b, h, saved, out, size, step, channels,
     alpha: tl.constexpr, gain: tl.constexpr, clamp: tl.constexpr, ACT: tl.constexpr, ORDER: tl.constexpr,
-    HAS_B: tl.constexpr, HAS_H: tl.constexpr, LIMITED: tl.constexpr, COMPUTE: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_B: tl.constexpr, HAS_H: tl.constexpr, LIMITED: tl.constexpr, LARGE: tl.constexpr, COMPUTE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    i = tl.program_id(0).to(tl.int64 if LARGE else tl.int32) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
     u = tl.load(x + i, inside, 0).to(COMPUTE)
     if ORDER == 0:
@@ -127,7 +129,7 @@ def bias_act(
             x, *(x if t is None else t for t in (b, h, saved)), out,
             size, step, 1 if b is None else b.numel(), alpha, gain, _representable(clamp, x.dtype),
             ACT=act, ORDER=order, HAS_B=b is not None, HAS_H=h is not None, LIMITED=clamp >= 0,
-            COMPUTE=_compute_type(x), BLOCK=_BLOCK,
+            LARGE=size > 2**31 - _BLOCK, COMPUTE=_compute_type(x), BLOCK=_BLOCK,
         )  # fmt: skip
     return out
 
@@ -148,12 +150,10 @@ def _representable(clamp, dtype):
 
 @triton.jit
 def _tile(channels, pixels, step_c, step_p, TILE_C: tl.constexpr, TILE_P: tl.constexpr):
-    """Numbers of the channels [C, 1] and pixels [1, P] of this program, where they lie in the batch, which are there"""
-    image = tl.program_id(2).to(tl.int64)
+    """Numbers of the channels [C, 1] and pixels [1, P] of this program, where they lie in its image, which are there"""
     c = tl.program_id(0) * TILE_C + tl.arange(0, TILE_C)[:, None]
     p = tl.program_id(1) * TILE_P + tl.arange(0, TILE_P)[None, :]
-    places = image * channels * pixels + c.to(tl.int64) * step_c + p.to(tl.int64) * step_p
-    return image, c, p, places, (c < channels) & (p < pixels)
+    return tl.program_id(2).to(tl.int64), c, p, c * step_c + p * step_p, (c < channels) & (p < pixels)
 
 
 @triton.jit
@@ -164,14 +164,15 @@ def _modulate(
     TILE_C: tl.constexpr, TILE_P: tl.constexpr,
 ):  # fmt: skip
     image, c, p, places, inside = _tile(channels, pixels, step_c, step_p, TILE_C, TILE_P)
-    u = tl.load(x + places, inside, 0).to(COMPUTE)
+    first = image * channels * pixels
+    u = tl.load(x + first + places, inside, 0).to(COMPUTE)
     if HAS_SCALE:
         u *= tl.load(scale + image * channels + c, c < channels, 0).to(COMPUTE)
     if HAS_NOISE:
         u += tl.load(noise + image * pixels + p, p < pixels, 0).to(COMPUTE)
     if HAS_B:
         u += tl.load(b + c, c < channels, 0).to(COMPUTE)
-    tl.store(out + places, _forward(u, alpha, gain, clamp, ACT, LIMITED).to(out.dtype.element_ty), inside)
+    tl.store(out + first + places, _forward(u, alpha, gain, clamp, ACT, LIMITED).to(out.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -183,9 +184,10 @@ def _modulate_backward(
 ):  # fmt: skip
     """dx, and of each tile the sums of g = dy · phi' and of g · x over pixels, and that of g over channels"""
     image, c, p, places, inside = _tile(channels, pixels, step_c, step_p, TILE_C, TILE_P)
-    g = tl.load(dy + places, inside, 0).to(COMPUTE)
+    first = image * channels * pixels
+    g = tl.load(dy + first + places, inside, 0).to(COMPUTE)
     if BENT:
-        g *= _derivative(tl.load(y + places, inside, 0).to(COMPUTE), alpha, gain, clamp, ACT, 1, LIMITED)
+        g *= _derivative(tl.load(y + first + places, inside, 0).to(COMPUTE), alpha, gain, clamp, ACT, 1, LIMITED)
     else:
         g *= gain
     of_channel = (image * tl.num_programs(1) + tl.program_id(1)) * channels + c
@@ -194,20 +196,25 @@ def _modulate_backward(
         of_pixel = (image * tl.num_programs(0) + tl.program_id(0)) * pixels + p
         tl.store(by_pixel + of_pixel, tl.sum(g, axis=0, keep_dims=True), p < pixels)
     if HAS_SCALE:
-        gx = g * tl.load(x + places, inside, 0).to(COMPUTE)
+        gx = g * tl.load(x + first + places, inside, 0).to(COMPUTE)
         tl.store(by_channel_x + of_channel, tl.sum(gx, axis=1, keep_dims=True), c < channels)
         g *= tl.load(scale + image * channels + c, c < channels, 0).to(COMPUTE)
-    tl.store(dx + places, g.to(dx.dtype.element_ty), inside)
+    tl.store(dx + first + places, g.to(dx.dtype.element_ty), inside)
 
 
 def _tiles(x):
     """The grid and sizes of `_modulate` and `_modulate_backward` for dense images x"""
     batch, channels, height, width = x.shape
     pixels = height * width
-    tile_p = min(triton.next_power_of_2(pixels), _MOST_PIXELS)
-    tile_c = min(triton.next_power_of_2(channels), _TILE // tile_p)
+    if x.is_contiguous():
+        steps = (pixels, 1)
+        tile_p = min(triton.next_power_of_2(pixels), _LONG_SIDE)
+        tile_c = min(triton.next_power_of_2(channels), _TILE // tile_p)
+    else:
+        steps = (1, channels)
+        tile_c = min(triton.next_power_of_2(channels), _LONG_SIDE)
+        tile_p = min(triton.next_power_of_2(pixels), _TILE // tile_c)
     grid = (triton.cdiv(channels, tile_c), triton.cdiv(pixels, tile_p), batch)
-    steps = (pixels, 1) if x.is_contiguous() else (1, channels)
     return grid, (channels, pixels, *steps), dict(COMPUTE=_compute_type(x), TILE_C=tile_c, TILE_P=tile_p)
 
 
@@ -270,12 +277,13 @@ def modulate_backward(
 
 # ---------------------------------------------------------------------------------------------------------------------
 # upfirdn2d: out[oy][ox] = Σ filter[fy][fx] · U[oy · down_y + fy − top][ox · down_x + fx − left], where U has up − 1
-# zeros after every pixel; only taps that meet pixels are visited
+# zeros after every pixel. Only taps that meet pixels are visited: the same ones for all pixels of the result that are
+# up / gcd(up, down) apart, a "phase". A program computes pixels of one phase, so that a tap is one number for all.
 
 
 @triton.jit
 def _first_tap(o, before, UP: tl.constexpr, DOWN: tl.constexpr):
-    """The first tap that meets a pixel, and that pixel, which may lie outside, for output pixels o"""
+    """The first tap that meets a pixel, and that pixel, which may lie outside, for output pixel o"""
     place = o * DOWN - before + (1 << 20) * UP  # not below zero, where % and // would differ from mathematics
     tap = (UP - place % UP) % UP
     return tap, (place + tap) // UP - (1 << 20)
@@ -283,29 +291,36 @@ def _first_tap(o, before, UP: tl.constexpr, DOWN: tl.constexpr):
 
 @triton.jit
 def _upfirdn2d(
-    x, f, out, tiles, in_h, in_w, out_h, out_w, left, top, vector,
+    x, f, out, tiles, in_h, in_w, out_h, out_w, left, top, channels,
     F_H: tl.constexpr, F_W: tl.constexpr, UP_X: tl.constexpr, UP_Y: tl.constexpr, DOWN_X: tl.constexpr,
-    DOWN_Y: tl.constexpr, LAST: tl.constexpr, COMPUTE: tl.constexpr, BLOCK: tl.constexpr,
+    DOWN_Y: tl.constexpr, PHASES_X: tl.constexpr, PHASES_Y: tl.constexpr, COMPUTE: tl.constexpr,
+    TILE_P: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
-    plane = (tl.program_id(0) // tiles).to(tl.int64)
-    i = tl.program_id(0) % tiles * BLOCK + tl.arange(0, BLOCK)
-    inside = i < out_h * out_w * vector
-    pixel = i // vector if LAST else i
-    oy, ox = pixel // out_w, pixel % out_w
-    tap_y, first_y = _first_tap(oy, top, UP_Y, DOWN_Y)
-    tap_x, first_x = _first_tap(ox, left, UP_X, DOWN_X)
-    image = x + plane * in_h * in_w * vector
-    total = tl.zeros([BLOCK], COMPUTE)
+    part = tl.program_id(0) // tiles
+    phase_x, phase_y = part % PHASES_X, part // PHASES_X % PHASES_Y
+    plane = (part // (PHASES_X * PHASES_Y)).to(tl.int64)
+    width = tl.maximum((out_w - phase_x + PHASES_X - 1) // PHASES_X, 1)  # of the phase's pixels
+    p = tl.program_id(0) % tiles * TILE_P + tl.arange(0, TILE_P)[:, None]
+    c = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)[None, :]
+    oy, ox = p // width * PHASES_Y + phase_y, p % width * PHASES_X + phase_x
+    inside = (oy < out_h) & (ox < out_w) & (c < channels)
+    tap_y, first_y = _first_tap(phase_y, top, UP_Y, DOWN_Y)
+    tap_x, first_x = _first_tap(phase_x, left, UP_X, DOWN_X)
+    first_y += p // width * (PHASES_Y * DOWN_Y // UP_Y)
+    first_x += p % width * (PHASES_X * DOWN_X // UP_X)
+    image = x + plane * in_h * in_w * channels
+    total = tl.zeros([TILE_P, TILE_C], COMPUTE)
     for ky in tl.static_range((F_H + UP_Y - 1) // UP_Y):
         y, fy = first_y + ky, tap_y + ky * UP_Y
+        rows = tl.where(fy < F_H, in_h, 0)  # that this tap may meet: none if there is no such tap
         for kx in tl.static_range((F_W + UP_X - 1) // UP_X):
             column, fx = first_x + kx, tap_x + kx * UP_X
-            meets = inside & (fy < F_H) & (fx < F_W) & (y >= 0) & (y < in_h) & (column >= 0) & (column < in_w)
-            place = y * in_w + column
-            place = place * vector + i % vector if LAST else place
-            weight = tl.load(f + fy * F_W + fx, meets, 0).to(COMPUTE)
-            total += weight * tl.load(image + place, meets, 0).to(COMPUTE)
-    tl.store(out + plane * out_h * out_w * vector + i, total.to(out.dtype.element_ty), inside)
+            columns = tl.where(fx < F_W, in_w, 0)
+            meets = inside & (y >= 0) & (y < rows) & (column >= 0) & (column < columns)
+            weight = tl.load(f + tl.minimum(fy, F_H - 1) * F_W + tl.minimum(fx, F_W - 1)).to(COMPUTE)
+            total += weight * tl.load(image + ((y * in_w + column) * channels + c), meets, 0).to(COMPUTE)
+    place = (oy * out_w + ox) * channels + c
+    tl.store(out + plane * out_h * out_w * channels + place, total.to(out.dtype.element_ty), inside)
 
 
 def upfirdn2d(
@@ -317,16 +332,18 @@ def upfirdn2d(
     left_top: tuple[int, int],
 ) -> torch.Tensor:
     """Dense images [N, C, H, W], up- and downsampled by (x, y) and filtered; f: float32, as a correlation reads it."""
-    last = not x.is_contiguous()
     batch, channels, in_h, in_w = x.shape
-    vector = channels if last else 1
-    layout = torch.channels_last if last else torch.contiguous_format
-    out = torch.empty([batch, channels, *out_size], dtype=x.dtype, device=x.device, memory_format=layout)
-    tiles = triton.cdiv(out_size[0] * out_size[1] * vector, _BLOCK)
+    layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+    planes, channels = (batch * channels, 1) if x.is_contiguous() else (batch, channels)
+    out = torch.empty([batch, x.shape[1], *out_size], dtype=x.dtype, device=x.device, memory_format=layout)
+    phases = [u // math.gcd(u, d) for u, d in zip(up, down)]
+    tile_c = min(triton.next_power_of_2(channels), _LONG_SIDE)
+    tile_p = _BLOCK // tile_c
+    tiles = triton.cdiv(triton.cdiv(out_size[0], phases[1]) * triton.cdiv(out_size[1], phases[0]), tile_p)
     with _device_of(x):
-        _upfirdn2d[(tiles * batch * channels // vector,)](
-            x, f, out, tiles, in_h, in_w, *out_size, *left_top, vector,
-            F_H=f.shape[0], F_W=f.shape[1], UP_X=up[0], UP_Y=up[1], DOWN_X=down[0], DOWN_Y=down[1], LAST=last,
-            COMPUTE=_compute_type(x), BLOCK=_BLOCK,
+        _upfirdn2d[(tiles * phases[0] * phases[1] * planes, triton.cdiv(channels, tile_c))](
+            x, f, out, tiles, in_h, in_w, *out_size, *left_top, channels,
+            F_H=f.shape[0], F_W=f.shape[1], UP_X=up[0], UP_Y=up[1], DOWN_X=down[0], DOWN_Y=down[1],
+            PHASES_X=phases[0], PHASES_Y=phases[1], COMPUTE=_compute_type(x), TILE_P=tile_p, TILE_C=tile_c,
         )  # fmt: skip
     return out
