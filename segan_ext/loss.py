@@ -62,6 +62,10 @@ class SEGANLoss(StyleGAN2Loss):
         if phase in ("Gmain", "Gboth") and self.ortho != 0:
             self._regularise(gain)
 
+    def recordable(self, phase: str) -> bool:
+        """As the host's; see there."""
+        return type(self) is SEGANLoss
+
     def _regularise(self, gain):
         """Adds the penalty's gradient to `grad` by hand, so that data-parallel hooks see one backward pass only."""
         penalties = [p for p in (subspace.penalty() for subspace in self._subspaces) if p is not None]
@@ -115,15 +119,23 @@ class CodeLoss(SEGANLoss):
             self._learn_labels(real_c, gain)
         super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
 
+    def recordable(self, phase: str) -> bool:
+        """As the host's; see there."""
+        return type(self) is CodeLoss
+
+    def finished(self, phase: str, part: dict[str, torch.Tensor]) -> None:
+        """Examines Q now and then."""
+        if phase in ("Dmain", "Dboth") and self._labelled:
+            if self._labelled.held_out and int(self.learned) % _EXAMINED == 0:
+                self._examine(part["real_c"])
+            self.learned += 1
+
     def _learn_labels(self, real_c, gain):
         """Q learns what was said of some real images."""
         images, codes = self._labelled.draw(len(real_c), _NOISE)
         misses = own.code_loss(self._read(images, real_c), codes, self.groups)
         training_stats.report("Loss/D/labels", misses)
         misses.mean().mul(gain).backward()
-        if self._labelled.held_out and int(self.learned) % _EXAMINED == 0:
-            self._examine(real_c)
-        self.learned += 1
 
     @torch.no_grad()
     def _examine(self, real_c):

@@ -34,7 +34,7 @@ def check_options_for_foreign_host(options: dict[str, Any]) -> None:
         raise ValueError("--resume: a checkout's own loader runs the code in pickles; add --trust-pickle")
     if (options["gpus"] or 1) > 1:
         raise ValueError("--gpus: only the bundled host trains in several processes; leave it or --host out")
-    for name in ("grid", "device", "keep", "save_minutes", "bf16", "detector", "num_gen", "attributes"):
+    for name in ("grid", "device", "keep", "save_minutes", "bf16", "cuda_graphs", "detector", "num_gen", "attributes"):
         if options[name] is not None:
             raise ValueError(f"--{name.replace('_', '-')}: is an option of the bundled host; leave it or --host out")
 
@@ -67,7 +67,7 @@ def add_method(
 def _add_eigengan(args, options, config, networks):
     """Its networks, which know no styles, labels or minibatch statistics."""
     of_subspaces, of_own = ("mode", "subspace_dim", "subspace_form", "train"), ("prior", "bottleneck", "info", "labels")
-    for name in (*of_subspaces, *of_own, "map", "mixing"):
+    for name in (*of_subspaces, *of_own, "map", "mixing", "bf16", "nhwc"):
         if options[name] not in (None, "all"):
             raise ValueError(f"--{name.replace('_', '-')}: EigenGAN has no such thing; leave it out")
     if args["training_set_kwargs"]["use_labels"]:

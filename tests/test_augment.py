@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from golden_data import GoldenFile, case_ids
+from golden_data import DEVICE, GoldenFile, case_ids
 from torch_utils import misc
 from training.augment import AugmentPipe
 
@@ -14,7 +14,7 @@ FILE = GoldenFile("augment.npz")
 def build(case):
     pipe = AugmentPipe(**case.info["init_kwargs"])
     pipe.p.fill_(case.info["p"])
-    return pipe
+    return pipe.to(DEVICE)
 
 
 @pytest.mark.parametrize("case", FILE.cases, ids=case_ids(FILE.cases))
@@ -50,6 +50,19 @@ def test_probability_is_that_of_the_strength():
     images = torch.ones(4000, 1, 8, 8)
     changed = (pipe(images) != images).flatten(1).any(dim=1).float().mean().item()
     assert abs(changed - 0.2) < 4 * np.sqrt(0.2 * 0.8 / 4000)
+
+
+def test_margins_that_are_wide_in_any_case_change_nothing(monkeypatch):
+    """Sizes that do not depend on what was drawn, as CUDA graphs need them"""
+    pipe = AugmentPipe(**dict.fromkeys(("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac"), 1))
+    images, found = torch.rand(6, 3, 24, 32, requires_grad=True), []
+    for fixed in (False, True):
+        monkeypatch.setattr(pipe, "fixed_margins", fixed)
+        torch.manual_seed(3)
+        augmented = pipe(images)
+        found.append((augmented, torch.autograd.grad(augmented.square().sum(), images)[0]))
+    for narrow, wide in zip(*found):
+        torch.testing.assert_close(wide, narrow, rtol=1e-3, atol=1e-3)
 
 
 def test_second_derivative_through_the_whole_pipe():

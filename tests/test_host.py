@@ -19,7 +19,9 @@ from helpers import make_dataset
 from torch_utils import custom_ops, misc, persistence, training_stats
 from training import health, loss, networks
 from training.dataset import Dataset, ImageFolderDataset
+from training.graphs import PhaseRunner, set_gradients
 from training.latents import seed_latents
+from training.loss import Loss
 from training.training_loop import save_image_grid, setup_snapshot_image_grid
 
 PARITY = json.loads((FOLDER / "rng_parity.json").read_text())
@@ -176,6 +178,38 @@ def test_statistics_between_updates():
     assert collector.mean("Test/a") == 100 and collector.std("Test/a") == 0
     assert collector.mean("Test/b") == 1  # kept, as nothing new was reported
     assert set(collector.as_dict()["Test/b"]) == {"num", "mean", "std"}
+
+
+def test_statistics_that_are_held_back_count_when_they_are_added():
+    collector = training_stats.Collector(regex="Held/.*")
+    with training_stats.held_back() as sums:
+        training_stats.report("Held/back", torch.tensor([1.0, 3.0]))
+    collector.update()
+    assert collector.num("Held/back") == 0
+    for _ in range(2):
+        for name, each in sums:
+            training_stats.add(name, each)
+    training_stats.report("Held/back", 8)
+    collector.update()
+    assert collector.num("Held/back") == 5 and collector["Held/back"] == 16 / 5
+
+
+def test_gradients_of_any_layout_go_through_one_vector():
+    net = torch.nn.ModuleList([torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(5, 2), torch.nn.Linear(2, 2)])
+    net[0].to(memory_format=torch.channels_last)
+
+    class Squares(Loss):
+        def accumulate_gradients(self, phase, sync, gain, x):
+            (gain * x * (net[0].weight.square().sum() + net[1].weight.pow(3).sum())).backward()
+
+    runner = PhaseRunner(Squares(), recording=False, on_failure=pytest.fail)
+    trained, vector = runner.gradients("Gmain", net, 2.0, [dict(x=torch.ones([])), dict(x=torch.ones([]) * 2)])
+    assert trained == [net[0].weight, net[1].weight]
+    net.zero_grad()
+    set_gradients(trained, vector)
+    torch.testing.assert_close(net[0].weight.grad, 12 * net[0].weight.detach())
+    torch.testing.assert_close(net[1].weight.grad, 18 * net[1].weight.detach().square())
+    assert net[0].weight.grad.stride() == net[0].weight.stride() and net[2].weight.grad is None
 
 
 def test_collector_state_continues_where_it_was():

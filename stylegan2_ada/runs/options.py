@@ -173,9 +173,10 @@ OPTIONS = [
     click.option("--freezed", type=int, help="Keep that many of D's highest-resolution layers  [default: 0]"),
     click.option("--fp32", type=bool, help="No half precision  [default: true on the CPU]"),
     click.option("--bf16", type=bool, help="Half precision in bfloat16, which cannot overflow  [default: false]"),
-    click.option("--nhwc", type=bool, help="Channels-last memory format with half precision  [default: false]"),
+    click.option("--nhwc", type=bool, help="Channels-last memory format with half precision  [default: true]"),
     click.option("--nobench", type=bool, help="No cuDNN benchmarking  [default: false]"),
     click.option("--allow-tf32", type=bool, help="Allow TF32 in matrix products and convolutions  [default: false]"),
+    click.option("--cuda-graphs", type=bool, help="Record steps: faster, but takes more memory  [default: true]"),
     click.option("--workers", type=int, help="Data loader processes  [default: one less than cores, 3 at most]"),
     click.option("--grid", metavar="COLUMNSxROWS", help="Size of the sample grids  [default: 8x8 on the CPU]"),
 ]

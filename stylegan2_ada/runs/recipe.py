@@ -199,7 +199,7 @@ def _networks(options, config, device, batch_gpu, resolution):
     G |= dict(mapping_kwargs=dict(num_layers=config.map), synthesis_kwargs=dict(width))
     D = dict(class_name="training.networks.Discriminator", architecture=config.d_architecture, **width)
     D |= dict(block_kwargs={}, mapping_kwargs={}, epilogue_kwargs=dict(mbstd_group_size=min(config.mbstd, batch_gpu)))
-    if options["nhwc"]:
+    if _or(options, "nhwc", half):
         G["synthesis_kwargs"]["fp16_channels_last"] = True
         D["block_kwargs"]["fp16_channels_last"] = True
     if options["freezed"]:
@@ -267,6 +267,8 @@ def free_arguments(options: dict[str, Any]) -> dict[str, Any]:
         args["metric_kwargs"] = metric_kwargs(**chosen)
     if options["nobench"] is not None:
         args["cudnn_benchmark"] = not options["nobench"]
+    if options["cuda_graphs"] is not None:
+        args["cuda_graphs"] = options["cuda_graphs"]
     if options["grid"] is not None:
         args["grid_size"] = parse_grid(options["grid"])
     return args

@@ -14,7 +14,20 @@ from training.state import read, saved_states
 
 # Options that may change when a run is continued. None has a part in the arithmetic, but for the device, which is for
 # the user to change knowingly.
-_FREE = {"outdir", "snap", "tick", "metrics", "dry_run", "kimg", "nobench", "resume", "workers", "grid", "device"}
+_FREE = {
+    "outdir",
+    "snap",
+    "tick",
+    "metrics",
+    "dry_run",
+    "kimg",
+    "nobench",
+    "cuda_graphs",
+    "resume",
+    "workers",
+    "grid",
+    "device",
+}
 _FREE |= {"data", "gpus", "keep", "save_minutes"}  # with another number of processes the arithmetic is said to change
 _HOW_TO_MEASURE = {"detector", "num_gen", "attributes"}
 _FREE |= _HOW_TO_MEASURE

@@ -43,6 +43,11 @@ def constant(
     return made
 
 
+def known_constants() -> list[torch.Tensor]:
+    """What `constant` keeps at present."""
+    return [*_constants.values()]
+
+
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
     """Inside, float32 means float32 on CUDA: the ten bits of TF32 are too few to measure with."""

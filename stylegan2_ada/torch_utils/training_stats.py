@@ -4,7 +4,9 @@ A statistic is a vector of sums over the reported scalars: their count, their su
 number of those that were not finite. They count in nothing else, since a single NaN would stay in a sum for ever.
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ _NUM_MOMENTS = 4
 _rank = 0
 _sync_device = None  # where the sums of all processes are added up; None: a single process
 _pending = {}  # name → {device → sums not yet added to the totals}
+_held_back = None  # sums that are not to be added yet
 _totals = {}  # name → sums since the start, over all processes, on the CPU in float64
 
 
@@ -31,7 +34,7 @@ def report(name: str, value: Any) -> Any:
 
     Cheap: nothing leaves the tensor's device. Every process must report the same names.
     """
-    tensors = _pending.setdefault(name, {})
+    _pending.setdefault(name, {})
     elems = torch.as_tensor(value).detach().flatten().to(torch.float32)
     device = elems.device
     if elems.numel() == 0:
@@ -41,8 +44,28 @@ def report(name: str, value: Any) -> Any:
     squares = elems.square().clamp(max=torch.finfo(elems.dtype).max)
     moments = torch.stack([x.sum(dtype=elems.dtype) for x in (finite, elems, squares, ~finite)])
     moments = moments.to(_counter_dtype(device))
-    tensors[device] = tensors[device] + moments if device in tensors else moments
+    if _held_back is None:
+        add(name, moments)
+    else:
+        _held_back.append((name, moments))
     return value
+
+
+def add(name: str, sums: torch.Tensor) -> None:
+    """Adds to a statistic the sums that one `report` made of its scalars (see `held_back`)."""
+    tensors = _pending.setdefault(name, {})
+    tensors[sums.device] = tensors[sums.device] + sums if sums.device in tensors else sums.clone()
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[list[tuple[str, torch.Tensor]]]:
+    """Inside, what is reported is not added up but listed, as (name, sums): for CUDA graphs, which make it again."""
+    global _held_back
+    _held_back = []
+    try:
+        yield _held_back
+    finally:
+        _held_back = None
 
 
 def report0(name: str, value: Any) -> Any:

@@ -233,6 +233,8 @@ class AugmentPipe(torch.nn.Module):
     four frequency bands, times `imgfilter_bands`. Corruption: `noise`, `cutout` (`cutout_size` of the image).
     """
 
+    fixed_margins = False  # True: images are always mirrored as far as they can be, so that all sizes are known
+
     def __init__(
         self,
         xflip: float = 0,
@@ -335,7 +337,10 @@ class AugmentPipe(torch.nn.Module):
         """Resamples at twice the resolution, with mirrored borders wide enough for what the transformations reach."""
         height, width = images.shape[2:]
         taps = self.Hz_geom.shape[0] // 4
-        left, top, right, bottom = self._margins(G_inv, height, width, taps)
+        if self.fixed_margins:
+            left, top, right, bottom = width - 1, height - 1, width - 1, height - 1
+        else:
+            left, top, right, bottom = self._margins(G_inv, height, width, taps)
         images = F.pad(images, [left, right, top, bottom], mode="reflect")
         # As tensors, since `matrix` keeps matrices of numbers for good, and these change from batch to batch.
         number = lambda value: torch.full([], value, device=images.device)
@@ -343,14 +348,15 @@ class AugmentPipe(torch.nn.Module):
 
         images = upfirdn2d.upsample2d(images, self.Hz_geom, up=2)
         # In pixels of the doubled image, whose first pixel lies a quarter of an old pixel beside the old first one.
-        double = translate2d(-0.5, -0.5) @ scale2d(2, 2)
-        single = scale2d_inv(2, 2) @ translate2d_inv(-0.5, -0.5)
-        G_inv = double.to(images.device) @ G_inv @ single.to(images.device)
+        on = dict(device=images.device)
+        double = translate2d(-0.5, -0.5, **on) @ scale2d(2, 2, **on)
+        single = scale2d_inv(2, 2, **on) @ translate2d_inv(-0.5, -0.5, **on)
+        G_inv = double @ G_inv @ single
 
         out_height, out_width = 2 * (height + 2 * taps), 2 * (width + 2 * taps)
         # From [−1, 1] over the result to [−1, 1] over the source, as grid_sample counts.
         to_source = scale2d(number(2 / images.shape[3]), number(2 / images.shape[2]))
-        from_result = scale2d(out_width / 2, out_height / 2, device=images.device)
+        from_result = scale2d(out_width / 2, out_height / 2, **on)
         theta = (to_source @ G_inv @ from_result)[:, :2]
         grid = F.affine_grid(theta, [*images.shape[:2], out_height, out_width], align_corners=False)
         images = grid_sample_gradfix.grid_sample(images, grid)

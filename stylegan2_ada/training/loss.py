@@ -26,6 +26,16 @@ class Loss:
         """Adds the gradients of one phase to the parameters' `grad`. To be overridden."""
         raise NotImplementedError
 
+    def recordable(self, phase: str) -> bool:
+        """True if a phase does the same with every batch, on the device alone: a CUDA graph may then repeat it.
+
+        A subclass that adds to a phase what Python decides or the CPU counts must say False, as this one does.
+        """
+        return False
+
+    def finished(self, phase: str, part: dict[str, torch.Tensor]) -> None:
+        """Called after a phase has run on a part of a batch, as `accumulate_gradients` got it, recorded or not."""
+
 
 class StyleGAN2Loss(Loss):
     """Losses of Karras et al. 2020, with the regularisers apart from the main losses ("lazily").
@@ -54,6 +64,10 @@ class StyleGAN2Loss(Loss):
         self.style_mixing_prob, self.r1_gamma = style_mixing_prob, r1_gamma
         self.pl_batch_shrink, self.pl_decay, self.pl_weight = pl_batch_shrink, pl_decay, pl_weight
         self.pl_mean = torch.tensor(0.0, device=device)  # moving average of the path lengths
+
+    def recordable(self, phase: str) -> bool:
+        """True, but for subclasses, which know better what they add."""
+        return type(self) is StyleGAN2Loss
 
     def run_G(self, z: torch.Tensor, c: torch.Tensor, sync: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """z [N, z_dim], c → images, ws [N, num_ws, w_dim]"""

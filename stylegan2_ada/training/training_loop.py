@@ -25,7 +25,7 @@ from snapshots.atomic import write_atomically
 from snapshots.load import load_network_pkl
 from snapshots.save import save_snapshot
 from torch_utils import misc, training_stats
-from training import health, networks
+from training import graphs, health, networks
 from training.state import TrainingState, random_state, read, saved_states, set_random_state, state_path
 
 _HEALTH_SAMPLES = 64
@@ -124,17 +124,17 @@ def training_loop(
     keep: int = 2,
     save_minutes: float = 10,
     bf16: bool = False,
+    cuda_graphs: bool = True,
 ) -> None:
     """Trains G and D; everything that comes out lies in `run_dir` (host_api: run directory).
 
     *_kwargs: `class_name` and constructor arguments; the networks also get the data set's shape. batch_size: images a
     step over all processes, of which each handles batch_gpu at a time. ema_rampup: EMA half-life is at most that share
-    of the run so far. *_reg_interval: steps between regularisation; None regularises in every step. augment_p: initial
-    probability; ada_target: adapts it to hold that share of reals above zero (ada_kimg: from 0 to 1 at the fastest).
-    *_snapshot_ticks: None saves at the end only. resume_pkl: networks to start from. abort_fn(): True saves and stops.
-    progress_fn(kimg, total_kimg) is called after every step. Ours: device (None: cuda where there is one),
-    resume_state: continued exactly, metric_kwargs (of `MetricOptions`), trust_pickle: run the code in resume_pkl,
-    training_set, resume_networks: what is open already, keep: number of states, save_minutes between them, bf16.
+    of the run so far. *_reg_interval: steps between regularisation; None: every step. augment_p: probability at first;
+    ada_target: adapts it to hold that share of reals above zero (ada_kimg: from 0 to 1 at the fastest). *_ticks: None
+    saves at the end only. abort_fn(): True saves and stops. progress_fn(kimg, total): called after every step. Ours:
+    device (None: cuda if there is one), resume_state: continued exactly, metric_kwargs (of `MetricOptions`),
+    trust_pickle: run code in resume_pkl, training_set, resume_networks: open already, keep: number of states, bf16.
     """
     options = dnnlib.EasyDict(locals())
     torch.backends.cudnn.benchmark = cudnn_benchmark
@@ -279,6 +279,10 @@ class Trainer:
     def _build_phases(self):
         modules = dict(G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D, augment_pipe=self.augment_pipe)
         self.loss = dnnlib.util.construct_class_by_name(device=self.device, **modules, **self.o.loss_kwargs)
+        recording = self.device.type == "cuda" and self.o.cuda_graphs
+        self.runner = graphs.PhaseRunner(self.loss, recording, self._without_graphs)
+        if self.augment_pipe is not None:
+            self.augment_pipe.fixed_margins = recording
         self.phases, self.optimizers = [], {}
         for name, module, opt_kwargs, interval in (
             ("G", self.G, self.o.G_opt_kwargs, self.o.G_reg_interval),
@@ -291,6 +295,11 @@ class Trainer:
                 self.phases.append(Phase(f"{name}both", module, opt, 1))
             else:
                 self.phases += [Phase(f"{name}main", module, opt, 1), Phase(f"{name}reg", module, opt, interval)]
+
+    def _without_graphs(self, reason):
+        if self.augment_pipe is not None:
+            self.augment_pipe.fixed_margins = False  # which takes less memory
+        self._say(reason)
 
     def _build_state(self):
         self.stats = training_stats.Collector(regex=".*")
@@ -430,28 +439,19 @@ class Trainer:
         """Accumulates the gradients of all parts of the batch, and takes one optimizer step."""
         phase.opt.zero_grad(set_to_none=True)
         phase.module.requires_grad_(True)
-        last = len(real) - 1
-        for i, ((real_img, real_c), (gen_z, gen_c)) in enumerate(zip(real, gen)):
-            self.loss.accumulate_gradients(
-                phase=phase.name,
-                real_img=real_img,
-                real_c=real_c,
-                gen_z=gen_z,
-                gen_c=gen_c,
-                sync=i == last,
-                gain=phase.interval,
-            )
+        parts = [
+            dict(real_img=real_img, real_c=real_c, gen_z=gen_z, gen_c=gen_c)
+            for (real_img, real_c), (gen_z, gen_c) in zip(real, gen)
+        ]
+        trained, flat = self.runner.gradients(phase.name, phase.module, phase.interval, parts)
         phase.module.requires_grad_(False)
-        trained = [p for p in phase.module.parameters() if p.grad is not None]
         if trained:
-            flat = torch.cat([p.grad.flatten() for p in trained])  # so that each of what follows is one call
             processes.average([flat])
             is_bad = ~flat.sum().isfinite()
             training_stats.report("Health/nonfinite_steps", is_bad.float())
             phase.count_bad(is_bad, self.state.batch_idx)
             torch.nan_to_num(flat, nan=0, posinf=1e5, neginf=-1e5, out=flat)
-            for p, grad in zip(trained, flat.split([p.numel() for p in trained])):
-                p.grad = grad.view_as(p)
+            graphs.set_gradients(trained, flat)
             phase.opt.step()
 
     def _check_numbers(self):

@@ -1,0 +1,68 @@
+"""What training does on a GPU, as far as a CPU can show it: half precision, channels-last, and what can be recorded."""
+
+import pytest
+import torch
+
+import dnnlib
+import train_segan
+from golden_data import FOLDER
+from runs import launch, recipe
+from segan_ext.presets import PRESETS
+from segan_ext.training import add_method
+from training import graphs, networks
+
+RECORDED = {"segan-mode0", "segan-mode1", "segan-mode2", "segan-mode3", "segan-fast", "segan-eigen", "segan-named"}
+
+
+def on_cuda(cfg):
+    """The arguments of the training loop for a preset on a GPU, with small networks, and the size of the images"""
+    given = [f"--data={FOLDER / 'dataset_rgb.zip'}", "--channels=8", "--channel-base=128", "--batch=8", "--cond=1"]
+    options = dict(train_segan.main.make_context("train", given).params)
+    if cfg == "segan-named":
+        options["labels"] = "factors"
+    data = launch.open_training_set(recipe.dataset_kwargs(options))
+    options["cond"] = None
+    args = recipe.build(options, cfg, PRESETS[cfg], data, "cuda", gpus=1, cores=2)[1]
+    add_method(args, options, PRESETS[cfg], None)
+    return args, dict(c_dim=0, img_resolution=data.resolution, img_channels=data.num_channels)
+
+
+def places(*objects):
+    """{name: where a tensor lies, or a number itself} of everything that modules and losses hold"""
+    found = {}
+    for i, each in enumerate(objects):
+        if isinstance(each, torch.nn.Module):
+            tensors = dict(each.named_parameters()) | dict(each.named_buffers())
+        else:
+            tensors = {n: v for n, v in vars(each).items() if isinstance(v, (torch.Tensor, int, float, tuple))}
+        found |= {(i, n): v.data_ptr() if isinstance(v, torch.Tensor) else v for n, v in tensors.items()}
+    return found
+
+
+@pytest.mark.parametrize("cfg", PRESETS)
+def test_phases_on_a_gpu(cfg, monkeypatch):
+    """Gradients are finite and lie as their parameters do; what a recorded phase changes, it changes in place."""
+    monkeypatch.setattr(networks, "_HALF_PRECISION_DEVICES", ("cpu",))
+    args, shape = on_cuda(cfg)
+    make = dnnlib.util.construct_class_by_name
+    G, D = (make(**args[f"{name}_kwargs"], **shape).train().requires_grad_(False) for name in "GD")
+    pipe = make(**args["augment_kwargs"]) if "augment_kwargs" in args else None
+    if pipe is not None:
+        pipe.fixed_margins = True
+    loss = make(
+        device="cpu", G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, augment_pipe=pipe, **args["loss_kwargs"]
+    )
+    assert loss.recordable("Gmain") == (cfg in RECORDED)
+    images, none = torch.rand(8, 3, *[shape["img_resolution"]] * 2) * 2 - 1, torch.zeros(8, 0)
+    holders = [each for each in (G, D, pipe, loss) if each is not None]
+    for phase in ("Gmain", "Greg", "Dmain", "Dreg") if cfg in RECORDED else ("Gboth", "Dboth"):
+        net, before = {"G": G, "D": D}[phase[0]], places(*holders)
+        net.requires_grad_(True)
+        part = dict(real_img=images, real_c=none, gen_z=torch.randn(8, G.z_dim), gen_c=none)
+        trained, vector = graphs.PhaseRunner(loss, False, pytest.fail).gradients(phase, net, 1.0, [part])
+        graphs.set_gradients(trained, vector)
+        assert vector.isfinite().all() and all(p.grad.stride() == p.stride() for p in trained)
+        assert not trained or vector.abs().sum() > 0
+        net.requires_grad_(False).zero_grad(set_to_none=True)
+        if loss.recordable(phase):
+            assert places(*holders) == before, phase
