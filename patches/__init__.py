@@ -12,6 +12,7 @@ from . import cpu
 
 PATCHES = [
     "distutils_util",
+    "plugin_found",
     "imageio_on_use",
     "sampler_base",
     "copy_without_gradients",
