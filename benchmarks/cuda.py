@@ -1,12 +1,13 @@
 """What a GPU makes of it: `python benchmarks/cuda.py --reference=DIR`; on a machine that has one, with pytest.
 
-    python benchmarks/cuda.py --parts=golden,operations          # minutes
+    python benchmarks/cuda.py --parts=tests,operations          # minutes
     python benchmarks/cuda.py --parts=steps --sizes=256 --reference=DIR
 
-golden: the golden cases of operations and networks, with their gradients, on the GPU. operations: each kernel against
-the plain path, in half and single precision. steps: a training step, with the kernels, without, and by a checkout of
-NVlabs/stylegan2-ada-pytorch, which builds plugins of its own with nvcc; in processes of their own and in turn. Prints
-Markdown. --device=cpu shows that this program works, no more.
+tests: golden cases of operations and networks on the GPU, every kernel against the plain path, and CUDA graphs against
+ordinary steps. operations: each kernel's time against the plain path, in half and single precision. steps: a training
+step as we take it, without CUDA graphs, without kernels too, and by a checkout of NVlabs/stylegan2-ada-pytorch, which
+builds plugins of its own with nvcc; in processes of their own and in turn. Prints Markdown. --device=cpu shows that
+this program works, no more.
 """
 
 import argparse
@@ -15,23 +16,26 @@ import os
 import subprocess
 import sys
 
-from speed import OURS, ROOT, Worker, in_turn, steps
+from speed import OURS, ROOT, SHARE, Worker, in_turn, steps
 
-# resolution: batch and networks. Widths and halves are those of the reference's configurations for these sizes.
+# resolution: batch and networks of the configurations segan-mode0, paper256 and paper1024, whose batches are handled in
+# parts of that size; with augmentation, as they train
 SIZES = {
-    64: (64, dict(channel_max=128)),
-    256: (32, dict(channel_max=512, num_fp16_res=4)),
-    1024: (4, dict(channel_max=512, num_fp16_res=4)),
+    64: (16, dict()),
+    256: (8, dict(channel_base=16384, channel_max=512, z_dim=512)),
+    1024: (4, dict(channel_max=512, z_dim=512)),
 }
 LAYOUTS = ("contiguous_format", "channels_last")
 
 
-def golden(args):
-    """pytest's last line on the golden cases; half precision runs where a GPU would use it"""
+def tests(args):
+    """pytest's last line, or everything where something fails"""
     env = os.environ | {"SEGAN_TEST_DEVICE": args.device}
-    command = [sys.executable, "-m", "pytest", "tests/test_ops.py", "tests/test_networks.py", "-k", "golden"]
+    files = [f"tests/test_{name}.py" for name in ("ops", "networks", "loss", "augment", "native", "cuda")]
+    kernels = "test_native and (bias_act or upfirdn2d or modulation or gradients_of_a_training_run)"
+    command = [sys.executable, "-m", "pytest", *files, "-k", f"golden or cuda or {kernels}"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    print(done.stdout if done.returncode else f"golden cases: {done.stdout.strip().splitlines()[-1]}\n", flush=True)
+    print(done.stdout if done.returncode else f"tests: {done.stdout.strip().splitlines()[-1]}\n", flush=True)
 
 
 def operations(args):
@@ -54,25 +58,32 @@ def operations(args):
 
 
 def training(args):
-    """Seconds a kimg of each implementation, and how many times as fast ours is"""
-    workers = {"kernels": Worker(OURS), "plain": Worker(OURS, native=False)}
-    if args.reference:
-        workers["reference"] = Worker(args.reference)
-    print("| resolution, batch | " + " | ".join(f"{name}, s/kimg" for name in workers), "| against the others |")
-    print("| --- |" + " --- |" * (len(workers) + 1), flush=True)
+    """Seconds a kimg and GPU memory of each, how many times as fast ours is, and milliseconds of the phases"""
+    on_gpu = args.device != "cpu"
+    print(f"| resolution, batch | {' | '.join(['', 's/kimg', 'ours is faster', *SHARE, 'memory'])} |", flush=True)
+    print("| --- |" * 1 + " --- |" * (len(SHARE) + 4))
     for size in args.sizes:
         batch, networks = SIZES[size]
-        networks = dict(networks, resolution=size, device=args.device)
-        found = steps({name: (worker, networks) for name, worker in workers.items()}, args.rounds, batch)
-        seconds = {name: phases["step"] for name, phases in found.items()}
-        ratios = ", ".join(f"{name} {seconds[name] / seconds['kernels']:.2f}×" for name in seconds if name != "kernels")
-        cells = [f"{value / batch * 1000:.1f}" for value in seconds.values()]
-        print(f"| {size}², {batch} | {' | '.join(cells)} | {ratios} |", flush=True)
-    for worker in workers.values():
-        worker.close()
+        networks = dict(networks, resolution=size, device=args.device, half=on_gpu, augment=True)
+        ours = dict(networks, nhwc=on_gpu)
+        runs = {
+            "ours": (Worker(OURS), dict(ours, graphs=on_gpu)),
+            "without graphs": (Worker(OURS), ours),
+            "plain": (Worker(OURS, native=False), ours),
+        }
+        if args.reference:
+            runs["reference"] = (Worker(args.reference), networks)
+        found = steps(runs, args.rounds, batch, repeats=3)  # the first of which our graphs are recorded in
+        for name, (worker, given) in runs.items():
+            memory = worker.run("generate", given, batch=1)["peak_mb"] / 1024
+            worker.close()
+            step, best = found[name]["step"], found["ours"]["step"]
+            phases = " | ".join(f"{found[name][phase] * 1000:.1f} ms" for phase in SHARE)
+            cells = f"{name} | {step / batch * 1000:.1f} | {step / best:.2f}× | {phases} | {memory:.1f} GB"
+            print(f"| {size}², {batch} | {cells} |", flush=True)
 
 
-PARTS = dict(golden=golden, operations=operations, steps=training)
+PARTS = dict(tests=tests, operations=operations, steps=training)
 
 
 def main():

@@ -68,12 +68,12 @@ def in_turn(jobs, rounds):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def steps(runs, rounds, batch=16):
+def steps(runs, rounds, batch=16, repeats=1):
     """{run: {phase: seconds, "step": of all phases with their shares}} of {run: (worker, networks)}"""
     jobs = {}
     for run, (worker, networks) in runs.items():
         for phase in SHARE:
-            jobs[run, phase] = lambda w=worker, n=networks, p=phase: w.seconds("phase", n, name=p, batch=batch)
+            jobs[run, phase] = lambda w=worker, n=networks, p=phase: w.seconds("phase", n, repeats, name=p, batch=batch)
     found = in_turn(jobs, rounds)
     result = {run: {phase: found[run, phase] for phase in SHARE} for run in runs}
     for phases in result.values():

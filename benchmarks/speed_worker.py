@@ -13,35 +13,54 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 SHARE = {"Gmain": 1, "Greg": 1 / 4, "Dmain": 1, "Dreg": 1 / 16}  # of a training step
-WIDTH = dict(channel_base=32768, channel_max=128)  # the `segan-mode0` preset
+BGC = "xflip rotate90 xint scale rotate aniso xfrac brightness contrast lumaflip hue saturation".split()
 
 
 class Host:
-    """Networks and losses of the host that is on the path, at one resolution, in half precision at the highest few."""
+    """Networks and losses of the host that is on the path: by default those of the `segan-mode0` preset.
 
-    def __init__(self, resolution=64, mode=0, device="cpu", channel_max=128, num_fp16_res=0):
+    half: the four highest resolutions compute in half precision, where nhwc, channels-last. augment: as --aug=ada does,
+    with a probability of 0.3. graphs: CUDA graphs of the phases, which only ours has.
+    """
+
+    def __init__(
+        self, resolution=64, mode=0, device="cpu", channel_base=32768, channel_max=128, z_dim=64, half=False,
+        nhwc=False, augment=False, graphs=False,
+    ):  # fmt: skip
         import dnnlib
 
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.manual_seed(0)
         make = dnnlib.util.construct_class_by_name
         shape = dict(c_dim=0, img_resolution=resolution, img_channels=3)
-        width = dict(
-            WIDTH, channel_max=channel_max, num_fp16_res=num_fp16_res, conv_clamp=256 if num_fp16_res else None
-        )
-        kwargs = dict(z_dim=64, w_dim=64, mapping_kwargs=dict(num_layers=8), synthesis_kwargs=width, **shape)
+        width = dict(channel_base=channel_base, channel_max=channel_max)
+        width |= dict(num_fp16_res=4, conv_clamp=256) if half else {}
+        last = dict(fp16_channels_last=True) if nhwc else {}
+        kwargs = dict(z_dim=z_dim, w_dim=z_dim, mapping_kwargs=dict(num_layers=8), synthesis_kwargs=width | last)
         if mode:
-            self.G = make(class_name="segan_ext.networks.SEGANGenerator", mode=mode, **kwargs)
+            self.G = make(class_name="segan_ext.networks.SEGANGenerator", mode=mode, **kwargs, **shape)
         else:
-            self.G = make(class_name="training.networks.Generator", **kwargs)
-        self.D = make(class_name="training.networks.Discriminator", **width, **shape)
+            self.G = make(class_name="training.networks.Generator", **kwargs, **shape)
+        self.D = make(class_name="training.networks.Discriminator", block_kwargs=last, **width, **shape)
         self.G, self.D = self.G.to(device), self.D.to(device)
         networks = dict(G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D)
+        if augment:
+            pipe = make(class_name="training.augment.AugmentPipe", **dict.fromkeys(BGC, 1)).to(device)
+            pipe.p.fill_(0.3)
+            pipe.fixed_margins = graphs
+            networks["augment_pipe"] = pipe
         self.loss = make(class_name="training.loss.StyleGAN2Loss", device=torch.device(device), r1_gamma=10, **networks)
-        adam = dict(lr=0.002, betas=(0.0, 0.99), eps=1e-8)
+        adam = dict(lr=0.002, betas=(0.0, 0.99), eps=1e-8) | (dict(fused=True) if graphs else {})
         self.opts = {name: torch.optim.Adam(net.parameters(), **adam) for name, net in (("G", self.G), ("D", self.D))}
         for net in (self.G, self.D):
             net.train().requires_grad_(False)
-        self.resolution, self.device = resolution, device
+        self.resolution, self.device, self.runner = resolution, device, None
+        if graphs:
+            from training.graphs import PhaseRunner, set_gradients
+
+            self.runner = PhaseRunner(self.loss, recording=True, on_failure=sys.exit)
+            self.set_gradients = set_gradients
 
     def phase(self, name, batch):
         """One accumulation of gradients and the optimizer's step."""
@@ -50,8 +69,11 @@ class Host:
         real, labels = torch.rand(batch, 3, *[self.resolution] * 2, **on) * 2 - 1, torch.zeros(batch, 0, **on)
         opt.zero_grad(set_to_none=True)
         net.requires_grad_(True)
-        inputs = dict(real_img=real, real_c=labels, gen_z=torch.randn(batch, 64, **on), gen_c=labels)
-        self.loss.accumulate_gradients(phase=name, sync=True, gain=1 / SHARE[name], **inputs)
+        inputs = dict(real_img=real, real_c=labels, gen_z=torch.randn(batch, self.G.z_dim, **on), gen_c=labels)
+        if self.runner is None:
+            self.loss.accumulate_gradients(phase=name, sync=True, gain=1 / SHARE[name], **inputs)
+        else:
+            self.set_gradients(*self.runner.gradients(name, net, 1 / SHARE[name], [inputs]))
         net.requires_grad_(False)
         opt.step()
 
@@ -63,7 +85,7 @@ class Host:
             self.known = getattr(self, "known", {})
         self.G.eval()
         with cached_weights.enabled(self.known) if folded else torch.no_grad():
-            self.G(torch.randn(batch, 64, device=self.device), torch.zeros(batch, 0, device=self.device))
+            self.G(torch.randn(batch, self.G.z_dim, device=self.device), torch.zeros(batch, 0, device=self.device))
         self.G.train()
 
 
@@ -159,6 +181,11 @@ def main():
     if folder != "peer":
         sys.path[:0] = [folder, str(Path(__file__).resolve().parents[1])]
         import torch_utils.misc  # noqa: F401 (sets what the host sets when it is imported)
+
+        if Path(folder).resolve().parent != Path(__file__).resolve().parents[1]:
+            import patches
+
+            patches.apply_all()  # what a checkout needs on current PyTorch
     print("ready", flush=True)
     for line in sys.stdin:
         job = types.SimpleNamespace(**json.loads(line))
@@ -174,6 +201,8 @@ def main():
                 torch.cuda.synchronize()
         seconds = (time.perf_counter() - start) / job.repeats
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        if torch.cuda.is_initialized():
+            peak = torch.cuda.max_memory_reserved() / 2**20
         print(json.dumps(dict(seconds=seconds, flops=counter and counter.total, peak_mb=peak)), flush=True)
 
 

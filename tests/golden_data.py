@@ -11,6 +11,7 @@ import torch
 
 FOLDER = Path(__file__).parent / "golden"
 DEVICE = os.environ.get("SEGAN_TEST_DEVICE", "cpu")  # where the tensors are that tests get
+torch.backends.cudnn.allow_tf32 = False  # ten bits are too few for their tolerances
 
 
 class GoldenFile:

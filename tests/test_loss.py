@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from golden_data import GoldenFile, case_ids
+from golden_data import DEVICE, GoldenFile, case_ids
 from torch_utils import training_stats
 from training import networks
 from training.loss import StyleGAN2Loss
@@ -22,7 +22,7 @@ class HalfAndShift(torch.nn.Module):
 def build(file, name):
     net = getattr(networks, {"G": "Generator", "D": "Discriminator"}[name])(**file.meta[f"{name}_kwargs"])
     net.load_state_dict(file.tensors(f"{name}/state/"))
-    return net.train()
+    return net.to(DEVICE).train()
 
 
 def patch_first_noise(monkeypatch, noise):
@@ -43,7 +43,7 @@ def test_golden(case, monkeypatch):
     for net in (G, D):
         net.requires_grad_(net is trained)
     pipe = HalfAndShift() if info["augment_pipe"] else None
-    loss = StyleGAN2Loss("cpu", G.mapping, G.synthesis, D, augment_pipe=pipe, **file.meta["loss_kwargs"])
+    loss = StyleGAN2Loss(DEVICE, G.mapping, G.synthesis, D, augment_pipe=pipe, **file.meta["loss_kwargs"])
     loss.pl_mean.fill_(info["pl_mean_before"])
     collector = training_stats.Collector(regex="Loss/.*", keep_previous=False)
     collector.update()
@@ -70,12 +70,12 @@ def test_golden(case, monkeypatch):
 def test_style_mixing_changes_only_later_layers():
     file = CASES[0].file
     G, D = build(file, "G"), build(file, "D")
-    loss = StyleGAN2Loss("cpu", G.mapping, G.synthesis, D, style_mixing_prob=1)
-    z = torch.randn(3, G.z_dim)
+    loss = StyleGAN2Loss(DEVICE, G.mapping, G.synthesis, D, style_mixing_prob=1)
+    z = torch.randn(3, G.z_dim, device=DEVICE)
     plain = copy.deepcopy(G.mapping)(z, None)
     crossovers = set()
     for _ in range(50):
-        _img, ws = loss.run_G(z, torch.zeros(3, 0), sync=True)
+        _img, ws = loss.run_G(z, torch.zeros(3, 0, device=DEVICE), sync=True)
         changed = (ws != plain).any(dim=2).all(dim=0)  # [num_ws]
         assert torch.equal(changed, changed.cummax(dim=0).values) and not changed[0] and changed[-1]
         crossovers.add(int((~changed).sum()))
@@ -84,4 +84,4 @@ def test_style_mixing_changes_only_later_layers():
 
 def test_unknown_phase_is_named():
     with pytest.raises(ValueError, match="unknown phase 'Gmian'"):
-        StyleGAN2Loss("cpu", None, None, None).accumulate_gradients("Gmian", None, None, None, None, True, 1)
+        StyleGAN2Loss(DEVICE, None, None, None).accumulate_gradients("Gmian", None, None, None, None, True, 1)

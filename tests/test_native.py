@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import dnnlib
+from golden_data import DEVICE
 from helpers import ROOT
 from torch_utils import custom_ops, kernels
 from torch_utils.ops import bias_act, conv2d_gradfix, modulate, upfirdn2d
@@ -30,10 +31,10 @@ def both(function, *tensors):
     for impl in ("ref", "cuda"):
         inputs = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_(True) for t in tensors]
         y = function(*inputs, impl=impl)
-        dy = torch.sin(torch.arange(y.numel(), dtype=y.dtype)).reshape(y.shape).requires_grad_(True)
+        dy = torch.sin(torch.arange(y.numel(), dtype=y.dtype, device=DEVICE)).reshape(y.shape).requires_grad_(True)
         first = torch.autograd.grad(y, inputs, dy, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), [dy, *inputs], allow_unused=True)
-        found.append([y, *first, *(torch.zeros(()) if g is None else g for g in second)])
+        found.append([y, *first, *(torch.zeros((), device=DEVICE) if g is None else g for g in second)])
     return zip(*found)
 
 
@@ -41,9 +42,9 @@ def both(function, *tensors):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("act, clamp", [("lrelu", 0.7), ("linear", None), ("swish", 0.5), ("softplus", None)])
 def test_bias_act(size, layout, act, clamp):
-    x = torch.randn(size, dtype=torch.float64).contiguous(memory_format=layout)
+    x = torch.randn(size, dtype=torch.float64, device=DEVICE).contiguous(memory_format=layout)
     call = lambda x, b, impl: bias_act.bias_act(x, b, act=act, clamp=clamp, impl=impl)
-    for plain, kernel in both(call, x, torch.randn(size[1], dtype=torch.float64)):
+    for plain, kernel in both(call, x, torch.randn(size[1], dtype=torch.float64, device=DEVICE)):
         torch.testing.assert_close(kernel + torch.zeros_like(plain), plain + torch.zeros_like(kernel))
 
 
@@ -66,8 +67,8 @@ FILTERS = dict(
 @pytest.mark.parametrize("f", FILTERS)
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2), (2, 3), ([3, 1], [1, 2])], ids=str)
 def test_upfirdn2d(size, layout, f, up, down):
-    x = torch.randn(size, dtype=torch.float64).contiguous(memory_format=layout)
-    f = upfirdn2d.setup_filter(FILTERS[f], normalize=False)
+    x = torch.randn(size, dtype=torch.float64, device=DEVICE).contiguous(memory_format=layout)
+    f = upfirdn2d.setup_filter(FILTERS[f], DEVICE, normalize=False)
     call = lambda x, impl: upfirdn2d.upfirdn2d(x, f, up=up, down=down, padding=[3, 2, 4, 3], impl=impl)
     for plain, kernel in both(call, x):
         torch.testing.assert_close(kernel, plain, rtol=1e-9, atol=1e-9)
@@ -93,8 +94,10 @@ CONVOLUTIONS = [  # batch, channels in and out, height, width, kernel, stride, p
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_convolutions(case, transposed, layout, monkeypatch):
     batch, c_in, c_out, height, width, kernel, stride, padding = case
-    x = torch.randn(batch, c_in, height, width, dtype=torch.float64).contiguous(memory_format=layout)
-    w = torch.randn(*((c_in, c_out) if transposed else (c_out, c_in)), kernel, kernel, dtype=torch.float64)
+    x = torch.randn(batch, c_in, height, width, dtype=torch.float64, device=DEVICE).contiguous(memory_format=layout)
+    w = torch.randn(
+        *((c_in, c_out) if transposed else (c_out, c_in)), kernel, kernel, dtype=torch.float64, device=DEVICE
+    )
     extra = dict(output_padding=stride - 1) if transposed else {}
     function = conv2d_gradfix.conv_transpose2d if transposed else conv2d_gradfix.conv2d
 
@@ -109,7 +112,7 @@ def test_convolutions(case, transposed, layout, monkeypatch):
 @pytest.mark.parametrize("act, clamp", [("lrelu", 0.7), ("linear", None), ("relu", None)])
 @pytest.mark.parametrize("given", ["", "s", "n", "b", "sn", "snb"])
 def test_modulation(given, act, clamp, monkeypatch):
-    x = torch.randn(2, 5, 13, 11, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(2, 5, 13, 11, dtype=torch.float64, device=DEVICE).contiguous(memory_format=torch.channels_last)
     parts = dict(s=torch.randn(2, 5), n=torch.randn(2, 1, 13, 11), b=torch.randn(5))
     names = dict(s="scale", n="noise", b="b")
 
@@ -119,7 +122,7 @@ def test_modulation(given, act, clamp, monkeypatch):
         assert (modulate.modulate(x, **kwargs, act=act, clamp=clamp) is not None) == kernels.enabled
         return networks._modulate(x, **kwargs, act=act, clamp=clamp)
 
-    for plain, own in both(call, x, *(parts[key].double() for key in given)):
+    for plain, own in both(call, x, *(parts[key].double().to(DEVICE) for key in given)):
         torch.testing.assert_close(own + torch.zeros_like(plain), plain + torch.zeros_like(own))
 
 
@@ -144,10 +147,10 @@ def tiny_training(resolution=16):
     """Networks, loss and optimizers whose state is the same at every call"""
     torch.manual_seed(1)
     shape, width = dict(c_dim=0, img_resolution=resolution, img_channels=3), dict(channel_base=512, channel_max=32)
-    G = networks.Generator(8, w_dim=8, synthesis_kwargs=width, **shape).train()
-    D = networks.Discriminator(**width, **shape).train()
+    G = networks.Generator(8, w_dim=8, synthesis_kwargs=width, **shape).to(DEVICE).train()
+    D = networks.Discriminator(**width, **shape).to(DEVICE).train()
     adam = lambda net: torch.optim.Adam(net.parameters(), lr=0.002, betas=(0.0, 0.99), eps=1e-8)
-    return G, D, loss.StyleGAN2Loss("cpu", G.mapping, G.synthesis, D), dict(G=adam(G), D=adam(D))
+    return G, D, loss.StyleGAN2Loss(DEVICE, G.mapping, G.synthesis, D), dict(G=adam(G), D=adam(D))
 
 
 def accumulate(phase, G, D, training_loss, step, batch=8):
@@ -156,8 +159,8 @@ def accumulate(phase, G, D, training_loss, step, batch=8):
     torch.manual_seed(step)
     for other in (G, D):
         other.requires_grad_(other is net).zero_grad(set_to_none=True)
-    real = torch.rand(batch, 3, *[G.img_resolution] * 2) * 2 - 1
-    labels, z = torch.zeros(batch, 0), torch.randn(batch, 8)
+    real = torch.rand(batch, 3, *[G.img_resolution] * 2, device=DEVICE) * 2 - 1
+    labels, z = torch.zeros(batch, 0, device=DEVICE), torch.randn(batch, 8, device=DEVICE)
     training_loss.accumulate_gradients(phase, real, labels, z, labels, sync=True, gain=1)
     return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
