@@ -61,11 +61,11 @@ def training(args):
     """Seconds a kimg and GPU memory of each, how many times as fast ours is, and milliseconds of the phases"""
     on_gpu = args.device != "cpu"
     print(f"| resolution, batch | {' | '.join(['', 's/kimg', 'ours is faster', *SHARE, 'memory'])} |", flush=True)
-    print("| --- |" * 1 + " --- |" * (len(SHARE) + 4))
+    print("| --- |" + " --- |" * (len(SHARE) + 4))
     for size in args.sizes:
         batch, networks = SIZES[size]
         networks = dict(networks, resolution=size, device=args.device, half=on_gpu, augment=True)
-        ours = dict(networks, nhwc=on_gpu)
+        ours = dict(networks, nhwc=on_gpu, fused=on_gpu)
         runs = {
             "ours": (Worker(OURS), dict(ours, graphs=on_gpu)),
             "without graphs": (Worker(OURS), ours),
@@ -73,7 +73,7 @@ def training(args):
         }
         if args.reference:
             runs["reference"] = (Worker(args.reference), networks)
-        found = steps(runs, args.rounds, batch, repeats=3)  # the first of which our graphs are recorded in
+        found = steps(runs, args.rounds, batch, repeats=3)  # the third that warms up is recorded
         for name, (worker, given) in runs.items():
             memory = worker.run("generate", given, batch=1)["peak_mb"] / 1024
             worker.close()

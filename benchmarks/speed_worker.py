@@ -13,19 +13,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 SHARE = {"Gmain": 1, "Greg": 1 / 4, "Dmain": 1, "Dreg": 1 / 16}  # of a training step
-BGC = "xflip rotate90 xint scale rotate aniso xfrac brightness contrast lumaflip hue saturation".split()
+BGC = ["xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac"]
+BGC += ["brightness", "contrast", "lumaflip", "hue", "saturation"]
 
 
 class Host:
     """Networks and losses of the host that is on the path: by default those of the `segan-mode0` preset.
 
     half: the four highest resolutions compute in half precision, where nhwc, channels-last. augment: as --aug=ada does,
-    with a probability of 0.3. graphs: CUDA graphs of the phases, which only ours has.
+    with a probability of 0.3. fused: Adam, as we have it on GPUs. graphs: CUDA graphs of phases, which only we have.
     """
 
     def __init__(
         self, resolution=64, mode=0, device="cpu", channel_base=32768, channel_max=128, z_dim=64, half=False,
-        nhwc=False, augment=False, graphs=False,
+        nhwc=False, augment=False, fused=False, graphs=False,
     ):  # fmt: skip
         import dnnlib
 
@@ -51,7 +52,7 @@ class Host:
             pipe.fixed_margins = graphs
             networks["augment_pipe"] = pipe
         self.loss = make(class_name="training.loss.StyleGAN2Loss", device=torch.device(device), r1_gamma=10, **networks)
-        adam = dict(lr=0.002, betas=(0.0, 0.99), eps=1e-8) | (dict(fused=True) if graphs else {})
+        adam = dict(lr=0.002, betas=(0.0, 0.99), eps=1e-8) | (dict(fused=True) if fused else {})
         self.opts = {name: torch.optim.Adam(net.parameters(), **adam) for name, net in (("G", self.G), ("D", self.D))}
         for net in (self.G, self.D):
             net.train().requires_grad_(False)
@@ -186,6 +187,10 @@ def main():
             import patches
 
             patches.apply_all()  # what a checkout needs on current PyTorch
+            if torch.cuda.is_available():
+                from torch_utils.ops import bias_act, upfirdn2d
+
+                assert bias_act._init() and upfirdn2d._init(), "its plugins cannot be built"
     print("ready", flush=True)
     for line in sys.stdin:
         job = types.SimpleNamespace(**json.loads(line))

@@ -25,7 +25,7 @@ import math
 
 import torch
 
-from torch_utils import persistence
+from torch_utils import misc, persistence
 from training import networks
 
 try:
@@ -282,12 +282,12 @@ def _within(e, group):
 def _distributed(z, group):
     """z [N, n], normal → what follows the group's distribution"""
     if "shares" in group:
-        shares = torch.tensor(group["shares"], device=z.device)
+        shares = misc.constant(group["shares"], device=z.device)  # made once: a copy would wait for a GPU
         bounds = (shares.cumsum(0) / shares.sum())[:-1].contiguous()
         return torch.nn.functional.one_hot(torch.bucketize(_phi(z[:, 0]), bounds), len(shares)).to(z.dtype)
     if group.get("quantiles") is None:
         return z
-    quantiles = torch.tensor(group["quantiles"], dtype=z.dtype, device=z.device)
+    quantiles = misc.constant(group["quantiles"], dtype=z.dtype, device=z.device)
     place = _phi(z) * (len(quantiles) - 1)
     below = place.detach().floor().long().clamp(max=len(quantiles) - 2)
     return torch.lerp(quantiles[below], quantiles[below + 1], place - below)

@@ -192,6 +192,7 @@ def test_metrics_with_a_classifier(run_dir, tmp_path):  # noqa: F811
     assert bad.returncode == 2 and "has 2 outputs; the list in its JSON names 1" in bad.stderr
 
 
+@pytest.mark.slow
 def test_training_computes_them(tmp_path):
     data = make_dataset(tmp_path / "discs.zip", labels="classes")
     args = ["--channels=8", "--channel-base=128", "--batch=8", "--grid=2x2", "--workers=0", "--kimg=1", "--cond=1"]

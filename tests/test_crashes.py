@@ -23,7 +23,6 @@ from helpers import (
     read_stats,
     run,
     saved_kimg,
-    slowly,
     start,
     wait_for,
     write_segmenter,
@@ -104,6 +103,7 @@ def test_runs_that_are_killed_at_random_end_the_same(processes, kills, data, tmp
     assert not list(ours.glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_metrics_that_a_kill_took_are_made_up_for(data, tmp_path):
     run("train_segan.py", *OPTIONS, f"--data={data}", f"--outdir={tmp_path}")
     run_dir = only_run(tmp_path)
@@ -187,7 +187,8 @@ def files_of(run_dir):
     return {path.name: path.read_bytes() for path in run_dir.iterdir() if path.suffix in (".pkl", ".pt")}
 
 
-@pytest.mark.parametrize("moment", slowly(["snapshot", "log", "metric"], fast=["snapshot"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["snapshot", "log", "metric"])
 def test_a_full_disk_loses_nothing(moment, data, tmp_path):
     with small_disk(tmp_path / "disk", 16) as disk:
         options = [*OPTIONS, "--kimg=100", f"--data={data}", f"--outdir={disk}"]

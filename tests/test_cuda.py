@@ -16,6 +16,7 @@ from training import graphs, networks
 from training.augment import AugmentPipe
 from training.loss import StyleGAN2Loss
 
+torch.backends.cudnn.allow_tf32 = False
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 SHAPE = dict(c_dim=0, img_resolution=32, img_channels=3)
 PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
@@ -104,11 +105,12 @@ def test_what_waits_for_the_device_goes_on_without_graphs():
     assert not recorded.runner.recording
 
 
-@pytest.mark.parametrize("cfg", ["segan-mode2", "segan-eigen", "eigengan"])
+@pytest.mark.parametrize("cfg", ["segan-mode2", "segan-eigen", "segan-named", "eigengan"])
 def test_cuda_runs_and_goes_on(cfg, tmp_path):
     """The command with the golden images, half precision and augmentation: it records, resumes, and stays finite."""
-    options = [f"--cfg={cfg}", "--data=tests/golden/dataset_rgb.zip", f"--outdir={tmp_path}", "--batch=8", "--tick=1"]
-    options += ["--channel-base=512", "--channels=32", "--workers=1", "--grid=2x2", "--snap=1", "--metrics=none"]
+    labels = ["--labels=factors"] if cfg == "segan-named" else []
+    options = [f"--cfg={cfg}", "--data=tests/golden/dataset_rgb.zip", f"--outdir={tmp_path}", *labels, "--batch=8"]
+    options += ["--channel-base=512", "--channels=32", "--workers=1", "--grid=2x2", "--snap=1", "--tick=1"]
     for kimg, resume in ((1, []), (2, ["--resume=latest"])):
         command = [sys.executable, "train_segan.py", *options, f"--kimg={kimg}", *resume]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -117,6 +119,28 @@ def test_cuda_runs_and_goes_on(cfg, tmp_path):
     (stats,) = tmp_path.glob("*/stats.jsonl")
     lines = [json.loads(line) for line in stats.read_text().splitlines()]
     assert lines[-1]["Progress/kimg"]["mean"] >= 2 and not lines[-1]["Health/nonfinite_steps"]["mean"]
+
+
+class Late(StyleGAN2Loss):
+    """Waits where nothing told of it: while it is recorded"""
+
+    def recordable(self, phase):
+        return True
+
+    def generator_loss(self, logits):
+        if torch.cuda.is_current_stream_capturing():
+            logits.sum().item()
+        return super().generator_loss(logits)
+
+
+def test_a_recording_that_breaks_off_ends_no_training():
+    ordinary, recorded = (Training(recording, loss=Late) for recording in (False, True))
+    for step in range(4):
+        for phase in PHASES:
+            wanted, got = (each.gradients(phase, step)[1] for each in (ordinary, recorded))
+            assert (got - wanted).norm() <= 1e-4 * wanted.norm(), (phase, step)
+    (reason,) = recorded.failures
+    assert "Gmain cannot be recorded" in reason
 
 
 def test_images_of_a_gpu_are_those_of_the_cpu():

@@ -199,6 +199,7 @@ def checkout(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_training_and_scripts_on_a_foreign_host(checkout, tmp_path):
     data = make_dataset(tmp_path / "discs.zip")
     options = [option for option in TINY if not option.startswith("--grid")]

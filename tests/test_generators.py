@@ -323,7 +323,7 @@ def data(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("generators") / "discs.zip", size=16, count=64)
 
 
-@pytest.mark.parametrize("name", slowly(PRESETS, ["eigengan", "grown"]))
+@pytest.mark.parametrize("name", slowly(PRESETS, ["grown"]))
 def test_presets_train_and_their_snapshots_are_explored_edited_and_measured(name, data, tmp_path):
     out = tmp_path / "out"
     run("train_segan.py", *PRESETS[name], *TINY, f"--data={data}", "--kimg=1", "--snap=1", f"--outdir={out}")

@@ -216,6 +216,7 @@ def start(cache, **env):
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_processes_build_at_once_and_the_next_finds_it(tmp_path):
     times = []
     for count in (3, 1):

@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from helpers import TINY, make_dataset, newest, only_run, read_stats, run
+from helpers import TINY, make_dataset, newest, only_run, read_stats, run, slowly
 from segan_ext import labelled, own
 from segan_ext.atlas.atlas import make_atlas
 from segan_ext.atlas.page import page
@@ -202,7 +202,7 @@ def started(mode, data, labels):
     return [*TRAINING, f"--mode={mode}", f"--data={data}", *([f"--labels={labels}"] if mode == "named" else [])]
 
 
-@pytest.mark.parametrize("mode", ["eigen", "named"])
+@pytest.mark.parametrize("mode", slowly(["eigen", "named"], fast=["named"]))
 def test_a_run_trains_and_its_snapshot_is_edited_by_name(mode, data, labels, tmp_path):
     run("train_segan.py", *started(mode, data, labels), f"--outdir={tmp_path / 'out'}")
     stats = read_stats(only_run(tmp_path / "out"))[-1]

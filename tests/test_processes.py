@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from helpers import ROOT, TINY, bits, command, make_dataset, newest, only_run, run, saved_kimg, slowly, start, wait_for
+from helpers import ROOT, TINY, bits, command, make_dataset, newest, only_run, run, saved_kimg, start, wait_for
 from training import state
 
 OPTIONS = ["--cfg=segan-mode2", *TINY, "--kimg=1", "--tick=0.1", "--snap=2", "--seed=3"]
@@ -95,7 +95,8 @@ def test_torchrun_trains_the_same(data, undisturbed, tmp_path):
     assert same_state(only_run(tmp_path), undisturbed)
 
 
-@pytest.mark.parametrize("victim", slowly(["first", "other"], fast=["other"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["first", "other"])
 def test_a_lost_process_ends_the_others_and_the_run_goes_on_the_same(victim, data, undisturbed, tmp_path):
     process = two(tmp_path, data)
     wait_for(lambda: saved_kimg(tmp_path) >= 8, process)

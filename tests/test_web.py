@@ -733,9 +733,12 @@ def violations(page, least="minor"):
     return [(each["id"], each["nodes"][0]["html"][:200]) for each in found]
 
 
+VIEWS = [(1400, "light"), (400, "dark")]
+VIEWS += [pytest.param(width, scheme, marks=pytest.mark.slow) for width, scheme in ((1400, "dark"), (400, "light"))]
+
+
 @with_axe
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("width, scheme", VIEWS)
 def test_axe_finds_nothing(browser, url, scheme, width):
     page = opened(browser, url, width=width, color_scheme=scheme)
     slide(page, 0, 2)
@@ -753,8 +756,7 @@ def test_axe_finds_nothing(browser, url, scheme, width):
 
 
 @with_axe
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("width, scheme", VIEWS)
 def test_axe_finds_nothing_serious_in_the_studio(browser, url, scheme, width):
     page = opened(browser, url, "/studio/", ready="button[role=tab]", width=width, color_scheme=scheme)
     for name in ("Name", "Edit", "Train"):

@@ -12,8 +12,8 @@ from torch_utils import persistence
 from training import files
 from training.state import read, saved_states
 
-# Options that may change when a run is continued. None has a part in the arithmetic, but for the device, which is for
-# the user to change knowingly.
+# Options that may change when a run is continued. None has a part in the arithmetic, but for the device and CUDA
+# graphs, which are for the user to change knowingly.
 _FREE = {
     "outdir",
     "snap",

@@ -32,14 +32,15 @@ def constant(
     device = torch.device(device or "cpu")
     memory_format = memory_format or torch.contiguous_format
     key = (value.shape, value.dtype, value.tobytes(), shape, dtype, device, memory_format)
-    if key in _constants:
-        _constants[key] = _constants.pop(key)  # the one used last stands last
-        return _constants[key]
+    known = _constants.pop(key, None)
+    if known is not None:
+        _constants[key] = known  # the one used last stands last
+        return known
     made = torch.as_tensor(value.copy(), dtype=dtype, device=device)
     made = (made if shape is None else made.expand(shape)).contiguous(memory_format=memory_format)
     _constants[key] = made
     if len(_constants) > _MOST_CONSTANTS:
-        del _constants[next(iter(_constants))]
+        _constants.pop(next(iter(_constants)), None)
     return made
 
 
@@ -155,6 +156,13 @@ def params_and_buffers(module: torch.nn.Module) -> list[torch.Tensor]:
 def named_params_and_buffers(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     """(name, tensor) of all parameters, then of all buffers."""
     return list(module.named_parameters()) + list(module.named_buffers())
+
+
+def contiguous(module: torch.nn.Module) -> torch.nn.Module:
+    """The module, all of whose parameters and buffers are contiguous now."""
+    for tensor in params_and_buffers(module):
+        tensor.data = tensor.data.contiguous()
+    return module
 
 
 @torch.no_grad()

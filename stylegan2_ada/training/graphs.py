@@ -29,7 +29,8 @@ class PhaseRunner:
 
     def __init__(self, loss: Loss, recording: bool, on_failure: Callable[[str], None]) -> None:
         self.loss, self.recording, self.on_failure = loss, recording, on_failure
-        self._runs, self._recordings, self._pool = Counter(), {}, None
+        self._runs, self._recordings, self._idle = Counter(), {}, set()
+        self._pool = torch.cuda.graph_pool_handle() if recording else None  # memory that all recordings share
 
     def gradients(
         self, phase: str, module: torch.nn.Module, gain: float, parts: list[dict[str, torch.Tensor]]
@@ -38,14 +39,13 @@ class PhaseRunner:
 
         parts: the tensors that `Loss.accumulate_gradients` takes, of all parts of the batch. No `grad` may be set.
         """
-        if not (self.recording and self._may_record(phase)):
-            return self._run(phase, module, gain, parts)
         keys = [(phase, *(tensor.shape for tensor in part.values())) for part in parts]
         runs = min(self._runs[key] for key in keys)
         self._runs.update(set(keys))
+        if not (self.recording and self._may_record(phase)):
+            return self._run(phase, module, gain, parts)
         if runs < _ORDINARY_RUNS:
-            with self._watched(phase) if runs == _ORDINARY_RUNS - 1 else contextlib.nullcontext():
-                return self._run(phase, module, gain, parts)
+            return self._run_in_memory_left(phase, module, gain, parts, watched=runs == _ORDINARY_RUNS - 1)
         for key, part in zip(keys, parts):
             self._record(key, module, gain, part)
         if not self.recording:
@@ -54,16 +54,31 @@ class PhaseRunner:
 
     def _may_record(self, phase):
         alone = processes.count() == 1 or phase not in ("Greg", "Gboth")  # which average path lengths over processes
-        return alone and self.loss.recordable(phase)
+        return alone and phase not in self._idle and self.loss.recordable(phase)
 
-    def _run(self, phase, module, gain, parts):
+    def _run(self, phase, module, gain, parts, watched=False):
         for i, part in enumerate(parts):
-            self.loss.accumulate_gradients(phase=phase, sync=i == len(parts) - 1, gain=gain, **part)
+            with self._watch(phase) if watched else contextlib.nullcontext():
+                self.loss.accumulate_gradients(phase=phase, sync=i == len(parts) - 1, gain=gain, **part)
             self.loss.finished(phase, part)
-        return _gathered(module)
+        trained, vector = _gathered(module)
+        if not trained:
+            self._idle.add(phase)
+        return trained, vector
+
+    def _run_in_memory_left(self, phase, module, gain, parts, watched):
+        """An ordinary run beside recordings of other phases, which give way where there is no room for both."""
+        try:
+            return self._run(phase, module, gain, parts, watched)
+        except torch.cuda.OutOfMemoryError:
+            if not self._recordings:
+                raise
+        self._give_up("there is no memory for them; a smaller --batch-gpu would help")
+        module.zero_grad(set_to_none=True)
+        return self._run(phase, module, gain, parts)
 
     @contextlib.contextmanager
-    def _watched(self, phase):
+    def _watch(self, phase):
         """Gives up recording if something inside waits for the device, which cannot be recorded."""
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
@@ -74,11 +89,11 @@ class PhaseRunner:
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
         for warning in caught:
-            if "synchronizing CUDA operation" not in str(warning.message):
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-            elif self.recording:
+            if "synchronizing CUDA operation" in str(warning.message):
                 place = f"{os.path.basename(warning.filename)}, line {warning.lineno}"
                 self._give_up(f"{phase} waits for the GPU ({place})")
+            elif "debug mode is a prototype" not in str(warning.message):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
     def _record(self, key, module, gain, part):
         """Makes the recording of this phase and shape where it is missing, or gives up."""
@@ -86,27 +101,30 @@ class PhaseRunner:
             return
         accumulate = lambda **inputs: self.loss.accumulate_gradients(phase=key[0], sync=True, gain=gain, **inputs)
         try:
-            self._recordings[key] = _Recording(accumulate, module, part, self._pool)
-            self._pool = self._recordings[key].graph.pool()
+            with torch.cuda.stream(torch.cuda.current_stream()):  # comes back to it in any case
+                self._recordings[key] = _Recording(accumulate, module, part, self._pool)
         except torch.cuda.OutOfMemoryError:
-            self._give_up(f"{key[0]} finds no memory for one; a smaller --batch-gpu would help")
+            self._give_up("there is no memory for them; a smaller --batch-gpu would help")
         except RuntimeError as error:
-            _renew_generator(part["gen_z"].device)
-            self._give_up(f"{key[0]} cannot be recorded ({str(error).splitlines()[0]})")
+            _end_recording(part["gen_z"].device, self._pool)
+            cause = str(error.__context__ or error).partition("\n")[0]
+            self._give_up(f"{key[0]} cannot be recorded ({cause})")
         module.zero_grad(set_to_none=True)
 
     def _give_up(self, reason):
-        self.recording, self._pool = False, None
-        self._recordings.clear()
-        torch.cuda.empty_cache()
-        self.on_failure(f"Training goes on without CUDA graphs, and slower: {reason}.")
+        if self.recording:
+            self.recording = False
+            self._recordings.clear()
+            with contextlib.suppress(RuntimeError):  # PyTorch may still take a recording that broke off for one
+                torch.cuda.empty_cache()
+            self.on_failure(f"Training goes on without CUDA graphs, and slower: {reason}.")
 
     def _replay(self, phase, recordings, parts):
         total = None
         for recording, part in zip(recordings, parts):
             gradients = recording.replay(part)
             self.loss.finished(phase, part)
-            # The next recording may write to the same memory.
+            # Replayed once more, a recording writes to the same memory.
             total = gradients if len(parts) == 1 else gradients.clone() if total is None else total.add_(gradients)
         return recordings[0].trained, total
 
@@ -132,23 +150,28 @@ class _Recording:
         return self.gradients
 
 
-def _renew_generator(device):
-    """After a recording that broke off, PyTorch's random numbers still belong to it: puts others in their place."""
-    default = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
-    if hasattr(default, "graphsafe_set_state"):  # from PyTorch 2.5 on
+def _end_recording(device, pool):
+    """What PyTorch, up to 2.12 at least, leaves undone after a recording that broke off: memory and random numbers."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    for name in ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"):
+        with contextlib.suppress(AttributeError, RuntimeError):  # of other versions; done already
+            getattr(torch._C, name)(index, pool)
+    default = torch.cuda.default_generators[index]
+    with contextlib.suppress(AttributeError):  # not in the oldest versions
         fresh = torch.Generator(device)
         fresh.set_state(default.get_state())
         default.graphsafe_set_state(fresh)
 
 
 def _gathered(module):
+    """The parameters that have a gradient, and those as one vector, where they lie as the parameters do in memory."""
     trained = [p for p in module.parameters() if p.grad is not None]
-    # As they lie in memory: the optimizer wants gradients in the layout of their parameters.
-    vectors = [p.grad.as_strided([p.numel()], [1]) for p in trained]
+    grads = [p.grad if p.grad.stride() == p.stride() else torch.empty_like(p).copy_(p.grad) for p in trained]
+    vectors = [grad.as_strided([grad.numel()], [1]) for grad in grads]
     return trained, torch.cat(vectors) if vectors else torch.zeros([0])
 
 
 def set_gradients(parameters: list[torch.nn.Parameter], vector: torch.Tensor) -> None:
-    """Makes parts of what `PhaseRunner.gradients` returned the `grad` of its parameters, without a copy."""
+    """Makes parts of what `PhaseRunner.gradients` returned the parameters' `grad`, in the layout optimizers want."""
     for p, part in zip(parameters, vector.split([p.numel() for p in parameters])):
         p.grad = part.as_strided(p.shape, p.stride())

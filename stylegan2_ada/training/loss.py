@@ -29,7 +29,8 @@ class Loss:
     def recordable(self, phase: str) -> bool:
         """True if a phase does the same with every batch, on the device alone: a CUDA graph may then repeat it.
 
-        A subclass that adds to a phase what Python decides or the CPU counts must say False, as this one does.
+        A subclass that adds to a phase what Python decides or the CPU counts must say False, as this one does; so must
+        one to which `sync` matters.
         """
         return False
 

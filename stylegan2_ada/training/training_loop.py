@@ -133,8 +133,8 @@ def training_loop(
     of the run so far. *_reg_interval: steps between regularisation; None: every step. augment_p: probability at first;
     ada_target: adapts it to hold that share of reals above zero (ada_kimg: from 0 to 1 at the fastest). *_ticks: None
     saves at the end only. abort_fn(): True saves and stops. progress_fn(kimg, total): called after every step. Ours:
-    device (None: cuda if there is one), resume_state: continued exactly, metric_kwargs (of `MetricOptions`),
-    trust_pickle: run code in resume_pkl, training_set, resume_networks: open already, keep: number of states, bf16.
+    device (None: cuda if there is one), resume_state: continued exactly, metric_kwargs (of `MetricOptions`), keep:
+    number of states, save_minutes between them, trust_pickle: run code in resume_pkl, bf16, cuda_graphs (see `graphs`).
     """
     options = dnnlib.EasyDict(locals())
     torch.backends.cudnn.benchmark = cudnn_benchmark
@@ -281,8 +281,6 @@ class Trainer:
         self.loss = dnnlib.util.construct_class_by_name(device=self.device, **modules, **self.o.loss_kwargs)
         recording = self.device.type == "cuda" and self.o.cuda_graphs
         self.runner = graphs.PhaseRunner(self.loss, recording, self._without_graphs)
-        if self.augment_pipe is not None:
-            self.augment_pipe.fixed_margins = recording
         self.phases, self.optimizers = [], {}
         for name, module, opt_kwargs, interval in (
             ("G", self.G, self.o.G_opt_kwargs, self.o.G_reg_interval),
@@ -295,6 +293,8 @@ class Trainer:
                 self.phases.append(Phase(f"{name}both", module, opt, 1))
             else:
                 self.phases += [Phase(f"{name}main", module, opt, 1), Phase(f"{name}reg", module, opt, interval)]
+        if recording and self.augment_pipe is not None:
+            self.augment_pipe.fixed_margins = any(self.loss.recordable(phase.name) for phase in self.phases)
 
     def _without_graphs(self, reason):
         if self.augment_pipe is not None:
@@ -558,7 +558,7 @@ class Trainer:
         seconds = now - tick.start
         p = float(self.augment_pipe.p) if self.augment_pipe is not None else 0.0
         cpu_gb = psutil.Process(os.getpid()).memory_info().rss / 2**30
-        gpu_gb = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
+        gpu_gb = torch.cuda.max_memory_reserved(self.device) / 2**30 if self.device.type == "cuda" else 0.0
         report("Timing/total_hours", s.seconds / 3600)
         report("Timing/total_days", s.seconds / 86400)
         waited = report("Timing/waiting_for_data", self.waited / seconds)
@@ -626,7 +626,9 @@ class Trainer:
         if self.o.rank == 0:
             for name in ("G", "D", "G_ema", "augment_pipe"):
                 if networks[name] is not None:
-                    networks[name] = copy.deepcopy(networks[name]).eval().requires_grad_(False).cpu()
+                    networks[name] = misc.contiguous(copy.deepcopy(networks[name]).eval().requires_grad_(False).cpu())
+            if self.augment_pipe is not None:
+                networks["augment_pipe"].fixed_margins = False
             save_snapshot(path, networks)
         self._save_state(metrics_before=metric_sizes(self.o.run_dir) if self.o.rank == 0 else None)
         self._evaluate_metrics(path)

@@ -13,7 +13,7 @@ import triton.language as tl
 
 _BLOCK = 1024  # numbers a program, where they are just a row of numbers
 _TILE = 2048  # numbers a program, in tiles of channels by pixels
-_LONG_SIDE = 128  # of such a tile, along which numbers are neighbours in memory
+_LONG_SIDE = 64  # of such a tile, along which numbers are neighbours in memory
 _device_of = torch.cuda.device_of  # Triton takes the current device, whichever the tensors belong to
 
 LINEAR, RELU, LRELU = (tl.constexpr(i) for i in (1, 2, 3))  # as in bias_act.activation_funcs
@@ -151,8 +151,8 @@ def _representable(clamp, dtype):
 @triton.jit
 def _tile(channels, pixels, step_c, step_p, TILE_C: tl.constexpr, TILE_P: tl.constexpr):
     """Numbers of the channels [C, 1] and pixels [1, P] of this program, where they lie in its image, which are there"""
-    c = tl.program_id(0) * TILE_C + tl.arange(0, TILE_C)[:, None]
-    p = tl.program_id(1) * TILE_P + tl.arange(0, TILE_P)[None, :]
+    p = tl.program_id(0) * TILE_P + tl.arange(0, TILE_P)[None, :]
+    c = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)[:, None]
     return tl.program_id(2).to(tl.int64), c, p, c * step_c + p * step_p, (c < channels) & (p < pixels)
 
 
@@ -190,10 +190,10 @@ def _modulate_backward(
         g *= _derivative(tl.load(y + first + places, inside, 0).to(COMPUTE), alpha, gain, clamp, ACT, 1, LIMITED)
     else:
         g *= gain
-    of_channel = (image * tl.num_programs(1) + tl.program_id(1)) * channels + c
+    of_channel = (image * tl.num_programs(0) + tl.program_id(0)) * channels + c
     tl.store(by_channel + of_channel, tl.sum(g, axis=1, keep_dims=True), c < channels)
     if HAS_NOISE:
-        of_pixel = (image * tl.num_programs(0) + tl.program_id(0)) * pixels + p
+        of_pixel = (image * tl.num_programs(1) + tl.program_id(1)) * pixels + p
         tl.store(by_pixel + of_pixel, tl.sum(g, axis=0, keep_dims=True), p < pixels)
     if HAS_SCALE:
         gx = g * tl.load(x + first + places, inside, 0).to(COMPUTE)
@@ -214,7 +214,7 @@ def _tiles(x):
         steps = (1, channels)
         tile_c = min(triton.next_power_of_2(channels), _LONG_SIDE)
         tile_p = min(triton.next_power_of_2(pixels), _TILE // tile_c)
-    grid = (triton.cdiv(channels, tile_c), triton.cdiv(pixels, tile_p), batch)
+    grid = (triton.cdiv(pixels, tile_p), triton.cdiv(channels, tile_c), batch)  # only the first may pass 65535
     return grid, (channels, pixels, *steps), dict(COMPUTE=_compute_type(x), TILE_C=tile_c, TILE_P=tile_p)
 
 
@@ -260,8 +260,8 @@ def modulate_backward(
     grid, sizes, constants = _tiles(dy)
     precise = torch.float64 if dy.dtype == torch.float64 else torch.float32
     batch, channels, height, width = dy.shape
-    by_channel = torch.empty([2, batch, grid[1], channels], dtype=precise, device=dy.device)
-    by_pixel = torch.empty([batch, grid[0], height * width] if wants_noise else [1], dtype=precise, device=dy.device)
+    by_channel = torch.empty([2, batch, grid[0], channels], dtype=precise, device=dy.device)
+    by_pixel = torch.empty([batch, grid[1], height * width] if wants_noise else [1], dtype=precise, device=dy.device)
     with _device_of(dy):
         _modulate_backward[grid](
             dy, *(dy if t is None else t for t in (x, scale, y)), dx, by_channel[0], by_channel[1], by_pixel,
@@ -338,8 +338,9 @@ def upfirdn2d(
     out = torch.empty([batch, x.shape[1], *out_size], dtype=x.dtype, device=x.device, memory_format=layout)
     phases = [u // math.gcd(u, d) for u, d in zip(up, down)]
     tile_c = min(triton.next_power_of_2(channels), _LONG_SIDE)
-    tile_p = _BLOCK // tile_c
-    tiles = triton.cdiv(triton.cdiv(out_size[0], phases[1]) * triton.cdiv(out_size[1], phases[0]), tile_p)
+    pixels = triton.cdiv(out_size[0], phases[1]) * triton.cdiv(out_size[1], phases[0])
+    tile_p = min(_BLOCK // tile_c, triton.next_power_of_2(pixels))
+    tiles = triton.cdiv(pixels, tile_p)
     with _device_of(x):
         _upfirdn2d[(tiles * phases[0] * phases[1] * planes, triton.cdiv(channels, tile_c))](
             x, f, out, tiles, in_h, in_w, *out_size, *left_top, channels,
