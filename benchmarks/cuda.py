@@ -1,4 +1,4 @@
-"""What a GPU makes of it: `python benchmarks/cuda.py --reference=DIR`; on a machine that has one, with pytest.
+"""What a GPU makes of it: `python benchmarks/cuda.py --reference=DIR`; on a machine that has one, with pytest-xdist.
 
     python benchmarks/cuda.py --parts=tests,operations          # minutes
     python benchmarks/cuda.py --parts=steps --sizes=256 --reference=DIR
@@ -33,7 +33,7 @@ def tests(args):
     env = os.environ | {"SEGAN_TEST_DEVICE": args.device}
     files = [f"tests/test_{name}.py" for name in ("ops", "networks", "loss", "augment", "native", "cuda")]
     kernels = "test_native and (bias_act or upfirdn2d or modulation or gradients_of_a_training_run)"
-    command = [sys.executable, "-m", "pytest", *files, "-k", f"golden or cuda or {kernels}"]
+    command = [sys.executable, "-m", "pytest", "-n", "4", *files, "-k", f"golden or cuda or {kernels}"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     print(done.stdout if done.returncode else f"tests: {done.stdout.strip().splitlines()[-1]}\n", flush=True)
 

@@ -84,6 +84,18 @@ def test_recorded_phases_do_what_ordinary_ones_do(half, nhwc):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)
 
 
+def why_not_recorded(loss):
+    """What is said once of a loss that cannot be recorded, whose gradients are the ordinary ones all the same"""
+    ordinary, recorded = (Training(recording, loss=loss) for recording in (False, True))
+    for step in range(4):
+        for phase in PHASES:
+            wanted, got = (each.gradients(phase, step)[1] for each in (ordinary, recorded))
+            assert (got - wanted).norm() <= 1e-4 * wanted.norm(), (phase, step)
+    (reason,) = recorded.failures
+    assert not recorded.runner.recording
+    return reason
+
+
 class Waiting(StyleGAN2Loss):
     """Reads a number in every phase of G"""
 
@@ -95,14 +107,8 @@ class Waiting(StyleGAN2Loss):
 
 
 def test_what_waits_for_the_device_goes_on_without_graphs():
-    ordinary, recorded = (Training(recording, loss=Waiting) for recording in (False, True))
-    for step in range(4):
-        for phase in PHASES:
-            wanted, got = (each.gradients(phase, step)[1] for each in (ordinary, recorded))
-            assert (got - wanted).norm() <= 1e-4 * wanted.norm(), (phase, step)
-    (reason,) = recorded.failures
+    reason = why_not_recorded(Waiting)
     assert reason.startswith("Training goes on without CUDA graphs, and slower: Gmain waits for the GPU (test_cuda.py")
-    assert not recorded.runner.recording
 
 
 @pytest.mark.parametrize("cfg", ["segan-mode2", "segan-eigen", "segan-named", "eigengan"])
@@ -134,12 +140,7 @@ class Late(StyleGAN2Loss):
 
 
 def test_a_recording_that_breaks_off_ends_no_training():
-    ordinary, recorded = (Training(recording, loss=Late) for recording in (False, True))
-    for step in range(4):
-        for phase in PHASES:
-            wanted, got = (each.gradients(phase, step)[1] for each in (ordinary, recorded))
-            assert (got - wanted).norm() <= 1e-4 * wanted.norm(), (phase, step)
-    (reason,) = recorded.failures
+    reason = why_not_recorded(Late)
     assert "Gmain cannot be recorded" in reason
 
 
