@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate, relu, softplus
 
-from helpers import TINY, make_dataset, newest, only_run, read_stats, run, slowly
+from helpers import TINY, make_dataset, newest, only_run, read_stats, run
 from metrics.perceptual_path_length import PPLSampler
 from segan_ext.adversarial import PublishedLoss, faded, grown_after
 from segan_ext.control.noise import parse_blocks, stochastic_variation
@@ -323,7 +323,8 @@ def data(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("generators") / "discs.zip", size=16, count=64)
 
 
-@pytest.mark.parametrize("name", slowly(PRESETS, ["grown"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
 def test_presets_train_and_their_snapshots_are_explored_edited_and_measured(name, data, tmp_path):
     out = tmp_path / "out"
     run("train_segan.py", *PRESETS[name], *TINY, f"--data={data}", "--kimg=1", "--snap=1", f"--outdir={out}")

@@ -130,6 +130,7 @@ print("opened:", *[sum(path.endswith(end) for path in opened) for end in ("discs
 """
 
 
+@pytest.mark.slow
 def test_data_and_pickles_are_opened_once(data, undisturbed, tmp_path):
     source = shutil.copy(newest(undisturbed), tmp_path / "network.pkl.source")
     (tmp_path / "watched.py").write_text(WATCHED)

@@ -893,7 +893,7 @@ def test_painting_a_class_changes_the_image_there(studio, G, folder):
     click(studio, "use")
     studio.wait_for_selector("#stage[data-shown]")
     until(studio, lambda: differs(studio, expected(G)), "taken to the page")
-    assert "w=" in studio.url or studio.locator("#history .thumb").count()
+    until(studio, lambda: "w=" in studio.url or studio.locator("#history .thumb").count(), "the page remembers it")
 
 
 def test_painting_starts_from_the_image_with_its_sliders(browser, url, G):
