@@ -32,6 +32,8 @@ class SEGANLoss(StyleGAN2Loss):
     ortho: λ; 0 turns it off. loss_kwargs: arguments of the host's loss.
     """
 
+    recordable = True
+
     def __init__(
         self,
         device: torch.device,
@@ -62,10 +64,6 @@ class SEGANLoss(StyleGAN2Loss):
         if phase in ("Gmain", "Gboth") and self.ortho != 0:
             self._regularise(gain)
 
-    def recordable(self, phase: str) -> bool:
-        """As the host's; see there."""
-        return type(self) is SEGANLoss
-
     def _regularise(self, gain):
         """Adds the penalty's gradient to `grad` by hand, so that data-parallel hooks see one backward pass only."""
         penalties = [p for p in (subspace.penalty() for subspace in self._subspaces) if p is not None]
@@ -88,6 +86,8 @@ class CodeLoss(SEGANLoss):
     `labelled.read`. Then Q learns from mixtures of those real images alone and G, more and more, follows it: from
     generated images it would learn to tell fakes, as long as G ignores e. D must be an `encoder.EncoderDiscriminator`.
     """
+
+    recordable = True
 
     def __init__(
         self,
@@ -118,10 +118,6 @@ class CodeLoss(SEGANLoss):
         if phase in ("Dmain", "Dboth") and self._labelled:
             self._learn_labels(real_c, gain)
         super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
-
-    def recordable(self, phase: str) -> bool:
-        """As the host's; see there."""
-        return type(self) is CodeLoss
 
     def finished(self, phase: str, part: dict[str, torch.Tensor]) -> None:
         """Examines Q now and then."""

@@ -99,8 +99,7 @@ def why_not_recorded(loss):
 class Waiting(StyleGAN2Loss):
     """Reads a number in every phase of G"""
 
-    def recordable(self, phase):
-        return True
+    recordable = True
 
     def generator_loss(self, logits):
         return super().generator_loss(logits) * float(logits.sum() != 0)
@@ -130,8 +129,7 @@ def test_cuda_runs_and_goes_on(cfg, tmp_path):
 class Late(StyleGAN2Loss):
     """Waits where nothing told of it: while it is recorded"""
 
-    def recordable(self, phase):
-        return True
+    recordable = True
 
     def generator_loss(self, logits):
         if torch.cuda.is_current_stream_capturing():

@@ -19,18 +19,25 @@ from training.loss import Loss
 
 _ORDINARY_RUNS = 2  # of every phase and shape before it is recorded: cuDNN chooses, Triton compiles, constants are made
 
+_NO_ROOM = "there is no memory for them; a smaller --batch-gpu would help"
+
+
+def is_recordable(loss: Loss) -> bool:
+    """Whether the loss's own class says so, since it cannot speak for its subclasses."""
+    return vars(type(loss)).get("recordable", False)
+
 
 class PhaseRunner:
-    """Gradients of phases, by CUDA graphs if `recording`, for phases that the loss says are `recordable`.
+    """Gradients of phases, by CUDA graphs if `recording` and the loss is recordable.
 
     A phase that waits for the device, too little memory, or whatever else stands against it, ends that: `on_failure`
     gets the reason, and all goes on.
     """
 
     def __init__(self, loss: Loss, recording: bool, on_failure: Callable[[str], None]) -> None:
-        self.loss, self.recording, self.on_failure = loss, recording, on_failure
+        self.loss, self.recording, self.on_failure = loss, recording and is_recordable(loss), on_failure
         self._runs, self._recordings, self._idle = Counter(), {}, set()
-        self._pool = torch.cuda.graph_pool_handle() if recording else None  # memory that all recordings share
+        self._pool = torch.cuda.graph_pool_handle() if self.recording else None  # memory that all recordings share
 
     def gradients(
         self, phase: str, module: torch.nn.Module, gain: float, parts: list[dict[str, torch.Tensor]]
@@ -39,11 +46,11 @@ class PhaseRunner:
 
         parts: the tensors that `Loss.accumulate_gradients` takes, of all parts of the batch. No `grad` may be set.
         """
+        if not (self.recording and self._may_record(phase)):
+            return self._run(phase, module, gain, parts)
         keys = [(phase, *(tensor.shape for tensor in part.values())) for part in parts]
         runs = min(self._runs[key] for key in keys)
         self._runs.update(set(keys))
-        if not (self.recording and self._may_record(phase)):
-            return self._run(phase, module, gain, parts)
         if runs < _ORDINARY_RUNS:
             return self._run_in_memory_left(phase, module, gain, parts, watched=runs == _ORDINARY_RUNS - 1)
         for key, part in zip(keys, parts):
@@ -54,7 +61,7 @@ class PhaseRunner:
 
     def _may_record(self, phase):
         alone = processes.count() == 1 or phase not in ("Greg", "Gboth")  # which average path lengths over processes
-        return alone and phase not in self._idle and self.loss.recordable(phase)
+        return alone and phase not in self._idle
 
     def _run(self, phase, module, gain, parts, watched=False):
         for i, part in enumerate(parts):
@@ -73,7 +80,7 @@ class PhaseRunner:
         except torch.cuda.OutOfMemoryError:
             if not self._recordings:
                 raise
-        self._give_up("there is no memory for them; a smaller --batch-gpu would help")
+        self._give_up(_NO_ROOM)
         module.zero_grad(set_to_none=True)
         return self._run(phase, module, gain, parts)
 
@@ -104,7 +111,7 @@ class PhaseRunner:
             with torch.cuda.stream(torch.cuda.current_stream()):  # comes back to it in any case
                 self._recordings[key] = _Recording(accumulate, module, part, self._pool)
         except torch.cuda.OutOfMemoryError:
-            self._give_up("there is no memory for them; a smaller --batch-gpu would help")
+            self._give_up(_NO_ROOM)
         except RuntimeError as error:
             _end_recording(part["gen_z"].device, self._pool)
             cause = str(error.__context__ or error).partition("\n")[0]

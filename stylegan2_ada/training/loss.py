@@ -11,7 +11,13 @@ from torch_utils.ops import conv2d_gradfix
 
 
 class Loss:
-    """What a training run makes small: called once a phase and part of a batch."""
+    """What a training run makes small: called once a phase and part of a batch.
+
+    recordable: True if every phase does the same with every batch, on the device alone, whatever `sync` is: a CUDA
+    graph may then repeat it. It counts for the very class that says it: a subclass may add what Python decides.
+    """
+
+    recordable = False
 
     def accumulate_gradients(
         self,
@@ -26,14 +32,6 @@ class Loss:
         """Adds the gradients of one phase to the parameters' `grad`. To be overridden."""
         raise NotImplementedError
 
-    def recordable(self, phase: str) -> bool:
-        """True if a phase does the same with every batch, on the device alone: a CUDA graph may then repeat it.
-
-        A subclass that adds to a phase what Python decides or the CPU counts must say False, as this one does; so must
-        one to which `sync` matters.
-        """
-        return False
-
     def finished(self, phase: str, part: dict[str, torch.Tensor]) -> None:
         """Called after a phase has run on a part of a batch, as `accumulate_gradients` got it, recorded or not."""
 
@@ -45,6 +43,8 @@ class StyleGAN2Loss(Loss):
     al. 2018). pl_weight, pl_decay: weight of the path length penalty, and how fast its target follows the mean;
     pl_batch_shrink: it runs on a batch that much smaller.
     """
+
+    recordable = True
 
     def __init__(
         self,
@@ -65,10 +65,6 @@ class StyleGAN2Loss(Loss):
         self.style_mixing_prob, self.r1_gamma = style_mixing_prob, r1_gamma
         self.pl_batch_shrink, self.pl_decay, self.pl_weight = pl_batch_shrink, pl_decay, pl_weight
         self.pl_mean = torch.tensor(0.0, device=device)  # moving average of the path lengths
-
-    def recordable(self, phase: str) -> bool:
-        """True, but for subclasses, which know better what they add."""
-        return type(self) is StyleGAN2Loss
 
     def run_G(self, z: torch.Tensor, c: torch.Tensor, sync: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """z [N, z_dim], c → images, ws [N, num_ws, w_dim]"""

@@ -281,6 +281,8 @@ class Trainer:
         self.loss = dnnlib.util.construct_class_by_name(device=self.device, **modules, **self.o.loss_kwargs)
         recording = self.device.type == "cuda" and self.o.cuda_graphs
         self.runner = graphs.PhaseRunner(self.loss, recording, self._without_graphs)
+        if self.augment_pipe is not None:
+            self.augment_pipe.fixed_margins = self.runner.recording
         self.phases, self.optimizers = [], {}
         for name, module, opt_kwargs, interval in (
             ("G", self.G, self.o.G_opt_kwargs, self.o.G_reg_interval),
@@ -293,8 +295,6 @@ class Trainer:
                 self.phases.append(Phase(f"{name}both", module, opt, 1))
             else:
                 self.phases += [Phase(f"{name}main", module, opt, 1), Phase(f"{name}reg", module, opt, interval)]
-        if recording and self.augment_pipe is not None:
-            self.augment_pipe.fixed_margins = any(self.loss.recordable(phase.name) for phase in self.phases)
 
     def _without_graphs(self, reason):
         if self.augment_pipe is not None:
