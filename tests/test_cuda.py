@@ -142,6 +142,24 @@ def test_a_recording_that_breaks_off_ends_no_training():
     assert "Gmain cannot be recorded" in reason
 
 
+class Counting(StyleGAN2Loss):
+    """Says that it does the same every time, and does not"""
+
+    recordable, runs = True, 0
+
+    def generator_loss(self, logits):
+        self.runs += 1
+        return super().generator_loss(logits) * self.runs
+
+
+def test_a_recording_that_does_something_else_is_not_used():
+    training = Training(True, loss=Counting)
+    for step in range(3):
+        training.gradients("Gmain", step)
+    (reason,) = training.failures
+    assert "Gmain, recorded, gives other gradients" in reason
+
+
 def test_images_of_a_gpu_are_those_of_the_cpu():
     G = Training(False).G.eval().requires_grad_(False)
     z, c = torch.randn(3, 32), torch.zeros(3, 0)

@@ -40,11 +40,8 @@ def places(*objects):
     return found
 
 
-@pytest.mark.parametrize("cfg", PRESETS)
-def test_phases_on_a_gpu(cfg, monkeypatch):
-    """Gradients are finite and lie as their parameters do; what a recorded phase changes, it changes in place."""
-    monkeypatch.setattr(networks, "_HALF_PRECISION_DEVICES", ("cpu",))
-    monkeypatch.setattr(training_stats, "_pending", {})  # other tests look at all that was reported in their process
+def parts(cfg):
+    """G, D and the loss of a preset on a GPU, and a batch"""
     args, shape = on_cuda(cfg)
     make = dnnlib.util.construct_class_by_name
     G, D = (make(**args[f"{name}_kwargs"], **shape).train().requires_grad_(False) for name in "GD")
@@ -54,16 +51,56 @@ def test_phases_on_a_gpu(cfg, monkeypatch):
     loss = make(
         device="cpu", G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, augment_pipe=pipe, **args["loss_kwargs"]
     )
-    assert graphs.is_recordable(loss) == (cfg in RECORDED)
     images, none = torch.rand(8, 3, *[shape["img_resolution"]] * 2) * 2 - 1, torch.zeros(8, 0)
-    holders = [each for each in (G, D, pipe, loss) if each is not None]
+    return G, D, loss, dict(real_img=images, real_c=none, gen_z=torch.randn(8, G.z_dim), gen_c=none)
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(networks, "_HALF_PRECISION_DEVICES", ("cpu",))
+    monkeypatch.setattr(training_stats, "_pending", {})  # other tests look at all that was reported in their process
+
+
+@pytest.mark.parametrize("cfg", PRESETS)
+def test_phases_on_a_gpu(cfg):
+    """Gradients are finite and lie as their parameters do; what a recorded phase changes, it changes in place."""
+    G, D, loss, part = parts(cfg)
+    assert graphs.is_recordable(loss) == (cfg in RECORDED)
+    holders = [each for each in (G, D, loss.augment_pipe, loss) if each is not None]
     for phase in ("Gmain", "Greg", "Dmain", "Dreg") if cfg in RECORDED else ("Gboth", "Dboth"):
         net, before = {"G": G, "D": D}[phase[0]], places(*holders)
         net.requires_grad_(True)
-        part = dict(real_img=images, real_c=none, gen_z=torch.randn(8, G.z_dim), gen_c=none)
         trained, vector = graphs.PhaseRunner(loss, False, pytest.fail).gradients(phase, net, 1.0, [part])
         graphs.set_gradients(trained, vector)
         assert vector.isfinite().all() and (not trained or vector.abs().sum() > 0)
         net.requires_grad_(False).zero_grad(set_to_none=True)
         if cfg in RECORDED:
             assert places(*holders) == before, phase
+
+
+class Again:
+    """Stands for a recording on a GPU: does the phase once more, with `gain` times the gradients"""
+
+    def __init__(self, loss, phase, net, gain):
+        self.loss, self.phase, self.net, self.gain = loss, phase, net, gain
+
+    def launch(self, part):
+        self.net.zero_grad(set_to_none=True)
+        self.loss.accumulate_gradients(self.phase, sync=True, gain=self.gain, **part)
+        return graphs._gathered(self.net)[1]
+
+
+@pytest.mark.parametrize("phase", ["Gmain", "Greg", "Dmain", "Dreg"])
+def test_a_recording_is_trusted_if_it_repeats_the_phase(phase):
+    """Same random numbers, same gradients; and trying that out leaves moving averages and statistics alone."""
+    G, D, loss, part = parts("segan-mode2")
+    loss.augment_pipe.p.fill_(0.5)
+    net = {"G": G, "D": D}[phase[0]].requires_grad_(True)
+    runner = graphs.PhaseRunner(loss, False, pytest.fail)
+    ordinary = lambda **inputs: loss.accumulate_gradients(phase, sync=True, gain=1.0, **inputs)
+    state = lambda: [loss.pl_mean, *G.buffers(), *D.buffers(), torch.get_rng_state()]
+    before = [tensor.clone() for tensor in state()]
+    assert runner._repeats(Again(loss, phase, net, 1.0), ordinary, net, part)
+    assert not runner._repeats(Again(loss, phase, net, 1.5), ordinary, net, part)
+    assert all(torch.equal(*pair) for pair in zip(state(), before))
+    assert not any(training_stats._pending.values())

@@ -113,6 +113,24 @@ def test_kernels_run_on_the_device_of_their_tensors(monkeypatch):
     assert len(launched) >= 6 and set(launched) == {1}
 
 
+@pytest.mark.parametrize("name", ["bias_act", "upfirdn2d", "modulate", "modulate_backward"])
+def test_kernels_that_compute_something_else_are_not_used(name, monkeypatch):
+    """Also where only half precision or channels-last images come out wrong, as a GPU may have it"""
+    right = getattr(triton_kernels, name)
+    kernels._try_out(triton_kernels, "cpu")
+
+    def wrong(*args):
+        result = right(*args)
+        halves = next(each for each in args if isinstance(each, torch.Tensor)).dtype == torch.float16
+        first = result[0] if isinstance(result, tuple) else result
+        first.mul_(1.1 if halves else 1)
+        return result
+
+    monkeypatch.setattr(triton_kernels, name, wrong)
+    with pytest.raises(RuntimeError, match=f"{name.removesuffix('_backward')} gives wrong results"):
+        kernels._try_out(triton_kernels, "cpu")
+
+
 def test_without_triton_one_warning_says_why():
     """On a machine with a GPU whose PyTorch has no Triton"""
     program = (

@@ -96,28 +96,64 @@ def _of_triton():
 _on_trial = {}  # device type → a library that is not trusted yet
 
 
-@torch.no_grad()
 def _try_out(library, device_type):
     """RuntimeError unless the kernels give what the plain path gives: compilers and processors differ."""
-    from torch_utils.ops import bias_act, conv2d_gradfix, modulate, upfirdn2d
-
-    x = torch.sin(torch.arange(2 * 4 * 9 * 7.0)).reshape(2, 4, 9, 7).to(device_type)
-    b, w = x[0, :, 0, 0], x.flatten()[:144].view(4, 4, 3, 3)
-    f = upfirdn2d.setup_filter([1, 3, 3, 1], device=device_type)
-    trials = dict(
-        bias_act=lambda impl: bias_act.bias_act(x, b, act="lrelu", clamp=1, impl=impl),
-        upfirdn2d=lambda impl: upfirdn2d.upfirdn2d(x, f, up=2, padding=[2, 1, 2, 1], impl=impl),
-    )
-    if device_type == "cpu":
-        plain = torch.nn.functional.conv2d(x, w, padding=1)
-        trials["conv2d"] = lambda impl: plain if impl == "ref" else conv2d_gradfix.conv2d(x, w, padding=1)
-    else:
-        scaled = bias_act.bias_act(x * x[:, :, :1, :1], b, impl="ref")
-        trials["modulate"] = lambda impl: scaled if impl == "ref" else modulate.modulate(x, x[:, :, 0, 0], b=b)
+    images = torch.sin(torch.arange(2 * 4 * 9 * 7.0)).reshape(2, 4, 9, 7).to(device_type)
+    as_in_training = dict(memory_format=torch.channels_last)
     _on_trial[device_type] = library
     try:
-        for name, trial in trials.items():
-            if not torch.allclose(trial("cuda"), trial("ref"), rtol=1e-4, atol=1e-4):
-                raise RuntimeError(f"{name} gives wrong results on this machine")
+        with torch.inference_mode(False), torch.enable_grad():
+            if is_triton(library):
+                _compare(images, 1e-4)
+                _compare(images.to(torch.float16, **as_in_training), 0.03)
+            else:
+                _compare(images.to(**as_in_training), 1e-4)
     finally:
         del _on_trial[device_type]
+
+
+def _compare(images, tolerance):
+    """RuntimeError unless results and gradients differ by less than this share of their size"""
+    for name, functions in _trials(images.device).items():
+        if kernel(name, images) is None:
+            continue
+        for got, wanted in zip(*(_with_gradients(function, images) for function in functions)):
+            if not (got - wanted).norm() <= tolerance * wanted.norm():
+                raise RuntimeError(f"{name} gives wrong results on this machine")
+
+
+def _trials(device):
+    """{kernel: two functions of images, scale, noise, bias and weight, with it and without}"""
+    from torch_utils.ops import bias_act, conv2d_gradfix, modulate, upfirdn2d
+
+    bend = dict(act="lrelu", clamp=0.7)  # which nothing here comes near
+    resample = dict(f=upfirdn2d.setup_filter([1, 3, 3, 1], device=device), up=2, padding=[2, 1, 2, 1])
+    return dict(
+        bias_act=(
+            lambda x, scale, noise, b, w: bias_act.bias_act(x, b, **bend),
+            lambda x, scale, noise, b, w: bias_act.bias_act(x, b, **bend, impl="ref"),
+        ),
+        upfirdn2d=(
+            lambda x, *_: upfirdn2d.upfirdn2d(x, **resample),
+            lambda x, *_: upfirdn2d.upfirdn2d(x, **resample, impl="ref"),
+        ),
+        modulate=(
+            lambda x, scale, noise, b, w: modulate.modulate(x, scale, noise, b, **bend),
+            lambda x, scale, noise, b, w: bias_act.bias_act(x * scale[:, :, None, None] + noise, b, **bend, impl="ref"),
+        ),
+        conv2d=(
+            lambda x, scale, noise, b, w: conv2d_gradfix.conv2d(x, w, padding=1),
+            lambda x, scale, noise, b, w: torch.nn.functional.conv2d(x, w, padding=1),
+        ),
+    )
+
+
+def _with_gradients(function, images):
+    """Its result and the gradients of all that it uses"""
+    weight = images.flatten()[:144].view(4, 4, 3, 3)
+    given = [
+        t.detach().requires_grad_() for t in (images, images[:, :, 0, 0], images[:, :1], images[0, :, 0, 0], weight)
+    ]
+    result = function(*given)
+    gradients = torch.autograd.grad(result.float().square().sum(), given, allow_unused=True)
+    return result.detach(), *(gradient for gradient in gradients if gradient is not None)

@@ -16,9 +16,11 @@ import torch
 from runs import processes
 from torch_utils import misc, training_stats
 from training.loss import Loss
+from training.state import preserved_randomness
 
 _ORDINARY_RUNS = 2  # of every phase and shape before it is recorded: cuDNN chooses, Triton compiles, constants are made
 
+_ROUNDING = 0.1  # share of gradients by which two runs may differ, in half precision, where sums have no fixed order
 _NO_ROOM = "there is no memory for them; a smaller --batch-gpu would help"
 
 
@@ -30,8 +32,8 @@ def is_recordable(loss: Loss) -> bool:
 class PhaseRunner:
     """Gradients of phases, by CUDA graphs if `recording` and the loss is recordable.
 
-    A phase that waits for the device, too little memory, or whatever else stands against it, ends that: `on_failure`
-    gets the reason, and all goes on.
+    A phase that waits for the device, too little memory, a recording that does something else than what it recorded,
+    or whatever else stands against it, ends that: `on_failure` gets the reason, and all goes on.
     """
 
     def __init__(self, loss: Loss, recording: bool, on_failure: Callable[[str], None]) -> None:
@@ -103,20 +105,35 @@ class PhaseRunner:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
     def _record(self, key, module, gain, part):
-        """Makes the recording of this phase and shape where it is missing, or gives up."""
+        """Makes the recording of this phase and shape where it is missing and tries it out, or gives up."""
         if key in self._recordings or not self.recording:
             return
         accumulate = lambda **inputs: self.loss.accumulate_gradients(phase=key[0], sync=True, gain=gain, **inputs)
         try:
             with torch.cuda.stream(torch.cuda.current_stream()):  # comes back to it in any case
                 self._recordings[key] = _Recording(accumulate, module, part, self._pool)
+            repeats = self._repeats(self._recordings[key], accumulate, module, part)
         except torch.cuda.OutOfMemoryError:
             self._give_up(_NO_ROOM)
         except RuntimeError as error:
             _end_recording(part["gen_z"].device, self._pool)
             cause = str(error.__context__ or error).partition("\n")[0]
             self._give_up(f"{key[0]} cannot be recorded ({cause})")
+        else:
+            if not repeats:
+                self._give_up(f"{key[0]}, recorded, gives other gradients")
         module.zero_grad(set_to_none=True)
+
+    def _repeats(self, recording, accumulate, module, part):
+        """Whether it does what an ordinary run does with the same random numbers. Neither leaves a trace."""
+        module.zero_grad(set_to_none=True)
+        with _undone(self.loss):
+            accumulate(**part)
+            wanted = _gathered(module)[1]
+        with _undone(self.loss):
+            error = recording.launch(part) - wanted
+        size = lambda vector: vector.nan_to_num(0, 0, 0).norm()  # half precision may overflow, in both
+        return bool(size(error) <= _ROUNDING * size(wanted))
 
     def _give_up(self, reason):
         if self.recording:
@@ -129,9 +146,11 @@ class PhaseRunner:
     def _replay(self, phase, recordings, parts):
         total = None
         for recording, part in zip(recordings, parts):
-            gradients = recording.replay(part)
+            gradients = recording.launch(part)
+            for name, sums in recording.sums:
+                training_stats.add(name, sums)
             self.loss.finished(phase, part)
-            # Replayed once more, a recording writes to the same memory.
+            # Launched once more, a recording writes to the same memory.
             total = gradients if len(parts) == 1 else gradients.clone() if total is None else total.add_(gradients)
         return recordings[0].trained, total
 
@@ -148,13 +167,25 @@ class _Recording:
             accumulate(**self.inputs)
             self.trained, self.gradients = _gathered(module)
 
-    def replay(self, part):
+    def launch(self, part):
+        """The gradients, in memory that the next launch writes to; what there is to report, in `sums`, too"""
         for name, tensor in part.items():
             self.inputs[name].copy_(tensor)
         self.graph.replay()
-        for name, sums in self.sums:
-            training_stats.add(name, sums)
         return self.gradients
+
+
+@contextlib.contextmanager
+def _undone(loss):
+    """What happens inside to random numbers, moving averages and statistics leaves no trace."""
+    held = vars(loss).values()
+    tensors = [each for each in held if isinstance(each, torch.Tensor)]
+    tensors += [buffer for each in held if isinstance(each, torch.nn.Module) for buffer in each.buffers()]
+    before = [tensor.clone() for tensor in tensors]
+    with preserved_randomness(), training_stats.held_back():
+        yield
+    for tensor, old in zip(tensors, before):
+        tensor.copy_(old)
 
 
 def _end_recording(device, pool):

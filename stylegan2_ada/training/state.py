@@ -4,10 +4,12 @@ A run that is continued from a saved state goes on exactly where the saved one w
 same images in the same order.
 """
 
+import contextlib
 import dataclasses
 import os
 import random
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -120,3 +122,13 @@ def set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), pos, has_gauss, cached))
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
+
+
+@contextlib.contextmanager
+def preserved_randomness() -> Iterator[None]:
+    """What is drawn inside leaves no trace outside."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)

@@ -1,6 +1,5 @@
 """The training loop: fetches real images, runs the phases of G and D, keeps EMA and ADA, and saves what comes out."""
 
-import contextlib
 import copy
 import functools
 import json
@@ -26,7 +25,7 @@ from snapshots.load import load_network_pkl
 from snapshots.save import save_snapshot
 from torch_utils import misc, training_stats
 from training import graphs, health, networks
-from training.state import TrainingState, random_state, read, saved_states, set_random_state, state_path
+from training.state import TrainingState, preserved_randomness, read, saved_states, set_random_state, state_path
 
 _HEALTH_SAMPLES = 64
 _LABEL_EXAMPLES = 64
@@ -272,7 +271,7 @@ class Trainer:
         G, D = copy.deepcopy(self.G).eval(), copy.deepcopy(self.D).eval()
         z = torch.zeros([self.o.batch_gpu, G.z_dim], device=self.device)
         c = torch.zeros([self.o.batch_gpu, G.c_dim], device=self.device)
-        with torch.no_grad(), _preserved_randomness():
+        with torch.no_grad(), preserved_randomness():
             img = misc.print_module_summary(G, [z, c])
             misc.print_module_summary(D, [img, c])
 
@@ -366,7 +365,7 @@ class Trainer:
     def _prepare_samples(self):
         """Chooses the latents and labels that every grid shows; writes reals.png and fakes_init.png."""
         data, rng = self.training_set, np.random.RandomState(self.o.random_seed)
-        with _preserved_randomness():
+        with preserved_randomness():
             self.grid_size, images, labels = setup_snapshot_image_grid(data, self.o.random_seed, self.o.grid_size)
             z = rng.randn(len(labels), self.G.z_dim).astype(np.float32)
             self.grid_z = torch.from_numpy(z).to(self.device).split(self.o.batch_gpu)
@@ -679,7 +678,7 @@ class Trainer:
                 continue
             reason = None
             try:
-                with _preserved_randomness():  # otherwise a run would depend on what was measured
+                with preserved_randomness():  # otherwise a run would depend on what was measured
                     result = metric_main.calc_metric(
                         metric=metric,
                         G=self.G_ema,
@@ -708,16 +707,6 @@ class Trainer:
         if self.o.rank == 0:
             found = metric_main.known_results(self.o.run_dir, snapshot_pkl, metric, since, **how)
         return processes.told(found)
-
-
-@contextlib.contextmanager
-def _preserved_randomness():
-    """What is drawn inside leaves no trace outside."""
-    state = random_state()
-    try:
-        yield
-    finally:
-        set_random_state(state)
 
 
 def _lazy(opt_kwargs, interval):
