@@ -86,6 +86,8 @@ CONVOLUTIONS = [  # batch, channels in and out, height, width, kernel, stride, p
     (1, 16, 16, 4, 4, 5, 1, 2),
     (1, 8, 8, 13, 13, 4, 3, 1),
     (130, 4, 4, 7, 7, 3, 1, 1),
+    (2, 40, 17, 5, 3, 3, 1, 1),
+    (140, 20, 3, 4, 4, 3, 1, 1),
 ]
 
 
@@ -128,14 +130,15 @@ def test_modulation(given, act, clamp, monkeypatch):
 
 def test_results_do_not_depend_on_threads():
     x, b, f = torch.randn(4, 32, 64, 64), torch.randn(32), upfirdn2d.setup_filter([1, 3, 3, 1])
-    w, s = torch.randn(2, 32, 32, 3, 3), torch.randn(4, 32)
+    w, s, wide = torch.randn(2, 32, 32, 3, 3), torch.randn(4, 32), torch.randn(70, 32, 3, 3)
     found = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        inputs = [t.clone().requires_grad_(True) for t in (x, b, w, s)]
+        inputs = [t.clone().requires_grad_(True) for t in (x, b, w, s, wide)]
         y = upfirdn2d.filter2d(bias_act.bias_act(*inputs[:2], act="lrelu"), f)
         y = conv2d_gradfix.conv2d(conv2d_gradfix.conv2d(y, inputs[2][0], padding=1), inputs[2][1], stride=2)
         y = modulate.modulate(y, inputs[3], act="lrelu")
+        y = conv2d_gradfix.conv2d(y[:, :, :8, :8], inputs[4])  # few tiles, of which threads take channels
         dy = torch.sin(torch.arange(y.numel())).reshape(y.shape)
         found.append([y, *torch.autograd.grad(y, inputs, dy)])
     torch.set_num_threads(1)
@@ -246,7 +249,9 @@ def test_no_compiler_and_a_failing_one_are_said_once_and_do_not_stop_anybody(tmp
     [
         ("bias_act.h", "T y = gain * act", "T y = alpha * act"),
         pytest.param("upfirdn2d.cpp", "a[i] * wa", "a[i] * wb", marks=pytest.mark.slow),
-        pytest.param("conv2d.cpp", "second = b + c", "second = b - c", marks=pytest.mark.slow),
+        pytest.param("conv2d.cpp", "v[1] = d[1] + d[2]", "v[1] = d[1] - d[2]", marks=pytest.mark.slow),
+        pytest.param("conv2d.cpp", "v[1] = even_a + a", "v[1] = even_b + a", marks=pytest.mark.slow),
+        pytest.param("conv2d.cpp", "panel, p.in_c, sum)", "panel, p.in_c - 1, sum)", marks=pytest.mark.slow),
     ],
 )
 def test_kernels_that_compute_something_else_are_not_used(file, right, wrong, tmp_path, monkeypatch):

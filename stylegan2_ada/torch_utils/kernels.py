@@ -142,10 +142,17 @@ def _trials(device):
             lambda x, scale, noise, b, w: bias_act.bias_act(x * scale[:, :, None, None] + noise, b, **bend, impl="ref"),
         ),
         conv2d=(
-            lambda x, scale, noise, b, w: conv2d_gradfix.conv2d(x, w, padding=1),
-            lambda x, scale, noise, b, w: torch.nn.functional.conv2d(x, w, padding=1),
+            lambda x, scale, noise, b, w: _convolutions(conv2d_gradfix.conv2d, x, w),
+            lambda x, scale, noise, b, w: _convolutions(torch.nn.functional.conv2d, x, w),
         ),
     )
+
+
+def _convolutions(conv2d, x, w):
+    """One of each way to compute them: of large images, of small ones with many channels, and strided"""
+    small, many = x.reshape(2, 28, 3, 3), w.repeat(1, 7, 1, 1)
+    results = conv2d(x, w, padding=1), conv2d(small, many, padding=1), conv2d(x, w, stride=2)
+    return torch.cat([result.flatten() for result in results])
 
 
 def _with_gradients(function, images):

@@ -167,7 +167,11 @@ def _native(kernel, spec, x, w):
     y = torch.empty([x.shape[0], w.shape[out_dim], *size], dtype=x.dtype, memory_format=torch.channels_last)
     if y.numel():
         parameters = _parameters(spec, x, y, w.shape, *_dense_steps(w.shape, out_dim))
-        prepared = cached_weights.once(f"{spec} for {x.dtype}", w, lambda w: _prepare(w.contiguous(), x, parameters))
+        size = kernels.kernel("conv2d_prepared_size", x)
+        size.restype = ctypes.c_int64
+        numbers = size(parameters)  # more for large images
+        prepare = lambda w: _prepare(w.contiguous(), x, numbers, parameters)
+        prepared = cached_weights.once(f"{spec} for {x.dtype}, {numbers}", w, prepare)
         kernel(*map(kernels.pointer, (x, prepared, y)), parameters)
     return y
 
@@ -178,11 +182,9 @@ def _dense_steps(shape, out_dim):
     return (outer, inner) if out_dim == 0 else (inner, outer)
 
 
-def _prepare(w, x, parameters):
+def _prepare(w, x, numbers, parameters):
     """The weights as the kernel reads them."""
-    size = kernels.kernel("conv2d_prepared_size", x)
-    size.restype = ctypes.c_int64
-    prepared = torch.empty(size(parameters), dtype=w.dtype)
+    prepared = torch.empty(numbers, dtype=w.dtype)
     kernels.kernel("conv2d_prepare", x)(kernels.pointer(w), kernels.pointer(prepared), parameters)
     return prepared
 

@@ -1,9 +1,10 @@
 // Convolutions of channels-last images on the CPU, their adjoints, and their gradients with respect to weights.
 //
 // Everything is one small matrix product in registers (`multiply`): R rows of pixels times a panel of weights of
-// 2 vectors. 3×3 kernels of stride 1 run in Winograd's form F(2×2, 3×3) (Lavin and Gray 2016), which needs 2.25 times
-// fewer multiplications: 4×4 patches, transformed, become 16 independent matrix products over channels. All other
-// kernels are summed tap by tap. No sum depends on the number of threads or on the other images of a batch.
+// 2 vectors. 3×3 kernels of stride 1 run in Winograd's forms F(2×2, 3×3) and F(4×4, 3×3) (Lavin and Gray 2016), which need
+// 2.25 and 4 times fewer multiplications: patches of 4×4 or 6×6 pixels, transformed, become 16 or 36 independent matrix
+// products over channels. All other kernels are summed tap by tap. No sum depends on the number of threads or on the other
+// images of a batch.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -80,30 +81,130 @@ void product(int64_t rows, const T* a, int64_t a_row, int64_t a_step, const T* b
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Winograd's F(2×2, 3×3). The three transforms are those of Lavin and Gray, one dimension at a time.
+// Winograd: tiles of pixels from patches that are 2 larger, transformed one dimension at a time.
 
-constexpr int64_t kTiles = 48;  // of 2×2 output pixels, whose transforms stay in the cache
-constexpr int64_t kChunk = 96;  // of them in a step of the weights' gradient
-constexpr int64_t kShares = 8;  // of the tiles, each with a gradient of its own, which are added up in the end
-constexpr int64_t kApart = 16;  // numbers between the 16 transforms, that they do not all want the same place in the cache
+constexpr int64_t kShares = 8;  // of the tiles at most, each with a gradient of its own, which are added up in the end
+constexpr int64_t kShare = 256;  // tiles at least, since that costs time too
+constexpr int64_t kApart = 16;  // numbers between tiles, that they do not all want the same place in the cache
 
-// 4 pixels of a patch -> 4 numbers
-template <class V>
-INLINE void transform_input(V& a, V& b, V& c, V& d) {
-    const V first = a - c, second = b + c, third = c - b, fourth = b - d;
-    a = first, b = second, c = third, d = fourth;
+// F(2×2, 3×3), which needs 2.25 times fewer multiplications, by interpolation at 0, ±1 and infinity.
+template <class Number>
+struct SmallTiles {
+    typedef Number T;
+    static constexpr int tile = 2, patch = 4;
+    static constexpr int64_t together = 48, chunk = 96;  // tiles whose transforms stay in the cache, also for gradients
+
+    template <class V>
+    static INLINE void transform_patch(const V (&d)[4], V (&v)[4]) {
+        v[0] = d[0] - d[2], v[1] = d[1] + d[2], v[2] = d[2] - d[1], v[3] = d[1] - d[3];
+    }
+
+    template <class V>
+    static INLINE void transform_weights(const V (&g)[3], V (&u)[4]) {
+        u[0] = g[0], u[1] = (g[0] + g[1] + g[2]) / 2, u[2] = (g[0] - g[1] + g[2]) / 2, u[3] = g[2];
+    }
+
+    template <class V>
+    static INLINE void transform_products(const V (&m)[4], V (&y)[2]) {
+        y[0] = m[0] + m[1] + m[2], y[1] = m[1] - m[2] - m[3];
+    }
+
+    // The adjoints of the last two
+
+    template <class V>
+    static INLINE void weights_gradient(const V (&u)[4], V (&g)[3]) {
+        g[0] = u[0] + (u[1] + u[2]) / 2, g[1] = (u[1] - u[2]) / 2, g[2] = (u[1] + u[2]) / 2 + u[3];
+    }
+
+    template <class V>
+    static INLINE void products_gradient(const V (&y)[2], V (&m)[4]) {
+        m[0] = y[0], m[1] = y[0] + y[1], m[2] = y[0] - y[1], m[3] = V{} - y[1];
+    }
+};
+
+// F(4×4, 3×3), which needs 4 times fewer, by interpolation at 0, ±a, ±b and infinity. With 5/8 and 3/2 it rounds little more
+// than summing tap by tap does; with the usual 1 and 2, four times that (Barabasz et al. 2020 compare such points).
+template <class Number>
+struct LargeTiles {
+    typedef Number T;
+    static constexpr int tile = 4, patch = 6;
+    static constexpr int64_t together = 32, chunk = 48;
+    static constexpr T a = T(5) / 8, b = T(3) / 2, aa = a * a, bb = b * b;
+    static constexpr T of_zero = 1 / (aa * bb), of_a = 1 / (2 * aa * (aa - bb)), of_b = 1 / (2 * bb * (bb - aa));
+
+    template <class V>
+    static INLINE void transform_patch(const V (&d)[6], V (&v)[6]) {
+        const V even_a = d[4] - bb * d[2], odd_a = d[3] - bb * d[1], even_b = d[4] - aa * d[2], odd_b = d[3] - aa * d[1];
+        v[0] = aa * bb * d[0] - (aa + bb) * d[2] + d[4];
+        v[1] = even_a + a * odd_a, v[2] = even_a - a * odd_a;
+        v[3] = even_b + b * odd_b, v[4] = even_b - b * odd_b;
+        v[5] = aa * bb * d[1] - (aa + bb) * d[3] + d[5];
+    }
+
+    template <class V>
+    static INLINE void transform_weights(const V (&g)[3], V (&u)[6]) {
+        const V even_a = g[0] + aa * g[2], even_b = g[0] + bb * g[2];
+        u[0] = of_zero * g[0];
+        u[1] = of_a * (even_a + a * g[1]), u[2] = of_a * (even_a - a * g[1]);
+        u[3] = of_b * (even_b + b * g[1]), u[4] = of_b * (even_b - b * g[1]);
+        u[5] = g[2];
+    }
+
+    template <class V>
+    static INLINE void transform_products(const V (&m)[6], V (&y)[4]) {
+        const V even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
+        y[0] = m[0] + even_a + even_b, y[1] = a * odd_a + b * odd_b;
+        y[2] = aa * even_a + bb * even_b, y[3] = a * aa * odd_a + b * bb * odd_b + m[5];
+    }
+
+    template <class V>
+    static INLINE void weights_gradient(const V (&u)[6], V (&g)[3]) {
+        const V even_a = of_a * (u[1] + u[2]), even_b = of_b * (u[3] + u[4]);
+        g[0] = of_zero * u[0] + even_a + even_b;
+        g[1] = a * of_a * (u[1] - u[2]) + b * of_b * (u[3] - u[4]);
+        g[2] = aa * even_a + bb * even_b + u[5];
+    }
+
+    template <class V>
+    static INLINE void products_gradient(const V (&y)[4], V (&m)[6]) {
+        const V even_a = y[0] + aa * y[2], odd_a = a * (y[1] + aa * y[3]);
+        const V even_b = y[0] + bb * y[2], odd_b = b * (y[1] + bb * y[3]);
+        m[0] = y[0];
+        m[1] = even_a + odd_a, m[2] = even_a - odd_a;
+        m[3] = even_b + odd_b, m[4] = even_b - odd_b;
+        m[5] = y[3];
+    }
+};
+
+// A transform of the columns of a block of numbers, then of its rows
+template <int A, int B, class V, class Transform>
+INLINE void both_ways(const V (&in)[A][A], V (&out)[B][B], Transform transform) {
+    V half[B][A];
+#pragma GCC unroll 8
+    for (int x = 0; x < A; x++) {
+        V column[A], made[B];
+#pragma GCC unroll 8
+        for (int y = 0; y < A; y++) column[y] = in[y][x];
+        transform(column, made);
+#pragma GCC unroll 8
+        for (int y = 0; y < B; y++) half[y][x] = made[y];
+    }
+#pragma GCC unroll 8
+    for (int y = 0; y < B; y++) transform(half[y], out[y]);
 }
 
-template <class T>
+template <class Form>
 struct Winograd {
+    typedef typename Form::T T;
     typedef typename Simd<T>::type V;
     static constexpr int64_t lanes = Simd<T>::lanes, panel = kPanel<T>;
+    static constexpr int kTile = Form::tile, kPatch = Form::patch, products = kPatch * kPatch;
     Conv p;
     int64_t tiles_x, tiles_y, tiles, panels, out_c;  // out_c: in whole panels
 
     explicit Winograd(const Conv& params) : p(params) {
         if (p.transposed) p.pad_y = 2 - p.pad_y, p.pad_x = 2 - p.pad_x;  // an ordinary one, with mirrored weights
-        tiles_x = ceil_div(p.out_w, 2), tiles_y = ceil_div(p.out_h, 2), tiles = p.batch * tiles_x * tiles_y;
+        tiles_x = ceil_div(p.out_w, kTile), tiles_y = ceil_div(p.out_h, kTile), tiles = p.batch * tiles_x * tiles_y;
         panels = ceil_div(p.out_c, panel), out_c = panels * panel;
     }
 
@@ -111,12 +212,12 @@ struct Winograd {
         int64_t image, y, x;  // of the first output pixel
     };
     Place place(int64_t tile) const {
-        return {tile / (tiles_x * tiles_y), tile / tiles_x % tiles_y * 2, tile % tiles_x * 2};
+        return {tile / (tiles_x * tiles_y), tile / tiles_x % tiles_y * kTile, tile % tiles_x * kTile};
     }
 
-    int64_t prepared_size() const { return 16 * out_c * p.in_c; }
+    int64_t prepared_size() const { return products * out_c * p.in_c; }
 
-    // w -> u [16, panels, in_c, panel]
+    // w -> u [products, panels, in_c, panel]
     void prepare(const T* w, T* u) const {
 #pragma omp parallel for collapse(2) num_threads(p.threads) schedule(static)
         for (int64_t j = 0; j < panels; j++)
@@ -128,42 +229,30 @@ struct Winograd {
                 const int64_t step = panels * p.in_c * panel;
                 T* to = u + (j * p.in_c + c) * panel;
                 for (int64_t k = 0; k < panel; k += lanes) {
-                    V g[4][3], row[4];
-                    for (int x = 0; x < 3; x++)
-                        enlarge(*(V*)&taps[x][k], *(V*)&taps[3 + x][k], *(V*)&taps[6 + x][k], g[0][x], g[1][x], g[2][x], g[3][x]);
-                    for (int y = 0; y < 4; y++) {
-                        enlarge(g[y][0], g[y][1], g[y][2], row[0], row[1], row[2], row[3]);
-                        for (int x = 0; x < 4; x++) *(V*)(to + (y * 4 + x) * step + k) = row[x];
-                    }
+                    V g[3][3], enlarged[kPatch][kPatch];
+                    for (int i = 0; i < 9; i++) g[i / 3][i % 3] = *(V*)&taps[i][k];
+                    both_ways(g, enlarged, [](auto& from, auto& into) { Form::transform_weights(from, into); });
+                    for (int i = 0; i < products; i++) *(V*)(to + i * step + k) = enlarged[i / kPatch][i % kPatch];
                 }
             }
     }
 
-    // 3 weights -> 4 numbers
-    static INLINE void enlarge(V a, V b, V c, V& first, V& second, V& third, V& fourth) {
-        first = a, second = (a + b + c) / 2, third = (a - b + c) / 2, fourth = c;
-    }
-
-    // The adjoint of `enlarge`
-    static INLINE void reduce(V first, V second, V third, V fourth, V& a, V& b, V& c) {
-        a = first + (second + third) / 2, b = (second - third) / 2, c = (second + third) / 2 + fourth;
-    }
-
     template <class W>
     INLINE void patch(const T* const* pixels, T* v, int64_t step, int64_t c) const {
-        W d[4][4];
-        for (int i = 0; i < 16; i++) d[i / 4][i % 4] = *(const W*)(pixels[i] + c);
-        for (int x = 0; x < 4; x++) transform_input(d[0][x], d[1][x], d[2][x], d[3][x]);
-        for (int y = 0; y < 4; y++) transform_input(d[y][0], d[y][1], d[y][2], d[y][3]);
-        for (int i = 0; i < 16; i++) *(W*)(v + i * step + c) = d[i / 4][i % 4];
+        W d[kPatch][kPatch], transformed[kPatch][kPatch];
+#pragma GCC unroll 36
+        for (int i = 0; i < products; i++) d[i / kPatch][i % kPatch] = *(const W*)(pixels[i] + c);
+        both_ways(d, transformed, [](auto& from, auto& into) { Form::transform_patch(from, into); });
+#pragma GCC unroll 36
+        for (int i = 0; i < products; i++) *(W*)(v + i * step + c) = transformed[i / kPatch][i % kPatch];
     }
 
-    // The patch of a tile -> v[16 at a distance of step][in_c]
+    // The patch of a tile -> v[products at a distance of step][in_c]
     void transform_patch(const T* image, int64_t tile, const T* zeros, T* v, int64_t step) const {
         const Place at = place(tile);
-        const T* pixels[16];
-        for (int i = 0; i < 16; i++) {
-            const int64_t y = at.y - p.pad_y + i / 4, x = at.x - p.pad_x + i % 4;
+        const T* pixels[products];
+        for (int i = 0; i < products; i++) {
+            const int64_t y = at.y - p.pad_y + i / kPatch, x = at.x - p.pad_x + i % kPatch;
             const bool inside = y >= 0 && y < p.in_h && x >= 0 && x < p.in_w;
             pixels[i] = inside ? image + ((at.image * p.in_h + y) * p.in_w + x) * p.in_c : zeros;
         }
@@ -172,50 +261,55 @@ struct Winograd {
         for (; c < p.in_c; c++) patch<T>(pixels, v, step, c);
     }
 
-    template <class W>
-    INLINE void pixels_of_tile(const T* m, int64_t step, T* const* pixels, int64_t k) const {
-        W half[2][4];
-        for (int x = 0; x < 4; x++) {
-            const W a = *(const W*)(m + x * step + k), b = *(const W*)(m + (4 + x) * step + k);
-            const W c = *(const W*)(m + (8 + x) * step + k), d = *(const W*)(m + (12 + x) * step + k);
-            half[0][x] = a + b + c, half[1][x] = b - c - d;
-        }
-        for (int y = 0; y < 2; y++) {
-            if (pixels[y * 2]) *(W*)(pixels[y * 2] + k) = half[y][0] + half[y][1] + half[y][2];
-            if (pixels[y * 2 + 1]) *(W*)(pixels[y * 2 + 1] + k) = half[y][1] - half[y][2] - half[y][3];
+    // The pixels of a tile; null where they lie outside
+    template <class P>
+    void pixels_of_tile(P* image, int64_t tile, P* (&pixels)[kTile * kTile]) const {
+        const Place at = place(tile);
+        for (int i = 0; i < kTile * kTile; i++) {
+            const int64_t y = at.y + i / kTile, x = at.x + i % kTile;
+            const bool inside = y < p.out_h && x < p.out_w;
+            pixels[i] = inside ? image + ((at.image * p.out_h + y) * p.out_w + x) * p.out_c : nullptr;
         }
     }
 
-    // m[16 at a distance of step][out_c] -> the tile's pixels
-    void transform_output(const T* m, int64_t step, int64_t tile, T* out) const {
-        const Place at = place(tile);
-        T* pixels[4];
-        for (int i = 0; i < 4; i++) {
-            const int64_t y = at.y + i / 2, x = at.x + i % 2;
-            pixels[i] = y < p.out_h && x < p.out_w ? out + ((at.image * p.out_h + y) * p.out_w + x) * p.out_c : nullptr;
-        }
+    template <class W>
+    INLINE void write_tile(const T* m, int64_t step, T* const* pixels, int64_t k) const {
+        W d[kPatch][kPatch], y[kTile][kTile];
+#pragma GCC unroll 36
+        for (int i = 0; i < products; i++) d[i / kPatch][i % kPatch] = *(const W*)(m + i * step + k);
+        both_ways(d, y, [](auto& from, auto& into) { Form::transform_products(from, into); });
+#pragma GCC unroll 36
+        for (int i = 0; i < kTile * kTile; i++)
+            if (pixels[i]) *(W*)(pixels[i] + k) = y[i / kTile][i % kTile];
+    }
+
+    // m[products at a distance of step][out_c] -> the tile's pixels
+    void transform_output(const T* m, int64_t tile, int64_t j, T* out) const {
+        T* pixels[kTile * kTile];
+        pixels_of_tile(out + j * panel, tile, pixels);
+        const int64_t width = std::min(panel, p.out_c - j * panel);
         int64_t k = 0;
-        for (; k + lanes <= p.out_c; k += lanes) pixels_of_tile<V>(m, step, pixels, k);
-        for (; k < p.out_c; k++) pixels_of_tile<T>(m, step, pixels, k);
+        for (; k + lanes <= width; k += lanes) write_tile<V>(m, panel, pixels, k);
+        for (; k < width; k++) write_tile<T>(m, panel, pixels, k);
     }
 
     void run(const T* in, const T* u, T* out) const {
-        Buffer<T> zeros(p.in_c);
-        const int64_t blocks = ceil_div(ceil_div(tiles, kTiles), p.threads) * p.threads, size = ceil_div(tiles, blocks);
+        Buffer<T> zeros(p.in_c, 0);
+        const int64_t blocks = ceil_div(ceil_div(tiles, Form::together), p.threads) * p.threads, size = ceil_div(tiles, blocks);
 #pragma omp parallel num_threads(p.threads)
         {
-            const int64_t v_step = size * p.in_c + kApart, m_step = size * out_c + kApart;
-            Buffer<T> v(16 * v_step), m(16 * m_step);
+            const int64_t v_tile = products * p.in_c + kApart, m_tile = products * panel + kApart;
+            Buffer<T> v(size * v_tile), m(size * m_tile);
 #pragma omp for schedule(static)
             for (int64_t block = 0; block < blocks; block++) {
                 const int64_t first = block * size, count = std::min(size, tiles - first);
-                for (int64_t i = 0; i < count; i++)
-                    transform_patch(in, first + i, zeros.data(), v.data() + i * p.in_c, v_step);
-                for (int64_t i = 0; i < 16 && count > 0; i++)
-                    for (int64_t j = 0; j < panels; j++)
-                        product<T, false>(count, v.data() + i * v_step, p.in_c, 1, u + (i * panels + j) * p.in_c * panel, p.in_c,
-                                          m.data() + i * m_step + j * panel, out_c);
-                for (int64_t i = 0; i < count; i++) transform_output(m.data() + i * out_c, m_step, first + i, out);
+                for (int64_t i = 0; i < count; i++) transform_patch(in, first + i, zeros.data(), v.data() + i * v_tile, p.in_c);
+                for (int64_t j = 0; j < panels; j++) {
+                    for (int64_t i = 0; i < products && count > 0; i++)
+                        product<T, false>(count, v.data() + i * p.in_c, v_tile, 1, u + (i * panels + j) * p.in_c * panel, p.in_c,
+                                          m.data() + i * panel, m_tile);
+                    for (int64_t i = 0; i < count; i++) transform_output(m.data() + i * m_tile, first + i, j, out);
+                }
             }
         }
     }
@@ -223,33 +317,26 @@ struct Winograd {
     // Gradient of the weights
 
     template <class W>
-    INLINE void spread(const T* const* pixels, T* q, int64_t step, int64_t k, int64_t to) const {
-        const W zero = {};
-        W half[4][2];
-        for (int x = 0; x < 2; x++) {
-            const W a = pixels[x] ? *(const W*)(pixels[x] + k) : zero, b = pixels[2 + x] ? *(const W*)(pixels[2 + x] + k) : zero;
-            half[0][x] = a, half[1][x] = a + b, half[2][x] = a - b, half[3][x] = zero - b;
-        }
-        for (int y = 0; y < 4; y++) {
-            const W a = half[y][0], b = half[y][1], row[4] = {a, a + b, a - b, zero - b};
-            for (int x = 0; x < 4; x++) *(W*)(q + (y * 4 + x) * step + to) = row[x];
-        }
+    INLINE void read_tile(const T* const* pixels, T* q, int64_t step, int64_t k, int64_t to) const {
+        W y[kTile][kTile], spread[kPatch][kPatch];
+#pragma GCC unroll 36
+        for (int i = 0; i < kTile * kTile; i++) y[i / kTile][i % kTile] = pixels[i] ? *(const W*)(pixels[i] + k) : W{};
+        both_ways(y, spread, [](auto& from, auto& into) { Form::products_gradient(from, into); });
+#pragma GCC unroll 36
+        for (int i = 0; i < products; i++) *(W*)(q + i * step + to) = spread[i / kPatch][i % kPatch];
     }
 
-    // A tile of the output's gradient -> q[16 at a distance of step][panels at a distance of panel_step][panel]
-    void transform_gradient(const T* grad, int64_t tile, T* q, int64_t step, int64_t panel_step) const {
-        const Place at = place(tile);
-        const T* pixels[4];
-        for (int i = 0; i < 4; i++) {
-            const int64_t y = at.y + i / 2, x = at.x + i % 2;
-            pixels[i] = y < p.out_h && x < p.out_w ? grad + ((at.image * p.out_h + y) * p.out_w + x) * p.out_c : nullptr;
-        }
-        int64_t k = 0;
-        for (; k + lanes <= p.out_c; k += lanes) spread<V>(pixels, q, step, k, k / panel * panel_step + k % panel);
-        for (; k < p.out_c; k++) spread<T>(pixels, q, step, k, k / panel * panel_step + k % panel);
+    // Panels of a tile of the output's gradient -> q[products at a distance of step][panels at a distance of panel_step][panel]
+    void transform_gradient(const T* grad, int64_t tile, T* q, int64_t step, int64_t panel_step, int64_t from, int64_t to) const {
+        const T* pixels[kTile * kTile];
+        pixels_of_tile(grad, tile, pixels);
+        const int64_t end = std::min(to * panel, p.out_c);
+        int64_t k = from * panel;
+        for (; k + lanes <= end; k += lanes) read_tile<V>(pixels, q, step, k, k / panel * panel_step + k % panel);
+        for (; k < end; k++) read_tile<T>(pixels, q, step, k, k / panel * panel_step + k % panel);
     }
 
-    // du [16, panels, in_c, panel] -> dw
+    // du [products, panels, in_c, panel] -> dw
     void weights_of(const T* du, T* dw) const {
 #pragma omp parallel for collapse(2) num_threads(p.threads) schedule(static)
         for (int64_t j = 0; j < panels; j++)
@@ -258,14 +345,10 @@ struct Winograd {
                 const int64_t step = panels * p.in_c * panel;
                 const T* from = du + (j * p.in_c + c) * panel;
                 for (int64_t k = 0; k < panel; k += lanes) {
-                    V g[4][3];
-                    for (int y = 0; y < 4; y++) {
-                        V row[4];
-                        for (int x = 0; x < 4; x++) row[x] = *(const V*)(from + (y * 4 + x) * step + k);
-                        reduce(row[0], row[1], row[2], row[3], g[y][0], g[y][1], g[y][2]);
-                    }
-                    for (int x = 0; x < 3; x++)
-                        reduce(g[0][x], g[1][x], g[2][x], g[3][x], *(V*)&taps[x][k], *(V*)&taps[3 + x][k], *(V*)&taps[6 + x][k]);
+                    V u[kPatch][kPatch], g[3][3];
+                    for (int i = 0; i < products; i++) u[i / kPatch][i % kPatch] = *(const V*)(from + i * step + k);
+                    both_ways(u, g, [](auto& wide, auto& into) { Form::weights_gradient(wide, into); });
+                    for (int i = 0; i < 9; i++) *(V*)&taps[i][k] = g[i / 3][i % 3];
                 }
                 for (int64_t k = 0; k < std::min(panel, p.out_c - j * panel); k++)
                     for (int i = 0; i < 9; i++) dw[(j * panel + k) * p.step_o + c * p.step_i + i] = taps[i][k];
@@ -273,24 +356,29 @@ struct Winograd {
     }
 
     void weight_gradient(const T* in, const T* grad, T* dw) const {
-        const int64_t shares = std::max<int64_t>(1, std::min(tiles / kChunk, kShares)), share = ceil_div(tiles, shares);
-        const int64_t v_step = kChunk * p.in_c + kApart, q_step = kChunk * out_c + kApart, size = 16 * out_c * p.in_c;
-        Buffer<T> du(shares * size), zeros(p.in_c);
+        const int64_t share = ceil_div(tiles, std::clamp<int64_t>(tiles / kShare, 1, kShares)), shares = ceil_div(tiles, share);
+        const int64_t groups = std::min(panels, ceil_div(p.threads, shares));  // of panels, for threads that have no share
+        const int64_t v_step = Form::chunk * p.in_c + kApart, q_step = Form::chunk * out_c + kApart, size = products * out_c * p.in_c;
+        Buffer<T> du(shares * size), zeros(p.in_c, 0);
 #pragma omp parallel num_threads(p.threads)
         {
-            Buffer<T> v(16 * v_step), q(16 * q_step);
-#pragma omp for schedule(static)
+            Buffer<T> v(products * v_step), q(products * q_step, 0);
+#pragma omp for collapse(2) schedule(static)
             for (int64_t s = 0; s < shares; s++)
-                for (int64_t first = s * share; first < std::min((s + 1) * share, tiles); first += kChunk) {
-                    const int64_t count = std::min({kChunk, (s + 1) * share - first, tiles - first});
-                    for (int64_t i = 0; i < count; i++) {
-                        transform_patch(in, first + i, zeros.data(), v.data() + i * p.in_c, v_step);
-                        transform_gradient(grad, first + i, q.data() + i * panel, q_step, kChunk * panel);
+                for (int64_t group = 0; group < groups; group++) {
+                    const int64_t from = panels * group / groups, to = panels * (group + 1) / groups;
+                    for (int64_t first = s * share; first < std::min((s + 1) * share, tiles); first += Form::chunk) {
+                        const int64_t count = std::min({Form::chunk, (s + 1) * share - first, tiles - first});
+                        for (int64_t i = 0; i < count; i++) {
+                            transform_patch(in, first + i, zeros.data(), v.data() + i * p.in_c, v_step);
+                            transform_gradient(grad, first + i, q.data() + i * panel, q_step, Form::chunk * panel, from, to);
+                        }
+                        const auto add = first == s * share ? product<T, false> : product<T, true>;
+                        for (int64_t i = 0; i < products; i++)
+                            for (int64_t j = from; j < to; j++)
+                                add(p.in_c, v.data() + i * v_step, 1, p.in_c, q.data() + i * q_step + j * Form::chunk * panel, count,
+                                    du.data() + s * size + (i * panels + j) * p.in_c * panel, panel);
                     }
-                    for (int64_t i = 0; i < 16; i++)
-                        for (int64_t j = 0; j < panels; j++)
-                            product<T, true>(p.in_c, v.data() + i * v_step, 1, p.in_c, q.data() + i * q_step + j * kChunk * panel,
-                                             count, du.data() + s * size + (i * panels + j) * p.in_c * panel, panel);
                 }
 #pragma omp for simd schedule(static)
             for (int64_t i = 0; i < size; i++)
@@ -376,7 +464,7 @@ struct Direct {
     }
 
     void run(const T* in, const T* packed, T* out) const {
-        Buffer<T> zeros(p.in_c);
+        Buffer<T> zeros(p.in_c, 0);
         const int64_t every = p.transposed ? p.stride : 1, step = p.transposed ? 1 : p.stride;
         const int64_t group = std::max<int64_t>(1, std::min(64 / p.out_w, ceil_div(p.batch * p.out_h, p.threads)));
 #pragma omp parallel for num_threads(p.threads) schedule(static)
@@ -399,10 +487,10 @@ struct Direct {
 
     // dw[o, c, tap] = sum over output pixels of grad[pixel, o] * in[pixel * stride + tap - pad, c]
     void weight_gradient(const T* in, const T* grad, T* dw) const {
-        Buffer<T> sums(panels * taps * p.in_c * panel);
+        Buffer<T> sums(panels * taps * p.in_c * panel, 0);
 #pragma omp parallel num_threads(p.threads)
         {
-            Buffer<T> packed(p.out_w * panel);
+            Buffer<T> packed(p.out_w * panel, 0);
             const int64_t tasks = panels * taps, workers = team_size(), worker = team_member();
             const int64_t first = tasks * worker / workers, last = tasks * (worker + 1) / workers;
             for (int64_t row = 0; row < p.batch * p.out_h && first < last; row++)
@@ -449,37 +537,39 @@ struct Direct {
     }
 };
 
-bool winograd(const Conv& p) {
-    return p.kernel_h == 3 && p.kernel_w == 3 && p.stride == 1 && p.pad_y <= 2 && p.pad_x <= 2;
+// The way to compute it, as an object for `job`. It does not depend on the batch: nor does any number of the result, then.
+template <class T, class Job>
+auto by_shape(const Conv& p, Job job) {
+    const bool winograd = p.kernel_h == 3 && p.kernel_w == 3 && p.stride == 1 && p.pad_y <= 2 && p.pad_x <= 2;
+    if (!winograd) return job(Direct<T>(p));
+    const bool large = p.out_h * p.out_w >= p.in_c;  // images that outweigh the weights, which grow more in this form
+    return large ? job(Winograd<LargeTiles<T>>(p)) : job(Winograd<SmallTiles<T>>(p));
 }
 
 template <class T>
 int64_t prepared_size(const Conv& p) {
-    return winograd(p) ? Winograd<T>(p).prepared_size() : Direct<T>(p).prepared_size();
+    return by_shape<T>(p, [](const auto& form) { return form.prepared_size(); });
 }
 
 template <class T>
 void prepare(const T* w, T* prepared, const Conv& p) {
-    if (winograd(p)) Winograd<T>(p).prepare(w, prepared);
-    else Direct<T>(p).prepare(w, prepared);
+    by_shape<T>(p, [=](const auto& form) { form.prepare(w, prepared); });
 }
 
 template <class T>
 void conv2d(const T* in, const T* prepared, T* out, const Conv& p) {
-    if (winograd(p)) Winograd<T>(p).run(in, prepared, out);
-    else Direct<T>(p).run(in, prepared, out);
+    by_shape<T>(p, [=](const auto& form) { form.run(in, prepared, out); });
 }
 
 template <class T>
 void weight_gradient(const T* in, const T* grad, T* dw, const Conv& p) {
-    if (winograd(p)) Winograd<T>(p).weight_gradient(in, grad, dw);
-    else Direct<T>(p).weight_gradient(in, grad, dw);
+    by_shape<T>(p, [=](const auto& form) { form.weight_gradient(in, grad, dw); });
 }
 
 }  // namespace
 
 // Images are [batch, height, width, channels]; weights [out_c, in_c, kernel_h, kernel_w] by the steps of `p`, taps adjacent.
-// `conv2d_prepare` lays them out as `conv2d` reads them, in `conv2d_prepared_size` numbers; sizes of images do not matter to it.
+// `conv2d_prepare` lays them out as `conv2d` reads them, in `conv2d_prepared_size` numbers, by which ways to do so can be told apart.
 extern "C" int64_t conv2d_prepared_size_float(const Conv* p) { return prepared_size<float>(*p); }
 extern "C" int64_t conv2d_prepared_size_double(const Conv* p) { return prepared_size<double>(*p); }
 extern "C" void conv2d_prepare_float(const float* w, float* prepared, const Conv* p) { prepare(w, prepared, *p); }

@@ -47,7 +47,7 @@ template <class T, int ACT>
 void backward(const T* dy, const T* x, const T* scale, const T* y, T* dx, T* dscale, T* dnoise, T* dbias, Shape s, BiasAct<T> op,
               int threads) {
     const int64_t chunks = (s.pixels + kChunk - 1) / kChunk, all = s.batch * chunks;
-    Buffer<T> sums(2 * all * s.channels);  // [chunk, (sum, sum_x), channel]
+    Buffer<T> sums(2 * all * s.channels, 0);  // [chunk, (sum, sum_x), channel]
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < all; i++) {
         const int64_t image = i / chunks, start = i % chunks * kChunk, first = image * s.pixels + start;

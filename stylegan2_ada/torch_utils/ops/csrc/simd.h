@@ -27,9 +27,13 @@ struct Aligned {
     Aligned(const Aligned<U>&) {}
     T* allocate(size_t size) { return static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t(64))); }
     void deallocate(T* memory, size_t) { ::operator delete(memory, std::align_val_t(64)); }
+    template <class U>
+    void construct(U*) {}  // leaves memory as it is
+    template <class U>
+    void construct(U* place, const T& value) { *place = value; }
     bool operator==(const Aligned&) const { return true; }
     bool operator!=(const Aligned&) const { return false; }
 };
 
 template <class T>
-using Buffer = std::vector<T, Aligned<T>>;  // filled with zeros
+using Buffer = std::vector<T, Aligned<T>>;  // (size) holds anything, (size, 0) zeros

@@ -153,8 +153,8 @@ struct Filter {
         Terms<T> terms;
     };
     Space space() const {
-        return {Buffer<T>(kRows * in_segment * stride * p.vector), Buffer<T>(in_segment * stride),
-                Buffer<T>(out_segment * period), Terms<T>(std::max(p.filter_h, p.filter_w))};
+        return {Buffer<T>(kRows * in_segment * stride * p.vector, 0), Buffer<T>(in_segment * stride, 0),
+                Buffer<T>(out_segment * period, 0), Terms<T>(std::max(p.filter_h, p.filter_w))};
     }
 
     // All output rows of a strip of an image
