@@ -69,7 +69,7 @@ def _digest(tensors):
     sums, count = _DIGEST(), len(tensors)
     addresses = (ctypes.c_void_p * count)(*[tensor.data_ptr() for tensor in tensors])
     sizes = (ctypes.c_int64 * count)(*[tensor.numel() * tensor.element_size() for tensor in tensors])
-    digest(addresses, sizes, ctypes.c_int64(count), sums)
+    digest(addresses, sizes, count, sums)
     return bytes(sums)
 
 

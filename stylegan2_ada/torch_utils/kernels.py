@@ -41,8 +41,9 @@ def kernel(op: str, *tensors: torch.Tensor) -> Callable[..., Any] | None:
     There is none if none was built, for other dtypes, in a traced program, and for tensors without memory to read.
     """
     first = tensors[0]
-    if any(type(t) not in (torch.Tensor, torch.nn.Parameter) or not t.numel() for t in tensors):
-        return None
+    for t in tensors:
+        if type(t) not in (torch.Tensor, torch.nn.Parameter) or not t.numel():
+            return None
     library = available(first.device.type)
     if is_triton(library):
         return getattr(library, op, None) if first.dtype in _OF_TRITON else None
@@ -66,9 +67,9 @@ def dense(x: torch.Tensor) -> tuple[torch.Tensor, torch.memory_format]:
     return x.contiguous(), torch.contiguous_format
 
 
-def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p | None:
+def pointer(tensor: torch.Tensor | None) -> int | None:
     """Address of a tensor's first element, for a kernel; None stays None."""
-    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
+    return None if tensor is None else tensor.data_ptr()
 
 
 @functools.cache
@@ -82,9 +83,30 @@ def _library(device_type):
         return None
 
 
+_TYPES = dict(p=ctypes.c_void_p, l=ctypes.c_int64, d=ctypes.c_double, i=ctypes.c_int)
+_ARGUMENTS = dict(  # of the CPU's kernels, as in ops/csrc
+    bias_act="iipppppplllidddi",
+    conv2d="pppp",
+    conv2d_prepare="ppp",
+    conv2d_prepared_size="p",
+    conv2d_weight="pppp",
+    modulate="ipppppllldddi",
+    modulate_backward="ippppppppllldddi",
+    upfirdn2d="ppppi",
+)
+
+
 def _of_cpu():
     sources, headers = sorted(_SOURCES.glob("*.cpp")), sorted(_SOURCES.glob("*.h"))
-    return ctypes.CDLL(str(custom_ops.get_library(sources, headers)))
+    library = ctypes.CDLL(str(custom_ops.get_library(sources, headers)))
+    for op, letters in _ARGUMENTS.items():
+        for ending in _OF_CPU.values():
+            function = library[f"{op}_{ending}"]
+            function.argtypes = [_TYPES[letter] for letter in letters]
+            function.restype = ctypes.c_int64 if op == "conv2d_prepared_size" else None
+            setattr(library, f"{op}_{ending}", function)
+    library.digest.argtypes = [_TYPES[letter] for letter in "pplp"]
+    return library
 
 
 def _of_triton():

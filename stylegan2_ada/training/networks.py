@@ -63,7 +63,7 @@ def modulated_conv2d(
     """
     resample = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
     x, scale = _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample)
-    return _modulate(x, scale, noise)
+    return x if scale is None and noise is None else _modulate(x, scale, noise)
 
 
 def _modulated_conv2d(x, weight, styles, demodulate, fused_modconv, resample):

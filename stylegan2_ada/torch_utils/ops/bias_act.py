@@ -1,6 +1,5 @@
 """Bias, activation, gain and clamp in one call."""
 
-import ctypes
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -67,7 +66,8 @@ def bias_act(
     kernel = kernels.kernel("bias_act", x) if impl == "cuda" and x.ndim else None
     if kernel is not None:
         b = None if b is None else b.to(x.dtype).contiguous()
-        return _BiasAct.apply(x, b, _Job(kernel, spec, min(dim, x.ndim - 1), alpha, gain, clamp))
+        job = _Job(kernel, spec, min(dim, x.ndim - 1), alpha, gain, clamp)
+        return _BiasAct.apply(x, b, job) if torch.is_grad_enabled() else job.run(0, x, b)[0]
     return _plain(x, b, spec, dim, act, alpha, gain, clamp)
 
 
@@ -122,13 +122,12 @@ class _Job(NamedTuple):
             return out, self._sum(out) if with_sums else None
         out = torch.empty_like(x)
         pointers = [kernels.pointer(t) for t in (x, b, h, saved, out)]
-        numbers = [ctypes.c_double(value) for value in (self.alpha, self.gain, self.clamp)]
         in_row = step == 1
         width = channels if in_row else step
         rows = x.numel() // width
         sums = torch.empty([rows], dtype=torch.float64) if with_sums and not in_row else None
-        sizes = [ctypes.c_int64(value) for value in (rows, width, channels)]
-        tail = [ctypes.c_int(in_row), *numbers, ctypes.c_int(kernels.threads_for(x.numel()))]
+        sizes, numbers = (rows, width, channels), (self.alpha, self.gain, self.clamp)
+        tail = (in_row, *numbers, kernels.threads_for(x.numel()))
         self.kernel(self.spec.cuda_idx, order, *pointers, kernels.pointer(sums), *sizes, *tail)
         if sums is not None:
             return out, sums.view(-1, channels).sum(dim=0).to(x.dtype)

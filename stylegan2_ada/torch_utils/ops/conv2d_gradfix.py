@@ -99,7 +99,7 @@ def _pair(value):
 
 
 def _convolution(x, weight, bias, spec):
-    if enabled:
+    if enabled and torch.is_grad_enabled():
         y = _Convolution.apply(x, weight, spec)
     else:
         y = spec.run(x, weight)
@@ -167,11 +167,8 @@ def _native(kernel, spec, x, w):
     y = torch.empty([x.shape[0], w.shape[out_dim], *size], dtype=x.dtype, memory_format=torch.channels_last)
     if y.numel():
         parameters = _parameters(spec, x, y, w.shape, *_dense_steps(w.shape, out_dim))
-        size = kernels.kernel("conv2d_prepared_size", x)
-        size.restype = ctypes.c_int64
-        numbers = size(parameters)  # more for large images
-        prepare = lambda w: _prepare(w.contiguous(), x, numbers, parameters)
-        prepared = cached_weights.once(f"{spec} for {x.dtype}, {numbers}", w, prepare)
+        prepare = lambda w: _prepare(w.contiguous(), x, parameters)
+        prepared = cached_weights.once((spec, x.dtype, *size), w, prepare)  # which the size decides about, too
         kernel(*map(kernels.pointer, (x, prepared, y)), parameters)
     return y
 
@@ -182,9 +179,9 @@ def _dense_steps(shape, out_dim):
     return (outer, inner) if out_dim == 0 else (inner, outer)
 
 
-def _prepare(w, x, numbers, parameters):
+def _prepare(w, x, parameters):
     """The weights as the kernel reads them."""
-    prepared = torch.empty(numbers, dtype=w.dtype)
+    prepared = torch.empty(kernels.kernel("conv2d_prepared_size", x)(parameters), dtype=w.dtype)
     kernels.kernel("conv2d_prepare", x)(kernels.pointer(w), kernels.pointer(prepared), parameters)
     return prepared
 

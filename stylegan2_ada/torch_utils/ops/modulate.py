@@ -3,7 +3,6 @@
 Everything here has a plain equivalent, which the networks take where there is no kernel.
 """
 
-import ctypes
 from typing import NamedTuple
 
 import torch
@@ -51,8 +50,8 @@ def modulate(
     job = _Job(*both, spec, float(spec.def_alpha), gain, -1.0 if clamp is None or clamp < 0 else float(clamp))
     noise = None if noise is None else noise.expand(x.shape[0], 1, *x.shape[2:])
     tensors = [None if t is None else t.to(x.dtype) for t in (scale, noise, b)]
-    if owned and not torch.is_grad_enabled():
-        return job.run(x, *tensors, out=x)
+    if not torch.is_grad_enabled():
+        return job.run(x, *tensors, out=x if owned else None)
     return _Modulate.apply(x, *tensors, job)
 
 
@@ -67,9 +66,9 @@ class _Job(NamedTuple):
     clamp: float
 
     def tail(self, x):
-        sizes = (x.shape[0], x.shape[2] * x.shape[3], x.shape[1])
-        numbers = map(ctypes.c_double, (self.alpha, self.gain, self.clamp))
-        return *map(ctypes.c_int64, sizes), *numbers, kernels.threads_for(x.numel())
+        batch, channels, height, width = x.shape
+        numbers = (self.alpha, self.gain, self.clamp)
+        return batch, height * width, channels, *numbers, kernels.threads_for(x.numel())
 
     def run(self, x, scale, noise, b, out=None):
         scale, noise, b = (None if t is None else t.contiguous() for t in (scale, noise, b))

@@ -73,10 +73,10 @@ def upfirdn2d(
     f = f.detach().to(torch.float32) * gain ** (f.ndim / 2)
     kernel = kernels.kernel("upfirdn2d", x) if impl == "cuda" else None
     if f.ndim == 2:
-        return _Upfirdn.apply(x, f, _Geometry(up, down, (left, right, top, bottom), bool(flip_filter)), kernel)
+        return _apply(x, f, _Geometry(up, down, (left, right, top, bottom), bool(flip_filter)), kernel)
     row = _Geometry((up[0], 1), (down[0], 1), (left, right, 0, 0), bool(flip_filter))
     column = _Geometry((1, up[1]), (1, down[1]), (0, 0, top, bottom), bool(flip_filter))
-    return _Upfirdn.apply(_Upfirdn.apply(x, f[None, :], row, kernel), f[:, None], column, kernel)
+    return _apply(_apply(x, f[None, :], row, kernel), f[:, None], column, kernel)
 
 
 def filter2d(
@@ -191,16 +191,21 @@ class _Geometry(NamedTuple):
         return free_h // self.down[1] + 1, free_w // self.down[0] + 1
 
 
+def _apply(x, f, geometry, kernel):
+    return (_Upfirdn.apply if torch.is_grad_enabled() else _run)(x, f, geometry, kernel)
+
+
+def _run(x, f, geometry, kernel):
+    out_size = geometry.out_size(x.shape[2:], f)
+    return _plain(x, f, geometry) if kernel is None else _native(x, f, geometry, out_size, kernel)
+
+
 class _Upfirdn(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, f, geometry, kernel):
         ctx.save_for_backward(f)
-        out_size = geometry.out_size(x.shape[2:], f)
-        if kernel is not None:
-            y = _native(x, f, geometry, out_size, kernel)
-        else:
-            y = _plain(x, f, geometry)
-        ctx.adjoint, ctx.kernel = geometry.adjoint(x.shape[2:], out_size, f), kernel
+        y = _run(x, f, geometry, kernel)
+        ctx.adjoint, ctx.kernel = geometry.adjoint(x.shape[2:], y.shape[2:], f), kernel
         return y
 
     @staticmethod

@@ -91,7 +91,7 @@ constexpr int64_t kApart = 16;  // numbers between tiles, that they do not all w
 template <class Number>
 struct SmallTiles {
     typedef Number T;
-    static constexpr int tile = 2, patch = 4;
+    static constexpr int tile = 2, patch = 4, products = 4, weights = 4;
     static constexpr int64_t together = 48, chunk = 96;  // tiles whose transforms stay in the cache, also for gradients
 
     template <class V>
@@ -127,7 +127,7 @@ struct SmallTiles {
 template <class Number>
 struct LargeTiles {
     typedef Number T;
-    static constexpr int tile = 4, patch = 6;
+    static constexpr int tile = 4, patch = 6, products = 6, weights = 6;
     static constexpr int64_t together = 32, chunk = 48;
     static constexpr T a = T(5) / 8, b = T(3) / 2, aa = a * a, bb = b * b;
     static constexpr T of_zero = 1 / (aa * bb), of_a = 1 / (2 * aa * (aa - bb)), of_b = 1 / (2 * bb * (bb - aa));
@@ -176,20 +176,72 @@ struct LargeTiles {
     }
 };
 
+// 3×3 kernels of stride 2: even pixels meet the outer two weights of a row, in F(4, 2) by interpolation at ±a, ±b and
+// infinity; odd pixels meet the middle one, so that the last of the weights serves four products. 1.8 times fewer
+// multiplications, rounded better than tap by tap.
+template <class Number>
+struct StridedTiles {
+    typedef Number T;
+    static constexpr int tile = 4, patch = 9, products = 9, weights = 6;
+    static constexpr int64_t together = 16, chunk = 24;
+    static constexpr T a = T(1) / 2, b = T(5) / 4, aa = a * a, bb = b * b;
+    static constexpr T of_a = 1 / (2 * a * (aa - bb)), of_b = 1 / (2 * b * (bb - aa));
+
+    template <class V>
+    static INLINE void transform_patch(const V (&d)[9], V (&v)[9]) {
+        const V low_a = d[4] - bb * d[0], high_a = d[6] - bb * d[2], low_b = d[4] - aa * d[0], high_b = d[6] - aa * d[2];
+        v[0] = high_a + a * low_a, v[1] = high_a - a * low_a;
+        v[2] = high_b + b * low_b, v[3] = high_b - b * low_b;
+        v[4] = aa * bb * d[0] - (aa + bb) * d[4] + d[8];
+        v[5] = d[1], v[6] = d[3], v[7] = d[5], v[8] = d[7];
+    }
+
+    template <class V>
+    static INLINE void transform_weights(const V (&g)[3], V (&u)[6]) {
+        u[0] = of_a * (a * g[2] + g[0]), u[1] = of_a * (a * g[2] - g[0]);
+        u[2] = of_b * (b * g[2] + g[0]), u[3] = of_b * (b * g[2] - g[0]);
+        u[4] = g[2], u[5] = g[1];
+    }
+
+    template <class V>
+    static INLINE void transform_products(const V (&m)[9], V (&y)[4]) {
+        const V even_a = m[0] + m[1], odd_a = m[0] - m[1], even_b = m[2] + m[3], odd_b = m[2] - m[3];
+        y[0] = even_a + even_b + m[5], y[1] = a * odd_a + b * odd_b + m[6];
+        y[2] = aa * even_a + bb * even_b + m[7], y[3] = a * aa * odd_a + b * bb * odd_b + m[4] + m[8];
+    }
+
+    template <class V>
+    static INLINE void weights_gradient(const V (&u)[6], V (&g)[3]) {
+        g[0] = of_a * (u[0] - u[1]) + of_b * (u[2] - u[3]);
+        g[1] = u[5];
+        g[2] = a * of_a * (u[0] + u[1]) + b * of_b * (u[2] + u[3]) + u[4];
+    }
+
+    template <class V>
+    static INLINE void products_gradient(const V (&y)[4], V (&m)[9]) {
+        const V even_a = y[0] + aa * y[2], odd_a = a * (y[1] + aa * y[3]);
+        const V even_b = y[0] + bb * y[2], odd_b = b * (y[1] + bb * y[3]);
+        m[0] = even_a + odd_a, m[1] = even_a - odd_a;
+        m[2] = even_b + odd_b, m[3] = even_b - odd_b;
+        m[4] = y[3];
+        m[5] = y[0], m[6] = y[1], m[7] = y[2], m[8] = y[3];
+    }
+};
+
 // A transform of the columns of a block of numbers, then of its rows
 template <int A, int B, class V, class Transform>
 INLINE void both_ways(const V (&in)[A][A], V (&out)[B][B], Transform transform) {
     V half[B][A];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
     for (int x = 0; x < A; x++) {
         V column[A], made[B];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int y = 0; y < A; y++) column[y] = in[y][x];
         transform(column, made);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int y = 0; y < B; y++) half[y][x] = made[y];
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 9
     for (int y = 0; y < B; y++) transform(half[y], out[y]);
 }
 
@@ -198,7 +250,8 @@ struct Winograd {
     typedef typename Form::T T;
     typedef typename Simd<T>::type V;
     static constexpr int64_t lanes = Simd<T>::lanes, panel = kPanel<T>;
-    static constexpr int kTile = Form::tile, kPatch = Form::patch, products = kPatch * kPatch;
+    static constexpr int kTile = Form::tile, kPatch = Form::patch, kProducts = Form::products, kWeights = Form::weights;
+    static constexpr int products = kProducts * kProducts, weights = kWeights * kWeights;
     Conv p;
     int64_t tiles_x, tiles_y, tiles, panels, out_c;  // out_c: in whole panels
 
@@ -215,9 +268,14 @@ struct Winograd {
         return {tile / (tiles_x * tiles_y), tile / tiles_x % tiles_y * kTile, tile % tiles_x * kTile};
     }
 
-    int64_t prepared_size() const { return products * out_c * p.in_c; }
+    // The weights of a product: along each dimension the last of them serve all products that remain.
+    static int64_t weights_of_product(int64_t i) {
+        return std::min<int64_t>(i / kProducts, kWeights - 1) * kWeights + std::min<int64_t>(i % kProducts, kWeights - 1);
+    }
 
-    // w -> u [products, panels, in_c, panel]
+    int64_t prepared_size() const { return weights * out_c * p.in_c; }
+
+    // w -> u [weights, panels, in_c, panel]
     void prepare(const T* w, T* u) const {
 #pragma omp parallel for collapse(2) num_threads(p.threads) schedule(static)
         for (int64_t j = 0; j < panels; j++)
@@ -229,30 +287,30 @@ struct Winograd {
                 const int64_t step = panels * p.in_c * panel;
                 T* to = u + (j * p.in_c + c) * panel;
                 for (int64_t k = 0; k < panel; k += lanes) {
-                    V g[3][3], enlarged[kPatch][kPatch];
+                    V g[3][3], enlarged[kWeights][kWeights];
                     for (int i = 0; i < 9; i++) g[i / 3][i % 3] = *(V*)&taps[i][k];
                     both_ways(g, enlarged, [](auto& from, auto& into) { Form::transform_weights(from, into); });
-                    for (int i = 0; i < products; i++) *(V*)(to + i * step + k) = enlarged[i / kPatch][i % kPatch];
+                    for (int i = 0; i < weights; i++) *(V*)(to + i * step + k) = enlarged[i / kWeights][i % kWeights];
                 }
             }
     }
 
     template <class W>
     INLINE void patch(const T* const* pixels, T* v, int64_t step, int64_t c) const {
-        W d[kPatch][kPatch], transformed[kPatch][kPatch];
-#pragma GCC unroll 36
-        for (int i = 0; i < products; i++) d[i / kPatch][i % kPatch] = *(const W*)(pixels[i] + c);
+        W d[kPatch][kPatch], transformed[kProducts][kProducts];
+#pragma GCC unroll 81
+        for (int i = 0; i < kPatch * kPatch; i++) d[i / kPatch][i % kPatch] = *(const W*)(pixels[i] + c);
         both_ways(d, transformed, [](auto& from, auto& into) { Form::transform_patch(from, into); });
-#pragma GCC unroll 36
-        for (int i = 0; i < products; i++) *(W*)(v + i * step + c) = transformed[i / kPatch][i % kPatch];
+#pragma GCC unroll 81
+        for (int i = 0; i < products; i++) *(W*)(v + i * step + c) = transformed[i / kProducts][i % kProducts];
     }
 
     // The patch of a tile -> v[products at a distance of step][in_c]
     void transform_patch(const T* image, int64_t tile, const T* zeros, T* v, int64_t step) const {
         const Place at = place(tile);
-        const T* pixels[products];
-        for (int i = 0; i < products; i++) {
-            const int64_t y = at.y - p.pad_y + i / kPatch, x = at.x - p.pad_x + i % kPatch;
+        const T* pixels[kPatch * kPatch];
+        for (int i = 0; i < kPatch * kPatch; i++) {
+            const int64_t y = at.y * p.stride - p.pad_y + i / kPatch, x = at.x * p.stride - p.pad_x + i % kPatch;
             const bool inside = y >= 0 && y < p.in_h && x >= 0 && x < p.in_w;
             pixels[i] = inside ? image + ((at.image * p.in_h + y) * p.in_w + x) * p.in_c : zeros;
         }
@@ -274,11 +332,11 @@ struct Winograd {
 
     template <class W>
     INLINE void write_tile(const T* m, int64_t step, T* const* pixels, int64_t k) const {
-        W d[kPatch][kPatch], y[kTile][kTile];
-#pragma GCC unroll 36
-        for (int i = 0; i < products; i++) d[i / kPatch][i % kPatch] = *(const W*)(m + i * step + k);
+        W d[kProducts][kProducts], y[kTile][kTile];
+#pragma GCC unroll 81
+        for (int i = 0; i < products; i++) d[i / kProducts][i % kProducts] = *(const W*)(m + i * step + k);
         both_ways(d, y, [](auto& from, auto& into) { Form::transform_products(from, into); });
-#pragma GCC unroll 36
+#pragma GCC unroll 81
         for (int i = 0; i < kTile * kTile; i++)
             if (pixels[i]) *(W*)(pixels[i] + k) = y[i / kTile][i % kTile];
     }
@@ -306,7 +364,7 @@ struct Winograd {
                 for (int64_t i = 0; i < count; i++) transform_patch(in, first + i, zeros.data(), v.data() + i * v_tile, p.in_c);
                 for (int64_t j = 0; j < panels; j++) {
                     for (int64_t i = 0; i < products && count > 0; i++)
-                        product<T, false>(count, v.data() + i * p.in_c, v_tile, 1, u + (i * panels + j) * p.in_c * panel, p.in_c,
+                        product<T, false>(count, v.data() + i * p.in_c, v_tile, 1, u + (weights_of_product(i) * panels + j) * p.in_c * panel, p.in_c,
                                           m.data() + i * panel, m_tile);
                     for (int64_t i = 0; i < count; i++) transform_output(m.data() + i * m_tile, first + i, j, out);
                 }
@@ -318,12 +376,12 @@ struct Winograd {
 
     template <class W>
     INLINE void read_tile(const T* const* pixels, T* q, int64_t step, int64_t k, int64_t to) const {
-        W y[kTile][kTile], spread[kPatch][kPatch];
-#pragma GCC unroll 36
+        W y[kTile][kTile], spread[kProducts][kProducts];
+#pragma GCC unroll 81
         for (int i = 0; i < kTile * kTile; i++) y[i / kTile][i % kTile] = pixels[i] ? *(const W*)(pixels[i] + k) : W{};
         both_ways(y, spread, [](auto& from, auto& into) { Form::products_gradient(from, into); });
-#pragma GCC unroll 36
-        for (int i = 0; i < products; i++) *(W*)(q + i * step + to) = spread[i / kPatch][i % kPatch];
+#pragma GCC unroll 81
+        for (int i = 0; i < products; i++) *(W*)(q + i * step + to) = spread[i / kProducts][i % kProducts];
     }
 
     // Panels of a tile of the output's gradient -> q[products at a distance of step][panels at a distance of panel_step][panel]
@@ -336,7 +394,7 @@ struct Winograd {
         for (; k < end; k++) read_tile<T>(pixels, q, step, k, k / panel * panel_step + k % panel);
     }
 
-    // du [products, panels, in_c, panel] -> dw
+    // du [weights, panels, in_c, panel] -> dw
     void weights_of(const T* du, T* dw) const {
 #pragma omp parallel for collapse(2) num_threads(p.threads) schedule(static)
         for (int64_t j = 0; j < panels; j++)
@@ -345,8 +403,8 @@ struct Winograd {
                 const int64_t step = panels * p.in_c * panel;
                 const T* from = du + (j * p.in_c + c) * panel;
                 for (int64_t k = 0; k < panel; k += lanes) {
-                    V u[kPatch][kPatch], g[3][3];
-                    for (int i = 0; i < products; i++) u[i / kPatch][i % kPatch] = *(const V*)(from + i * step + k);
+                    V u[kWeights][kWeights], g[3][3];
+                    for (int i = 0; i < weights; i++) u[i / kWeights][i % kWeights] = *(const V*)(from + i * step + k);
                     both_ways(u, g, [](auto& wide, auto& into) { Form::weights_gradient(wide, into); });
                     for (int i = 0; i < 9; i++) *(V*)&taps[i][k] = g[i / 3][i % 3];
                 }
@@ -358,7 +416,7 @@ struct Winograd {
     void weight_gradient(const T* in, const T* grad, T* dw) const {
         const int64_t share = ceil_div(tiles, std::clamp<int64_t>(tiles / kShare, 1, kShares)), shares = ceil_div(tiles, share);
         const int64_t groups = std::min(panels, ceil_div(p.threads, shares));  // of panels, for threads that have no share
-        const int64_t v_step = Form::chunk * p.in_c + kApart, q_step = Form::chunk * out_c + kApart, size = products * out_c * p.in_c;
+        const int64_t v_step = Form::chunk * p.in_c + kApart, q_step = Form::chunk * out_c + kApart, size = weights * out_c * p.in_c;
         Buffer<T> du(shares * size), zeros(p.in_c, 0);
 #pragma omp parallel num_threads(p.threads)
         {
@@ -373,11 +431,13 @@ struct Winograd {
                             transform_patch(in, first + i, zeros.data(), v.data() + i * p.in_c, v_step);
                             transform_gradient(grad, first + i, q.data() + i * panel, q_step, Form::chunk * panel, from, to);
                         }
-                        const auto add = first == s * share ? product<T, false> : product<T, true>;
-                        for (int64_t i = 0; i < products; i++)
+                        for (int64_t i = 0; i < products; i++) {
+                            const bool fresh = first == s * share && i / kProducts < kWeights && i % kProducts < kWeights;
+                            const auto add = fresh ? product<T, false> : product<T, true>;
                             for (int64_t j = from; j < to; j++)
                                 add(p.in_c, v.data() + i * v_step, 1, p.in_c, q.data() + i * q_step + j * Form::chunk * panel, count,
-                                    du.data() + s * size + (i * panels + j) * p.in_c * panel, panel);
+                                    du.data() + s * size + (weights_of_product(i) * panels + j) * p.in_c * panel, panel);
+                        }
                     }
                 }
 #pragma omp for simd schedule(static)
@@ -540,10 +600,12 @@ struct Direct {
 // The way to compute it, as an object for `job`. It does not depend on the batch: nor does any number of the result, then.
 template <class T, class Job>
 auto by_shape(const Conv& p, Job job) {
-    const bool winograd = p.kernel_h == 3 && p.kernel_w == 3 && p.stride == 1 && p.pad_y <= 2 && p.pad_x <= 2;
-    if (!winograd) return job(Direct<T>(p));
+    const bool ordinary = p.stride == 1 && p.pad_y <= 2 && p.pad_x <= 2, strided = p.stride == 2 && !p.transposed;
     const bool large = p.out_h * p.out_w >= p.in_c;  // images that outweigh the weights, which grow more in this form
-    return large ? job(Winograd<LargeTiles<T>>(p)) : job(Winograd<SmallTiles<T>>(p));
+    if (p.kernel_h == 3 && p.kernel_w == 3 && ordinary)
+        return large ? job(Winograd<LargeTiles<T>>(p)) : job(Winograd<SmallTiles<T>>(p));
+    if (p.kernel_h == 3 && p.kernel_w == 3 && strided && large) return job(Winograd<StridedTiles<T>>(p));
+    return job(Direct<T>(p));
 }
 
 template <class T>
@@ -569,7 +631,7 @@ void weight_gradient(const T* in, const T* grad, T* dw, const Conv& p) {
 }  // namespace
 
 // Images are [batch, height, width, channels]; weights [out_c, in_c, kernel_h, kernel_w] by the steps of `p`, taps adjacent.
-// `conv2d_prepare` lays them out as `conv2d` reads them, in `conv2d_prepared_size` numbers, by which ways to do so can be told apart.
+// `conv2d_prepare` lays them out as `conv2d` reads them, in `conv2d_prepared_size` numbers; how depends on the sizes of images, not on the batch.
 extern "C" int64_t conv2d_prepared_size_float(const Conv* p) { return prepared_size<float>(*p); }
 extern "C" int64_t conv2d_prepared_size_double(const Conv* p) { return prepared_size<double>(*p); }
 extern "C" void conv2d_prepare_float(const float* w, float* prepared, const Conv* p) { prepare(w, prepared, *p); }
