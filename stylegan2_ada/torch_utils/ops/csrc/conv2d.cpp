@@ -1,10 +1,9 @@
 // Convolutions of channels-last images on the CPU, their adjoints, and their gradients with respect to weights.
 //
 // Everything is one small matrix product in registers (`multiply`): R rows of pixels times a panel of weights of
-// 2 vectors. 3×3 kernels of stride 1 run in Winograd's forms F(2×2, 3×3) and F(4×4, 3×3) (Lavin and Gray 2016), which need
-// 2.25 and 4 times fewer multiplications: patches of 4×4 or 6×6 pixels, transformed, become 16 or 36 independent matrix
-// products over channels. All other kernels are summed tap by tap. No sum depends on the number of threads or on the other
-// images of a batch.
+// 2 vectors. 3×3 kernels of stride 1 and 2 run in Winograd's forms (Lavin and Gray 2016), which need fewer multiplications:
+// patches of pixels, transformed, become independent matrix products over channels. All other kernels are summed tap by
+// tap. No sum depends on the number of threads or on the other images of a batch.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -81,11 +80,11 @@ void product(int64_t rows, const T* a, int64_t a_row, int64_t a_step, const T* b
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Winograd: tiles of pixels from patches that are 2 larger, transformed one dimension at a time.
+// Winograd: tiles of output pixels from patches of input pixels, transformed one dimension at a time.
 
-constexpr int64_t kShares = 8;  // of the tiles at most, each with a gradient of its own, which are added up in the end
-constexpr int64_t kShare = 256;  // tiles at least, since that costs time too
-constexpr int64_t kApart = 16;  // numbers between tiles, that they do not all want the same place in the cache
+constexpr int64_t kShares = 8;   // of the tiles at most, each with a gradient of its own, which are added up in the end
+constexpr int64_t kShare = 256;  // tiles in a share at least, since adding up costs time too
+constexpr int64_t kApart = 16;   // numbers between tiles, that they do not all want the same place in the cache
 
 // F(2×2, 3×3), which needs 2.25 times fewer multiplications, by interpolation at 0, ±1 and infinity.
 template <class Number>
@@ -122,8 +121,8 @@ struct SmallTiles {
     }
 };
 
-// F(4×4, 3×3), which needs 4 times fewer, by interpolation at 0, ±a, ±b and infinity. With 5/8 and 3/2 it rounds little more
-// than summing tap by tap does; with the usual 1 and 2, four times that (Barabasz et al. 2020 compare such points).
+// F(4×4, 3×3), which needs 4 times fewer multiplications, by interpolation at 0, ±a, ±b and infinity. With 5/8 and 3/2 it
+// rounds 1.6 times as much as summing tap by tap; with the usual 1 and 2, 3.5 times (Barabasz et al. 2020 compare points).
 template <class Number>
 struct LargeTiles {
     typedef Number T;
@@ -341,7 +340,7 @@ struct Winograd {
             if (pixels[i]) *(W*)(pixels[i] + k) = y[i / kTile][i % kTile];
     }
 
-    // m[products at a distance of step][out_c] -> the tile's pixels
+    // m[products][panel] -> channels of the tile's pixels
     void transform_output(const T* m, int64_t tile, int64_t j, T* out) const {
         T* pixels[kTile * kTile];
         pixels_of_tile(out + j * panel, tile, pixels);
@@ -354,9 +353,9 @@ struct Winograd {
     void run(const T* in, const T* u, T* out) const {
         Buffer<T> zeros(p.in_c, 0);
         const int64_t blocks = ceil_div(ceil_div(tiles, Form::together), p.threads) * p.threads, size = ceil_div(tiles, blocks);
+        const int64_t v_tile = products * p.in_c + kApart, m_tile = products * panel + kApart, u_step = p.in_c * panel;
 #pragma omp parallel num_threads(p.threads)
         {
-            const int64_t v_tile = products * p.in_c + kApart, m_tile = products * panel + kApart;
             Buffer<T> v(size * v_tile), m(size * m_tile);
 #pragma omp for schedule(static)
             for (int64_t block = 0; block < blocks; block++) {
@@ -364,8 +363,8 @@ struct Winograd {
                 for (int64_t i = 0; i < count; i++) transform_patch(in, first + i, zeros.data(), v.data() + i * v_tile, p.in_c);
                 for (int64_t j = 0; j < panels; j++) {
                     for (int64_t i = 0; i < products && count > 0; i++)
-                        product<T, false>(count, v.data() + i * p.in_c, v_tile, 1, u + (weights_of_product(i) * panels + j) * p.in_c * panel, p.in_c,
-                                          m.data() + i * panel, m_tile);
+                        product<T, false>(count, v.data() + i * p.in_c, v_tile, 1, u + (weights_of_product(i) * panels + j) * u_step,
+                                          p.in_c, m.data() + i * panel, m_tile);
                     for (int64_t i = 0; i < count; i++) transform_output(m.data() + i * m_tile, first + i, j, out);
                 }
             }
