@@ -262,7 +262,7 @@ def test_kernels_that_compute_something_else_are_not_used(file, right, wrong, tm
     monkeypatch.setattr(kernels, "_SOURCES", sources)
     monkeypatch.setattr(dnnlib.util, "_cache_dir", str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match=f"{Path(file).stem} gives wrong results"):
-        assert kernels._library.__wrapped__("cpu") is None
+        assert kernels._tried_library.__wrapped__("cpu") is None
 
 
 def test_a_build_without_ninja_or_killed_for_memory_is_tried_again(tmp_path):

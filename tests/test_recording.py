@@ -79,20 +79,25 @@ def test_phases_on_a_gpu(cfg):
 
 
 class Again:
-    """Stands for a recording on a GPU: does the phase once more, with `gain` times the gradients"""
+    """Stands for a recording on a GPU: does the phase once more, with `gain` times the gradients, after some draws"""
 
-    def __init__(self, loss, phase, net, gain):
-        self.loss, self.phase, self.net, self.gain = loss, phase, net, gain
+    def __init__(self, loss, phase, net, gain=1.0, draws=1):
+        self.loss, self.phase, self.net, self.gain, self.draws = loss, phase, net, gain, draws
 
     def launch(self, part):
         self.net.zero_grad(set_to_none=True)
+        for _ in range(self.draws):
+            torch.rand([])
         self.loss.accumulate_gradients(self.phase, sync=True, gain=self.gain, **part)
         return graphs._gathered(self.net)[1]
 
 
 @pytest.mark.parametrize("phase", ["Gmain", "Greg", "Dmain", "Dreg"])
 def test_a_recording_is_trusted_if_it_repeats_the_phase(phase):
-    """Same random numbers, same gradients; and trying that out leaves moving averages and statistics alone."""
+    """Same random numbers, same gradients; and trying that out leaves moving averages and statistics alone.
+
+    On a CPU the phases' random numbers are Python's, of which an ordinary run on trial draws one before.
+    """
     G, D, loss, part = parts("segan-mode2")
     loss.augment_pipe.p.fill_(0.5)
     net = {"G": G, "D": D}[phase[0]].requires_grad_(True)
@@ -100,7 +105,9 @@ def test_a_recording_is_trusted_if_it_repeats_the_phase(phase):
     ordinary = lambda **inputs: loss.accumulate_gradients(phase, sync=True, gain=1.0, **inputs)
     state = lambda: [loss.pl_mean, *G.buffers(), *D.buffers(), torch.get_rng_state()]
     before = [tensor.clone() for tensor in state()]
-    assert runner._repeats(Again(loss, phase, net, 1.0), ordinary, net, part)
-    assert not runner._repeats(Again(loss, phase, net, 1.5), ordinary, net, part)
+    wanted = runner._wanted(ordinary, net, part)
+    assert runner._repeats(Again(loss, phase, net), part, wanted)
+    for other in (dict(gain=1.5), dict(gain=float("nan")), dict(draws=0)):
+        assert not runner._repeats(Again(loss, phase, net, **other), part, wanted), other
     assert all(torch.equal(*pair) for pair in zip(state(), before))
     assert not any(training_stats._pending.values())

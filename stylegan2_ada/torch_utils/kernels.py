@@ -5,9 +5,11 @@ Those for the CPU are C++ (ops/csrc/), which `custom_ops` builds on first use; t
 after one warning. `SEGAN_NATIVE=0` in the environment turns them off.
 """
 
+import concurrent.futures
 import ctypes
 import functools
 import os
+import threading
 import types
 import warnings
 from collections.abc import Callable
@@ -72,8 +74,16 @@ def pointer(tensor: torch.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-@functools.cache
+_trying_out = threading.RLock()  # one thread tries a library out, the others wait
+
+
 def _library(device_type):
+    with _trying_out:
+        return _tried_library(device_type)
+
+
+@functools.cache
+def _tried_library(device_type):
     try:
         library = _of_cpu() if device_type == "cpu" else _of_triton()
         _try_out(library, device_type)
@@ -120,26 +130,29 @@ _on_trial = {}  # device type → a library that is not trusted yet
 
 def _try_out(library, device_type):
     """RuntimeError unless the kernels give what the plain path gives: compilers and processors differ."""
-    images = torch.sin(torch.arange(2 * 4 * 9 * 7.0)).reshape(2, 4, 9, 7).to(device_type)
-    as_in_training = dict(memory_format=torch.channels_last)
     _on_trial[device_type] = library
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            if is_triton(library):
-                _compare(images, 1e-4)
-                _compare(images.to(torch.float16, **as_in_training), 0.03)
-            else:
-                _compare(images.to(**as_in_training), 1e-4)
+    device = torch.device(device_type, torch.cuda.current_device() if device_type == "cuda" else None)
+    try:  # in a thread of its own, which knows nothing of the caller's modes: autocast, inference, default devices, …
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            thread.submit(_compare_all, library, device).result()
     finally:
         del _on_trial[device_type]
 
 
+def _compare_all(library, device):
+    images = torch.sin(torch.arange(2 * 4 * 9 * 7, dtype=torch.float32)).reshape(2, 4, 9, 7).to(device)
+    _compare(images, tolerance=1e-4)
+    dtype, tolerance = (torch.float16, 0.03) if is_triton(library) else (torch.float32, 1e-4)
+    _compare(images.to(dtype, memory_format=torch.channels_last), tolerance)  # as in training
+
+
 def _compare(images, tolerance):
-    """RuntimeError unless results and gradients differ by less than this share of their size"""
-    for name, functions in _trials(images.device).items():
+    """RuntimeError unless results and gradients are, but for this share, those of the plain path in float64"""
+    for name, (fast, plain) in _trials(images.device).items():
         if kernel(name, images) is None:
             continue
-        for got, wanted in zip(*(_with_gradients(function, images) for function in functions)):
+        results = _with_gradients(fast, images), _with_gradients(plain, images.double())
+        for got, wanted in zip(*results, strict=True):
             if not (got - wanted).norm() <= tolerance * wanted.norm():
                 raise RuntimeError(f"{name} gives wrong results on this machine")
 
@@ -148,8 +161,16 @@ def _trials(device):
     """{kernel: two functions of images, scale, noise, bias and weight, with it and without}"""
     from torch_utils.ops import bias_act, conv2d_gradfix, modulate, upfirdn2d
 
-    bend = dict(act="lrelu", clamp=0.7)  # which nothing here comes near
+    bend = dict(act="lrelu", clamp=0.7)  # no number here is so near to that, or to 0, that rounding decides
     resample = dict(f=upfirdn2d.setup_filter([1, 3, 3, 1], device=device), up=2, padding=[2, 1, 2, 1])
+
+    def modulated(x, scale, noise, b, w):
+        y = modulate.modulate(x, scale, noise, b, **bend)
+        return modulated_plainly(x, scale, noise, b, w) if y is None else y  # in a layout that it does not take
+
+    def modulated_plainly(x, scale, noise, b, w):
+        return bias_act.bias_act(x * scale[:, :, None, None] + noise, b, **bend, impl="ref")
+
     return dict(
         bias_act=(
             lambda x, scale, noise, b, w: bias_act.bias_act(x, b, **bend),
@@ -159,10 +180,7 @@ def _trials(device):
             lambda x, *_: upfirdn2d.upfirdn2d(x, **resample),
             lambda x, *_: upfirdn2d.upfirdn2d(x, **resample, impl="ref"),
         ),
-        modulate=(
-            lambda x, scale, noise, b, w: modulate.modulate(x, scale, noise, b, **bend),
-            lambda x, scale, noise, b, w: bias_act.bias_act(x * scale[:, :, None, None] + noise, b, **bend, impl="ref"),
-        ),
+        modulate=(modulated, modulated_plainly),
         conv2d=(
             lambda x, scale, noise, b, w: _convolutions(conv2d_gradfix.conv2d, x, w),
             lambda x, scale, noise, b, w: _convolutions(torch.nn.functional.conv2d, x, w),
@@ -178,11 +196,10 @@ def _convolutions(conv2d, x, w):
 
 
 def _with_gradients(function, images):
-    """Its result and the gradients of all that it uses"""
+    """Its result and the gradients of all that there is, zero for what it does not use"""
     weight = images.flatten()[:144].view(4, 4, 3, 3)
-    given = [
-        t.detach().requires_grad_() for t in (images, images[:, :, 0, 0], images[:, :1], images[0, :, 0, 0], weight)
-    ]
+    given = images, images[:, :, 0, 0], images[:, :1], images[0, :, 0, 0], weight
+    given = [tensor.detach().requires_grad_() for tensor in given]
     result = function(*given)
-    gradients = torch.autograd.grad(result.float().square().sum(), given, allow_unused=True)
-    return result.detach(), *(gradient for gradient in gradients if gradient is not None)
+    gradients = torch.autograd.grad(result.double().square().sum(), given, materialize_grads=True)
+    return result.detach(), *gradients

@@ -61,11 +61,11 @@ def add(name: str, sums: torch.Tensor) -> None:
 def held_back() -> Iterator[list[tuple[str, torch.Tensor]]]:
     """Inside, what is reported is not added up but listed, as (name, sums): for CUDA graphs, which make it again."""
     global _held_back
-    _held_back = []
+    before, _held_back = _held_back, []
     try:
         yield _held_back
     finally:
-        _held_back = None
+        _held_back = before
 
 
 def report0(name: str, value: Any) -> Any:

@@ -7,10 +7,12 @@ written in place by everybody, images and latents are copied in.
 
 import contextlib
 import os
+import random
 import warnings
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from runs import processes
@@ -110,9 +112,10 @@ class PhaseRunner:
             return
         accumulate = lambda **inputs: self.loss.accumulate_gradients(phase=key[0], sync=True, gain=gain, **inputs)
         try:
+            wanted = self._wanted(accumulate, module, part)  # first: then there is memory for both, one after the other
             with torch.cuda.stream(torch.cuda.current_stream()):  # comes back to it in any case
                 self._recordings[key] = _Recording(accumulate, module, part, self._pool)
-            repeats = self._repeats(self._recordings[key], accumulate, module, part)
+            repeats = self._repeats(self._recordings[key], part, wanted)
         except torch.cuda.OutOfMemoryError:
             self._give_up(_NO_ROOM)
         except RuntimeError as error:
@@ -124,16 +127,23 @@ class PhaseRunner:
                 self._give_up(f"{key[0]}, recorded, gives other gradients")
         module.zero_grad(set_to_none=True)
 
-    def _repeats(self, recording, accumulate, module, part):
-        """Whether it does what an ordinary run does with the same random numbers. Neither leaves a trace."""
+    def _wanted(self, accumulate, module, part):
+        """The gradients of an ordinary run, which leaves no trace"""
         module.zero_grad(set_to_none=True)
         with _undone(self.loss):
+            random.random(), np.random.rand(), torch.rand([])  # what Python draws will be other numbers when recorded
             accumulate(**part)
             wanted = _gathered(module)[1]
+        module.zero_grad(set_to_none=True)
+        return wanted
+
+    def _repeats(self, recording, part, wanted):
+        """Whether it gives those gradients, with the device's same random numbers; it leaves no trace either."""
         with _undone(self.loss):
-            error = recording.launch(part) - wanted
-        size = lambda vector: vector.nan_to_num(0, 0, 0).norm()  # half precision may overflow, in both
-        return bool(size(error) <= _ROUNDING * size(wanted))
+            got = recording.launch(part)
+        known = wanted.isfinite()  # half precision may overflow
+        size = lambda vector: torch.where(known, vector, 0).norm()
+        return bool(size(got - wanted) <= _ROUNDING * size(wanted))
 
     def _give_up(self, reason):
         if self.recording:
@@ -168,7 +178,7 @@ class _Recording:
             self.trained, self.gradients = _gathered(module)
 
     def launch(self, part):
-        """The gradients, in memory that the next launch writes to; what there is to report, in `sums`, too"""
+        """Returns the gradients; they and `sums` lie in memory that the next launch overwrites."""
         for name, tensor in part.items():
             self.inputs[name].copy_(tensor)
         self.graph.replay()
@@ -177,15 +187,17 @@ class _Recording:
 
 @contextlib.contextmanager
 def _undone(loss):
-    """What happens inside to random numbers, moving averages and statistics leaves no trace."""
+    """Random numbers, statistics, the loss's tensors and its modules' buffers stay as they are, whatever is inside."""
     held = vars(loss).values()
     tensors = [each for each in held if isinstance(each, torch.Tensor)]
     tensors += [buffer for each in held if isinstance(each, torch.nn.Module) for buffer in each.buffers()]
     before = [tensor.clone() for tensor in tensors]
-    with preserved_randomness(), training_stats.held_back():
-        yield
-    for tensor, old in zip(tensors, before):
-        tensor.copy_(old)
+    try:
+        with preserved_randomness(), training_stats.held_back():
+            yield
+    finally:
+        for tensor, old in zip(tensors, before):
+            tensor.copy_(old)
 
 
 def _end_recording(device, pool):

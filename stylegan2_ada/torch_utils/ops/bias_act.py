@@ -125,7 +125,7 @@ class _Job(NamedTuple):
         in_row = step == 1
         width = channels if in_row else step
         rows = x.numel() // width
-        sums = torch.empty([rows], dtype=torch.float64) if with_sums and not in_row else None
+        sums = torch.empty([rows], dtype=torch.float64, device=x.device) if with_sums and not in_row else None
         sizes, numbers = (rows, width, channels), (self.alpha, self.gain, self.clamp)
         tail = (in_row, *numbers, kernels.threads_for(x.numel()))
         self.kernel(self.spec.cuda_idx, order, *pointers, kernels.pointer(sums), *sizes, *tail)

@@ -70,9 +70,11 @@ class _Spec(NamedTuple):
     output_padding: tuple = (0, 0)
 
     def run(self, x, w):
-        s, kernel = self, self.kernel("conv2d", x, w)
-        if kernel is not None:
-            return _native(kernel, self, x, w)
+        kernel = self.kernel("conv2d", x, w)
+        return self.plain(x, w) if kernel is None else _native(kernel, self, x, w)
+
+    def plain(self, x, w):
+        s = self
         return torch.convolution(x, w, None, s.stride, s.padding, s.dilation, s.transposed, s.output_padding, s.groups)
 
     def kernel(self, op, *tensors):
@@ -99,10 +101,10 @@ def _pair(value):
 
 
 def _convolution(x, weight, bias, spec):
-    if enabled and torch.is_grad_enabled():
-        y = _Convolution.apply(x, weight, spec)
+    if not enabled:
+        y = spec.plain(x, weight)
     else:
-        y = spec.run(x, weight)
+        y = _Convolution.apply(x, weight, spec) if torch.is_grad_enabled() else spec.run(x, weight)
     return y if bias is None else y + bias.reshape(1, -1, 1, 1)
 
 
@@ -164,11 +166,13 @@ def _native(kernel, spec, x, w):
         size = [(i - 1) * spec.stride[0] + k - 2 * pad + more for i, k, pad, more in spatial]
     else:
         size = [(i + 2 * pad - k) // spec.stride[0] + 1 for i, k, pad, _ in spatial]
-    y = torch.empty([x.shape[0], w.shape[out_dim], *size], dtype=x.dtype, memory_format=torch.channels_last)
+    y = torch.empty(
+        [x.shape[0], w.shape[out_dim], *size], dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
     if y.numel():
         parameters = _parameters(spec, x, y, w.shape, *_dense_steps(w.shape, out_dim))
         prepare = lambda w: _prepare(w.contiguous(), x, parameters)
-        prepared = cached_weights.once((spec, x.dtype, *size), w, prepare)  # which the size decides about, too
+        prepared = cached_weights.once((spec, x.dtype, *size), w, prepare)  # the layout depends on the size
         kernel(*map(kernels.pointer, (x, prepared, y)), parameters)
     return y
 
@@ -181,7 +185,7 @@ def _dense_steps(shape, out_dim):
 
 def _prepare(w, x, parameters):
     """The weights as the kernel reads them."""
-    prepared = torch.empty(kernels.kernel("conv2d_prepared_size", x)(parameters), dtype=w.dtype)
+    prepared = torch.empty(kernels.kernel("conv2d_prepared_size", x)(parameters), dtype=w.dtype, device=w.device)
     kernels.kernel("conv2d_prepare", x)(kernels.pointer(w), kernels.pointer(prepared), parameters)
     return prepared
 
@@ -189,7 +193,7 @@ def _prepare(w, x, parameters):
 def _native_weight_gradient(kernel, spec, dy, x, weight_shape):
     """The gradient of w, like w. A transposed convolution is the adjoint of one that maps dy to x."""
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in ((dy, x) if spec.transposed else (x, dy)))
-    dw = torch.empty(weight_shape, dtype=x.dtype)
+    dw = torch.empty(weight_shape, dtype=x.dtype, device=x.device)
     ordinary = spec._replace(transposed=False)
     kernel(*map(kernels.pointer, (x, dy, dw)), _parameters(ordinary, x, dy, dw.shape, *dw.stride()[:2]))
     return dw

@@ -1,9 +1,9 @@
 // Convolutions of channels-last images on the CPU, their adjoints, and their gradients with respect to weights.
 //
 // Everything is one small matrix product in registers (`multiply`): R rows of pixels times a panel of weights of
-// 2 vectors. 3×3 kernels of stride 1 and 2 run in Winograd's forms (Lavin and Gray 2016), which need fewer multiplications:
-// patches of pixels, transformed, become independent matrix products over channels. All other kernels are summed tap by
-// tap. No sum depends on the number of threads or on the other images of a batch.
+// 2 vectors. Most 3×3 kernels run in one of Winograd's forms (Lavin and Gray 2016), which need fewer multiplications:
+// patches of pixels, transformed, become independent matrix products over channels (`by_shape` says which). All other
+// kernels are summed tap by tap. No sum depends on the number of threads or on the other images of a batch.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -82,9 +82,10 @@ void product(int64_t rows, const T* a, int64_t a_row, int64_t a_step, const T* b
 // ---------------------------------------------------------------------------------------------------------------------
 // Winograd: tiles of output pixels from patches of input pixels, transformed one dimension at a time.
 
-constexpr int64_t kShares = 8;   // of the tiles at most, each with a gradient of its own, which are added up in the end
-constexpr int64_t kShare = 256;  // tiles in a share at least, since adding up costs time too
-constexpr int64_t kApart = 16;   // numbers between tiles, that they do not all want the same place in the cache
+constexpr int64_t kShares = 8;         // that tiles are divided into at most, each with a gradient, which are added up in the end
+constexpr int64_t kShare = 256;        // tiles in a share at least, since adding up costs time too,
+constexpr int64_t kGradients = 1 << 24;  // and numbers in all those gradients at most, unless one alone has more
+constexpr int64_t kApart = 16;         // numbers between tiles or products, that they do not all want the same place in the cache
 
 // F(2×2, 3×3), which needs 2.25 times fewer multiplications, by interpolation at 0, ±1 and infinity.
 template <class Number>
@@ -298,10 +299,10 @@ struct Winograd {
     INLINE void patch(const T* const* pixels, T* v, int64_t step, int64_t c) const {
         W d[kPatch][kPatch], transformed[kProducts][kProducts];
 #pragma GCC unroll 81
-        for (int i = 0; i < kPatch * kPatch; i++) d[i / kPatch][i % kPatch] = *(const W*)(pixels[i] + c);
+        for (int i = 0; i < kPatch * kPatch; i++) d[i / kPatch][i % kPatch] = load<W>(pixels[i] + c);
         both_ways(d, transformed, [](auto& from, auto& into) { Form::transform_patch(from, into); });
 #pragma GCC unroll 81
-        for (int i = 0; i < products; i++) *(W*)(v + i * step + c) = transformed[i / kProducts][i % kProducts];
+        for (int i = 0; i < products; i++) store(v + i * step + c, transformed[i / kProducts][i % kProducts]);
     }
 
     // The patch of a tile -> v[products at a distance of step][in_c]
@@ -333,11 +334,11 @@ struct Winograd {
     INLINE void write_tile(const T* m, int64_t step, T* const* pixels, int64_t k) const {
         W d[kProducts][kProducts], y[kTile][kTile];
 #pragma GCC unroll 81
-        for (int i = 0; i < products; i++) d[i / kProducts][i % kProducts] = *(const W*)(m + i * step + k);
+        for (int i = 0; i < products; i++) d[i / kProducts][i % kProducts] = load<W>(m + i * step + k);
         both_ways(d, y, [](auto& from, auto& into) { Form::transform_products(from, into); });
 #pragma GCC unroll 81
         for (int i = 0; i < kTile * kTile; i++)
-            if (pixels[i]) *(W*)(pixels[i] + k) = y[i / kTile][i % kTile];
+            if (pixels[i]) store(pixels[i] + k, y[i / kTile][i % kTile]);
     }
 
     // m[products][panel] -> channels of the tile's pixels
@@ -377,10 +378,10 @@ struct Winograd {
     INLINE void read_tile(const T* const* pixels, T* q, int64_t step, int64_t k, int64_t to) const {
         W y[kTile][kTile], spread[kProducts][kProducts];
 #pragma GCC unroll 81
-        for (int i = 0; i < kTile * kTile; i++) y[i / kTile][i % kTile] = pixels[i] ? *(const W*)(pixels[i] + k) : W{};
+        for (int i = 0; i < kTile * kTile; i++) y[i / kTile][i % kTile] = pixels[i] ? load<W>(pixels[i] + k) : W{};
         both_ways(y, spread, [](auto& from, auto& into) { Form::products_gradient(from, into); });
 #pragma GCC unroll 81
-        for (int i = 0; i < products; i++) *(W*)(q + i * step + to) = spread[i / kProducts][i % kProducts];
+        for (int i = 0; i < products; i++) store(q + i * step + to, spread[i / kProducts][i % kProducts]);
     }
 
     // Panels of a tile of the output's gradient -> q[products at a distance of step][panels at a distance of panel_step][panel]
@@ -413,13 +414,15 @@ struct Winograd {
     }
 
     void weight_gradient(const T* in, const T* grad, T* dw) const {
-        const int64_t share = ceil_div(tiles, std::clamp<int64_t>(tiles / kShare, 1, kShares)), shares = ceil_div(tiles, share);
+        const int64_t size = weights * out_c * p.in_c, most = std::min(kShares, std::max<int64_t>(kGradients / size, 1));
+        const int64_t share = ceil_div(tiles, std::clamp<int64_t>(tiles / kShare, 1, most)), shares = ceil_div(tiles, share);
         const int64_t groups = std::min(panels, ceil_div(p.threads, shares));  // of panels, for threads that have no share
-        const int64_t v_step = Form::chunk * p.in_c + kApart, q_step = Form::chunk * out_c + kApart, size = weights * out_c * p.in_c;
+        const int64_t v_step = Form::chunk * p.in_c + kApart, q_step = Form::chunk * out_c + kApart;
         Buffer<T> du(shares * size), zeros(p.in_c, 0);
 #pragma omp parallel num_threads(p.threads)
         {
-            Buffer<T> v(products * v_step), q(products * q_step, 0);
+            Buffer<T> v(products * v_step), q(products * q_step);
+            if (out_c > p.out_c) std::fill(q.begin(), q.end(), T(0));  // channels that only fill up a panel
 #pragma omp for collapse(2) schedule(static)
             for (int64_t s = 0; s < shares; s++)
                 for (int64_t group = 0; group < groups; group++) {
@@ -448,7 +451,7 @@ struct Winograd {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Any other kernel and stride
+// What has no such form
 
 template <class T>
 struct Direct {

@@ -18,6 +18,19 @@ struct Simd {
     static constexpr int64_t lanes = kVectorBytes / sizeof(T);
 };
 
+// A number or a vector anywhere in memory (as arguments of templates, vector types forget how they are aligned)
+template <class W, class T>
+INLINE W load(const T* from) {
+    W value;
+    __builtin_memcpy(&value, from, sizeof value);
+    return value;
+}
+
+template <class W, class T>
+INLINE void store(T* to, const W& value) {
+    __builtin_memcpy(to, &value, sizeof value);
+}
+
 // Memory whose vectors do not lie across two lines of the cache
 template <class T>
 struct Aligned {
