@@ -118,7 +118,7 @@ class PhaseRunner:
             repeats = self._repeats(self._recordings[key], part, wanted)
         except torch.cuda.OutOfMemoryError:
             self._give_up(_NO_ROOM)
-        except RuntimeError as error:
+        except Exception as error:  # of whatever kind: ordinary runs have shown that nothing else is wrong
             _end_recording(part["gen_z"].device, self._pool)
             cause = str(error.__context__ or error).partition("\n")[0]
             self._give_up(f"{key[0]} cannot be recorded ({cause})")
