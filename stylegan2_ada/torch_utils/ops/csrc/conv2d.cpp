@@ -82,10 +82,10 @@ void product(int64_t rows, const T* a, int64_t a_row, int64_t a_step, const T* b
 // ---------------------------------------------------------------------------------------------------------------------
 // Winograd: tiles of output pixels from patches of input pixels, transformed one dimension at a time.
 
-constexpr int64_t kShares = 8;         // that tiles are divided into at most, each with a gradient, which are added up in the end
-constexpr int64_t kShare = 256;        // tiles in a share at least, since adding up costs time too,
+constexpr int64_t kShares = 8;           // that tiles are divided into at most, each with a gradient, which are added up
+constexpr int64_t kShare = 256;          // tiles in a share at least, since adding up costs time too,
 constexpr int64_t kGradients = 1 << 24;  // and numbers in all those gradients at most, unless one alone has more
-constexpr int64_t kApart = 16;         // numbers between tiles or products, that they do not all want the same place in the cache
+constexpr int64_t kApart = 16;           // numbers between tiles or products, that they do not all want the same place in the cache
 
 // F(2×2, 3×3), which needs 2.25 times fewer multiplications, by interpolation at 0, ±1 and infinity.
 template <class Number>
@@ -121,6 +121,13 @@ struct SmallTiles {
         m[0] = y[0], m[1] = y[0] + y[1], m[2] = y[0] - y[1], m[3] = V{} - y[1];
     }
 };
+
+// The values at a and −a of a polynomial with coefficients y
+template <class V, class T>
+INLINE void values_at(const V (&y)[4], T a, V* values) {
+    const V even = y[0] + a * a * y[2], odd = a * (y[1] + a * a * y[3]);
+    values[0] = even + odd, values[1] = even - odd;
+}
 
 // F(4×4, 3×3), which needs 4 times fewer multiplications, by interpolation at 0, ±a, ±b and infinity. With 5/8 and 3/2 it
 // rounds 1.6 times as much as summing tap by tap; with the usual 1 and 2, 3.5 times (Barabasz et al. 2020 compare points).
@@ -167,11 +174,8 @@ struct LargeTiles {
 
     template <class V>
     static INLINE void products_gradient(const V (&y)[4], V (&m)[6]) {
-        const V even_a = y[0] + aa * y[2], odd_a = a * (y[1] + aa * y[3]);
-        const V even_b = y[0] + bb * y[2], odd_b = b * (y[1] + bb * y[3]);
         m[0] = y[0];
-        m[1] = even_a + odd_a, m[2] = even_a - odd_a;
-        m[3] = even_b + odd_b, m[4] = even_b - odd_b;
+        values_at(y, a, m + 1), values_at(y, b, m + 3);
         m[5] = y[3];
     }
 };
@@ -219,10 +223,7 @@ struct StridedTiles {
 
     template <class V>
     static INLINE void products_gradient(const V (&y)[4], V (&m)[9]) {
-        const V even_a = y[0] + aa * y[2], odd_a = a * (y[1] + aa * y[3]);
-        const V even_b = y[0] + bb * y[2], odd_b = b * (y[1] + bb * y[3]);
-        m[0] = even_a + odd_a, m[1] = even_a - odd_a;
-        m[2] = even_b + odd_b, m[3] = even_b - odd_b;
+        values_at(y, a, m), values_at(y, b, m + 2);
         m[4] = y[3];
         m[5] = y[0], m[6] = y[1], m[7] = y[2], m[8] = y[3];
     }
