@@ -156,7 +156,7 @@ def test_discover_names_explore_and_edit(bench, tmp_path):
     start = ["-m segan_ext"]
     source, found = BENCH / "generator.safetensors", tmp_path / "named.safetensors"
     options = [f"--network={source}", "--method=labels", f"--labels={tmp_path / 'labels.csv'}", f"--dest={found}"]
-    said = run(*start, "discover", *options, "--names=hair,shift", "--steps=5").stdout
+    said = run(*start, "discover", *options, "--names=hair,shift", "--steps=20").stdout
     assert "hair: from -" in said and "each 1 of it also moves" in said
     G = load_generator(str(found))
     assert list(G.named_offsets()) == ["hair", "shift"] and G.directions[0]["source"] == "80 labelled images"
@@ -171,7 +171,7 @@ def test_discover_names_explore_and_edit(bench, tmp_path):
         render(G, ws, {"hair": -1}, noise_mode="const")
     )
     hair, shift, tilt = change.mean(dim=0).tolist()
-    assert hair > 1.2 and max(abs(shift), abs(tilt)) < 0.25 * hair  # rounding alone moves the tilt by 0.03 of hair
+    assert hair > 1.2 and abs(shift) < 0.3 and abs(tilt) < 0.3
 
     said = run(
         *start, "explore", f"--network={found}", f"--dest={tmp_path / 'rows.png'}", "--rows=2", "--steps=3"
