@@ -127,6 +127,39 @@ def test_plain_use_keeps_what_was_computed_until_any_weight_changes():
     assert kept() is None
 
 
+CHANGES = dict(
+    signs=lambda weight: weight.neg_(),
+    double=lambda weight: weight.mul_(2),
+    half=lambda weight: weight.mul_(0.5),
+    two_signs=lambda weight: weight.view(-1)[:256:128].neg_(),
+    order=lambda weight: weight.copy_(weight.flip(-1)),
+    places=lambda weight: weight.copy_(weight.roll(64, -1)),
+    zeros=lambda weight: weight.zero_(),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_digest_sees_changes_of_many_numbers_at_once(change, dtype, monkeypatch):
+    monkeypatch.setattr(kernels, "enabled", True)
+    for shape in (512, 512), (128, 512), (64, 64, 3, 3), (256,):
+        weight = torch.randn(shape).to(dtype)
+        before = cached_weights._digest([weight])
+        CHANGES[change](weight)
+        assert cached_weights._digest([weight]) != before, shape
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_changed_in_place_change_the_image(change):
+    G = SEGANGenerator(8, 0, 512, 8, 3, dict(num_layers=1), dict(channel_base=1024)).eval().requires_grad_(False)
+    z = torch.randn(1, 8)
+    with torch.no_grad():
+        before = image(G, z)
+        CHANGES[change](G.synthesis.b8.conv1.affine.weight.data)
+        after = image(G, z)
+        assert torch.equal(after, image(copy.deepcopy(G), z)) and not torch.equal(after, before)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_a_digest_sees_every_number(dtype, monkeypatch):
     monkeypatch.setattr(kernels, "enabled", True)

@@ -16,7 +16,7 @@ import torch
 
 from torch_utils import kernels
 
-_DIGEST = ctypes.c_uint32 * 64  # what csrc/digest.cpp fills
+_DIGEST = ctypes.c_uint64 * 32  # what csrc/digest.cpp fills
 _kept = weakref.WeakKeyDictionary()  # module → (the digest of its weights, what was computed from them)
 _known = contextvars.ContextVar("cached_weights", default=None)  # (name, tensor) → what was computed from it
 _to_the_bit = contextvars.ContextVar("to_the_bit", default=False)  # whether images must equal those without
@@ -66,11 +66,11 @@ def _digest(tensors):
     digest = getattr(kernels.available("cpu"), "digest", None)
     if digest is None or not all(_readable(tensor) for tensor in tensors):
         return None
-    sums, count = _DIGEST(), len(tensors)
+    lanes, count = _DIGEST(), len(tensors)
     addresses = (ctypes.c_void_p * count)(*[tensor.data_ptr() for tensor in tensors])
     sizes = (ctypes.c_int64 * count)(*[tensor.numel() * tensor.element_size() for tensor in tensors])
-    digest(addresses, sizes, count, sums)
-    return bytes(sums)
+    digest(addresses, sizes, count, lanes)
+    return bytes(lanes)
 
 
 def _readable(tensor):
