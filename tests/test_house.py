@@ -39,18 +39,17 @@ def modules():
 
 
 def imports_of(name, files):
-    """Names of our modules that one imports when it is imported itself"""
+    """Names of our modules that one imports, at its head or inside its functions"""
+    package = name if files[name].name == "__init__.py" else name.rpartition(".")[0]
     found = set()
-    nodes = list(ast.parse(files[name].read_text(encoding="utf-8")).body)
-    while nodes:
-        node = nodes.pop()
+    for node in ast.walk(ast.parse(files[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= names & files.keys() or {node.module}
-        elif isinstance(node, (ast.Try, ast.If, ast.With)):
-            nodes += ast.iter_child_nodes(node)
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            names = {f"{module}.{alias.name}" for alias in node.names}
+            found |= names & files.keys() or {module}
     return found & files.keys() - {name}
 
 

@@ -74,6 +74,17 @@ def test_upfirdn2d(size, layout, f, up, down):
         torch.testing.assert_close(kernel, plain, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("f", FILTERS)
+@pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("padding", [[-9, 20, 3, 3], [3, 3, 24, -8], [-9, 20, 24, -8], [-7, 9, -8, 9]], ids=str)
+def test_crops_larger_than_the_image(padding, up, down, f):
+    x = torch.randn(2, 3, 8, 7, dtype=torch.float64, device=DEVICE)
+    f = upfirdn2d.setup_filter(FILTERS[f], DEVICE, normalize=False)
+    call = lambda x, impl: upfirdn2d.upfirdn2d(x, f, up=up, down=down, padding=padding, impl=impl)
+    for plain, kernel in both(call, x):
+        torch.testing.assert_close(kernel, plain, rtol=1e-9, atol=1e-9)
+
+
 CONVOLUTIONS = [  # batch, channels in and out, height, width, kernel, stride, padding
     (1, 1, 1, 1, 1, 1, 1, 0),
     (1, 16, 16, 5, 7, 3, 1, 1),
@@ -188,18 +199,20 @@ def test_gradients_of_a_training_run_are_those_of_the_plain_path(monkeypatch):
 
 
 def test_short_runs_have_the_same_curves(monkeypatch):
+    """With plain gradient descent: Adam divides by gradients that are near zero, and so makes rounding large"""
     curves = []
     for enabled in (False, True):
         monkeypatch.setattr(kernels, "enabled", enabled)
-        G, D, training_loss, opts = tiny_training()
+        G, D, training_loss, _ = tiny_training()
+        opts = {name: torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9) for name, net in dict(G=G, D=D).items()}
         curves.append([])
         for step in range(12):
             for phase in ("Gmain", "Dmain"):
                 curves[-1].append(accumulate(phase, G, D, training_loss, step).norm())
                 opts[phase[0]].step()
     plain, own = torch.tensor(curves)
-    torch.testing.assert_close(own, plain, rtol=2e-3, atol=0)
-    assert plain.std() > 0.1 * plain.mean()  # the curve is not flat
+    torch.testing.assert_close(own, plain, rtol=2e-5, atol=0)
+    assert plain[::2].std() > 0.2 * plain[::2].mean()  # the curve is not flat
 
 
 SCRIPT = """
@@ -261,8 +274,15 @@ def test_kernels_that_compute_something_else_are_not_used(file, right, wrong, tm
     (sources / file).write_text(text.replace(right, wrong))
     monkeypatch.setattr(kernels, "_SOURCES", sources)
     monkeypatch.setattr(dnnlib.util, "_cache_dir", str(tmp_path / "cache"))
-    with pytest.warns(UserWarning, match=f"{Path(file).stem} gives wrong results"):
-        assert kernels._tried_library.__wrapped__("cpu") is None
+    broken = kernels._loaded_library.__wrapped__("cpu")
+    monkeypatch.setattr(kernels, "_library", lambda device_type: broken)
+    x, op = torch.randn(2, 4, 9, 7), Path(file).stem
+    with pytest.warns(UserWarning, match=f"No native cpu kernel for {op}.*{op} gives wrong results") as warned:
+        used = {name for name in kernels._ops if kernels.kernel(name, x) is not None}
+    others = {name for name in kernels._ops if not name.startswith(op)}
+    assert used == others and len(warned) == 1  # what depends on the op does without it
+    images = modulate.modulate(x.contiguous(memory_format=torch.channels_last), b=torch.randn(4))
+    assert (images is None) == (op == "bias_act")
 
 
 def test_a_build_without_ninja_or_killed_for_memory_is_tried_again(tmp_path):

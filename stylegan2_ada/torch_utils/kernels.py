@@ -1,8 +1,9 @@
 """The native kernels: which of them serves a tensor, and what a call of one needs.
 
 Those for the CPU are C++ (ops/csrc/), which `custom_ops` builds on first use; those for GPUs are Triton's
-(ops/triton_kernels.py), which PyTorch's CUDA builds bring. Where there are none, ops take their plain PyTorch path
-after one warning. `SEGAN_NATIVE=0` in the environment turns them off.
+(ops/triton_kernels.py), which PyTorch's CUDA builds bring. Each op registers its kernels here with a self-test, which
+runs before their first use. An op without kernels that pass takes its plain PyTorch path, after one warning.
+`SEGAN_NATIVE=0` in the environment turns them all off.
 """
 
 import concurrent.futures
@@ -30,17 +31,18 @@ def available(device_type: str) -> ctypes.CDLL | types.ModuleType | None:
     traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
     if not enabled or traced or device_type not in ("cpu", "cuda"):
         return None
-    return _on_trial.get(device_type) or _library(device_type)
+    return _library(device_type)
 
 
 _OF_CPU = {torch.float32: "float", torch.float64: "double"}  # how its kernels end
 _OF_TRITON = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
-def kernel(op: str, *tensors: torch.Tensor) -> Callable[..., Any] | None:
-    """The kernel of `op` for these tensors of one dtype, or None.
+def kernel(name: str, *tensors: torch.Tensor) -> Callable[..., Any] | None:
+    """The kernel of that name for these tensors of one dtype, or None.
 
-    There is none if none was built, for other dtypes, in a traced program, and for tensors without memory to read.
+    There is none if none was built or its op failed the self-test, for other dtypes, in a traced program, and for
+    tensors without memory to read.
     """
     first = tensors[0]
     for t in tensors:
@@ -48,8 +50,16 @@ def kernel(op: str, *tensors: torch.Tensor) -> Callable[..., Any] | None:
             return None
     library = available(first.device.type)
     if is_triton(library):
-        return getattr(library, op, None) if first.dtype in _OF_TRITON else None
-    return getattr(library, f"{op}_{_OF_CPU.get(first.dtype)}", None)
+        function = getattr(library, name, None) if first.dtype in _OF_TRITON else None
+    else:
+        function = getattr(library, f"{name}_{_OF_CPU.get(first.dtype)}", None)
+    return function if function is not None and _passes(_ops[name], library, first.device.type) else None
+
+
+def serves_cpu(name: str) -> bool:
+    """True if the kernel of that name is used for tensors on the CPU."""
+    library = available("cpu")
+    return library is not None and _passes(_ops[name], library, "cpu")
 
 
 def is_triton(library_or_kernel: Any) -> bool:
@@ -74,22 +84,23 @@ def pointer(tensor: torch.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-_trying_out = threading.RLock()  # one thread tries a library out, the others wait
+# ---------------------------------------------------------------------------------------------------------------------
+# Loading
+
+_loading = threading.Lock()  # one thread builds, the others wait
 
 
 def _library(device_type):
-    with _trying_out:
-        return _tried_library(device_type)
+    with _loading:
+        return _loaded_library(device_type)
 
 
 @functools.cache
-def _tried_library(device_type):
+def _loaded_library(device_type):
     try:
-        library = _of_cpu() if device_type == "cpu" else _of_triton()
-        _try_out(library, device_type)
-        return library
+        return _of_cpu() if device_type == "cpu" else _of_triton()
     except Exception as error:  # compilers fail in ways of their own, and none may stop anybody
-        warnings.warn(f"No native {device_type} kernels, plain PyTorch instead: {error}", stacklevel=4)
+        warnings.warn(f"No native {device_type} kernels, plain PyTorch instead: {error}", stacklevel=5)
         return None
 
 
@@ -125,74 +136,72 @@ def _of_triton():
     return triton_kernels
 
 
-_on_trial = {}  # device type → a library that is not trusted yet
+# ---------------------------------------------------------------------------------------------------------------------
+# Self-tests: compilers and processors differ
 
 
-def _try_out(library, device_type):
-    """RuntimeError unless the kernels give what the plain path gives: compilers and processors differ."""
-    _on_trial[device_type] = library
+class _Op:
+    """The kernels of an op, and the two functions that have to agree before one of them is used."""
+
+    def __init__(self, names, self_test):
+        self.names, self.self_test = names, self_test
+        self.passed = {}  # library → whether its kernels are right here
+        self.under_test = False
+        self.lock = threading.Lock()  # one thread tests, the others wait
+
+
+_ops = {}  # name of a kernel → its op
+
+
+def register(names: list[str], self_test: Callable[[torch.device], tuple[Callable, Callable]]) -> None:
+    """Enters the kernels of an op, the one with the op's own name first.
+
+    self_test: gives for a device two functions of images [2, 4, 9, 7], scale [2, 4], noise [2, 1, 9, 7], bias [4] and
+    weights [4, 4, 3, 3]: one that uses the kernels and one that does not. Values and gradients have to agree.
+    """
+    op = _Op(names, self_test)
+    _ops.update(dict.fromkeys(names, op))
+
+
+def _passes(op, library, device_type):
+    if op.under_test or op.passed.get(library):
+        return True
+    with op.lock:
+        if library not in op.passed:
+            op.passed[library] = _tested(op, device_type)
+    return op.passed[library]
+
+
+def _tested(op, device_type):
+    op.under_test = True
     device = torch.device(device_type, torch.cuda.current_device() if device_type == "cuda" else None)
     try:  # in a thread of its own, which knows nothing of the caller's modes: autocast, inference, default devices, …
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            thread.submit(_compare_all, library, device).result()
+            thread.submit(_compare_all, op, device).result()
+        return True
+    except Exception as error:  # whatever a compiler or a driver raises: it may not stop anybody
+        warnings.warn(f"No native {device_type} kernel for {op.names[0]}, plain PyTorch instead: {error}", stacklevel=6)
+        return False
     finally:
-        del _on_trial[device_type]
+        op.under_test = False
 
 
-def _compare_all(library, device):
+def _compare_all(op, device):
     images = torch.sin(torch.arange(2 * 4 * 9 * 7, dtype=torch.float32)).reshape(2, 4, 9, 7).to(device)
-    _compare(images, tolerance=1e-4)
-    dtype, tolerance = (torch.float16, 0.03) if is_triton(library) else (torch.float32, 1e-4)
-    _compare(images.to(dtype, memory_format=torch.channels_last), tolerance)  # as in training
+    _compare(op, images, tolerance=1e-4)
+    dtype, tolerance = (torch.float16, 0.03) if is_triton(available(device.type)) else (torch.float32, 1e-4)
+    _compare(op, images.to(dtype, memory_format=torch.channels_last), tolerance)  # as in training
 
 
-def _compare(images, tolerance):
+def _compare(op, images, tolerance):
     """RuntimeError unless results and gradients are, but for this share, those of the plain path in float64"""
-    for name, (fast, plain) in _trials(images.device).items():
-        if kernel(name, images) is None:
-            continue
-        results = _with_gradients(fast, images), _with_gradients(plain, images.double())
-        for got, wanted in zip(*results, strict=True):
-            if not (got - wanted).norm() <= tolerance * wanted.norm():
-                raise RuntimeError(f"{name} gives wrong results on this machine")
-
-
-def _trials(device):
-    """{kernel: two functions of images, scale, noise, bias and weight, with it and without}"""
-    from torch_utils.ops import bias_act, conv2d_gradfix, modulate, upfirdn2d
-
-    bend = dict(act="lrelu", clamp=0.7)  # no number here is so near to that, or to 0, that rounding decides
-    resample = dict(f=upfirdn2d.setup_filter([1, 3, 3, 1], device=device), up=2, padding=[2, 1, 2, 1])
-
-    def modulated(x, scale, noise, b, w):
-        y = modulate.modulate(x, scale, noise, b, **bend)
-        return modulated_plainly(x, scale, noise, b, w) if y is None else y  # in a layout that it does not take
-
-    def modulated_plainly(x, scale, noise, b, w):
-        return bias_act.bias_act(x * scale[:, :, None, None] + noise, b, **bend, impl="ref")
-
-    return dict(
-        bias_act=(
-            lambda x, scale, noise, b, w: bias_act.bias_act(x, b, **bend),
-            lambda x, scale, noise, b, w: bias_act.bias_act(x, b, **bend, impl="ref"),
-        ),
-        upfirdn2d=(
-            lambda x, *_: upfirdn2d.upfirdn2d(x, **resample),
-            lambda x, *_: upfirdn2d.upfirdn2d(x, **resample, impl="ref"),
-        ),
-        modulate=(modulated, modulated_plainly),
-        conv2d=(
-            lambda x, scale, noise, b, w: _convolutions(conv2d_gradfix.conv2d, x, w),
-            lambda x, scale, noise, b, w: _convolutions(torch.nn.functional.conv2d, x, w),
-        ),
-    )
-
-
-def _convolutions(conv2d, x, w):
-    """One of each way to compute them: of large images, of small ones with many channels, and strided"""
-    small, many = x.reshape(2, 28, 3, 3), w.repeat(1, 7, 1, 1)
-    results = conv2d(x, w, padding=1), conv2d(small, many, padding=1), conv2d(x, w, stride=2)
-    return torch.cat([result.flatten() for result in results])
+    if kernel(op.names[0], images) is None:
+        return
+    with_kernels, without = op.self_test(images.device)
+    results = _with_gradients(with_kernels, images), _with_gradients(without, images.double())
+    for got, wanted in zip(*results, strict=True):
+        if not (got - wanted).norm() <= tolerance * wanted.norm():
+            raise RuntimeError(f"{op.names[0]} gives wrong results on this machine")
 
 
 def _with_gradients(function, images):

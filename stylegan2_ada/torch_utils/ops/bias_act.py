@@ -195,3 +195,14 @@ class _BiasActGrad(torch.autograd.Function):
         ddy, _ = ctx.job.run(1, ddx, saved=saved)
         dx, db = ctx.job.run(2, ddx, h=dy, saved=saved, with_sums=ctx.needs_input_grad[2])
         return ddy, dx, db, None, None, None
+
+
+def _self_test(device):
+    """`kernels.register`"""
+    bend = dict(act="lrelu", clamp=0.7)  # no number of the test is so near to that, or to 0, that rounding decides
+    return lambda x, scale, noise, b, w: bias_act(x, b, **bend), lambda x, scale, noise, b, w: bias_act(
+        x, b, **bend, impl="ref"
+    )
+
+
+kernels.register(["bias_act"], _self_test)

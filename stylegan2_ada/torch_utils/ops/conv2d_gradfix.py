@@ -206,3 +206,21 @@ def _parameters(spec, x, y, weight_shape, step_out, step_in):
     work = max(x.numel() * y.shape[1], y.numel() * x.shape[1]) * kernel_size.numel()
     threads = kernels.threads_for(work // 16)
     return (ctypes.c_int64 * 16)(*sizes, spec.transposed, step_out, step_in, threads)
+
+
+def _self_test(device):
+    """`kernels.register`"""
+
+    def convolutions(conv2d, x, w):
+        """One of each way to compute them: of large images, of small ones with many channels, and strided"""
+        small, many = x.reshape(2, 28, 3, 3), w.repeat(1, 7, 1, 1)
+        results = conv2d(x, w, padding=1), conv2d(small, many, padding=1), conv2d(x, w, stride=2)
+        return torch.cat([result.flatten() for result in results])
+
+    return (
+        lambda x, scale, noise, b, w: convolutions(conv2d, x, w),
+        lambda x, scale, noise, b, w: convolutions(torch.nn.functional.conv2d, x, w),
+    )
+
+
+kernels.register(["conv2d", "conv2d_prepare", "conv2d_prepared_size", "conv2d_weight"], _self_test)

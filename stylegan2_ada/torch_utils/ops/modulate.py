@@ -15,7 +15,7 @@ from . import bias_act
 def memory_format(device: torch.device | str) -> torch.memory_format:
     """The layout in which float32 images are convolved fastest."""
     on_cpu = torch.device(device).type == "cpu"
-    return torch.channels_last if on_cpu and kernels.available("cpu") is not None else torch.contiguous_format
+    return torch.channels_last if on_cpu and kernels.serves_cpu("conv2d") else torch.contiguous_format
 
 
 def prefers_shared_weights(x: torch.Tensor) -> bool:
@@ -43,11 +43,11 @@ def modulate(
     gain = float(spec.def_gain if gain is None else gain)
     if not spec.homogeneous or gain <= 0 or x.ndim != 4:
         return None
-    both = [kernels.kernel(name, x) for name in ("modulate", "modulate_backward")]
+    needed = [kernels.kernel(name, x) for name in ("modulate", "modulate_backward", "bias_act")]
     last = x.is_contiguous(memory_format=torch.channels_last)
-    if None in both or not (last or kernels.is_triton(both[0]) and x.is_contiguous()):
+    if None in needed or not (last or kernels.is_triton(needed[0]) and x.is_contiguous()):
         return None
-    job = _Job(*both, spec, float(spec.def_alpha), gain, -1.0 if clamp is None or clamp < 0 else float(clamp))
+    job = _Job(*needed[:2], spec, float(spec.def_alpha), gain, -1.0 if clamp is None or clamp < 0 else float(clamp))
     noise = None if noise is None else noise.expand(x.shape[0], 1, *x.shape[2:])
     tensors = [None if t is None else t.to(x.dtype) for t in (scale, noise, b)]
     if not torch.is_grad_enabled():
@@ -149,3 +149,20 @@ class _ModulateGrad(torch.autograd.Function):
                 dg = shared.expand_as(dy) if dg is None else dg + shared
         d_dy = None if dg is None else ctx.job.derivative(dg, y)
         return d_dy, d_x, d_scale, None, None, None
+
+
+def _self_test(device):
+    """`kernels.register`"""
+    bend = dict(act="lrelu", clamp=0.7)  # no number of the test is so near to that, or to 0, that rounding decides
+
+    def with_kernels(x, scale, noise, b, w):
+        y = modulate(x, scale, noise, b, **bend)
+        return without(x, scale, noise, b, w) if y is None else y  # in a layout that they do not take
+
+    def without(x, scale, noise, b, w):
+        return bias_act.bias_act(x * scale[:, :, None, None] + noise, b, **bend, impl="ref")
+
+    return with_kernels, without
+
+
+kernels.register(["modulate", "modulate_backward"], _self_test)

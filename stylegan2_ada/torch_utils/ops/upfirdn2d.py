@@ -242,19 +242,31 @@ def _plain(x, f, geometry):
     kernel = f.flip([0, 1]) if geometry.flip == enlarges else f
     kernel = kernel.to(x.dtype).expand(channels, 1, height, width).contiguous()
     if not enlarges:
-        x, padding = _pad(x, left, right, top, bottom)
-        return F.conv2d(x, kernel, stride=(down_y, down_x), padding=padding, groups=channels)
+        options = dict(stride=(down_y, down_x), groups=channels)
+        if left == right >= 0 and top == bottom >= 0:  # the convolution pads so by itself
+            return F.conv2d(x, kernel, padding=(top, left), **options)
+        return F.conv2d(_pad(x, left, right, top, bottom), kernel, **options)
     # Stretching each pixel into a kernel is what inserting zeros and filtering amounts to, minus the zeros' work.
     crops = (width - 1 - left, width - up_x - right, height - 1 - top, height - up_y - bottom)
     inside = max(min(crops[2:]), 0), max(min(crops[:2]), 0)  # what the convolution itself need not compute
     x = F.conv_transpose2d(x, kernel, stride=(up_y, up_x), padding=inside, groups=channels)
     rest = [inside[1] - crops[0], inside[1] - crops[1], inside[0] - crops[2], inside[0] - crops[3]]
-    x = F.pad(x, rest) if any(rest) else x
+    x = _pad(x, *rest) if any(rest) else x
     return x[:, :, ::down_y, ::down_x].contiguous() if down_x > 1 or down_y > 1 else x
 
 
 def _pad(x, left, right, top, bottom):
-    """x and the symmetric padding that is left to a convolution."""
-    if left == right >= 0 and top == bottom >= 0:
-        return x, (top, left)
-    return F.pad(x, [left, right, top, bottom]), (0, 0)
+    """Zeros around x; negative numbers take off as many rows or columns, zeros of the other side among them."""
+    height, width = x.shape[2:]
+    if min(left, right) <= -width or min(top, bottom) <= -height:  # nothing of x is left, which F.pad refuses
+        return x.new_zeros([*x.shape[:2], height + top + bottom, width + left + right])
+    return F.pad(x, [left, right, top, bottom])
+
+
+def _self_test(device):
+    """`kernels.register`"""
+    resample = dict(f=setup_filter([1, 3, 3, 1], device=device), up=2, padding=[2, 1, 2, 1])
+    return lambda x, *_: upfirdn2d(x, **resample), lambda x, *_: upfirdn2d(x, **resample, impl="ref")
+
+
+kernels.register(["upfirdn2d"], _self_test)
