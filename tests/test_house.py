@@ -79,7 +79,9 @@ segan_ext.host
 segan_ext.own
 segan_ext.networks segan_ext.encoder segan_ext.presets
 segan_ext.generators
-segan_ext.latents segan_ext.images segan_ext.layers segan_ext.data segan_ext.training
+segan_ext.latents segan_ext.images segan_ext.layers
+segan_ext.data
+segan_ext.training
 segan_ext.control segan_ext.onnx_export
 segan_ext.metrics segan_ext.semantics
 segan_ext.labelled
