@@ -81,12 +81,12 @@ segan_ext.networks segan_ext.encoder segan_ext.presets
 segan_ext.generators
 segan_ext.latents segan_ext.images segan_ext.layers
 segan_ext.data
-segan_ext.training
 segan_ext.control segan_ext.onnx_export
 segan_ext.metrics segan_ext.semantics
 segan_ext.labelled
 segan_ext.report segan_ext.atlas segan_ext.directions segan_ext.loss
 segan_ext.adversarial
+segan_ext.training
 segan_ext.web
 segan_ext.cli
 segan_ext segan_ext.__main__
