@@ -32,7 +32,7 @@ def activate(directory: str | None = None) -> Path:
     if _active is not None and directory is None:
         return _active
     directory = directory or os.environ.get("SEGAN_HOST")
-    root = Path(directory).resolve() if directory else BUNDLED
+    root = Path(directory).expanduser().resolve() if directory else BUNDLED
     if root == _active:
         return root
     if _active is not None:

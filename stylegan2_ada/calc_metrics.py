@@ -15,7 +15,7 @@ from metrics import metric_main, metric_utils
 from runs import processes
 from runs.failures import METRIC_ERRORS, metric_failure
 from runs.launch import check_gpus, choose_device
-from runs.options import command, generator_options, metric_options, usage_errors
+from runs.options import SEED, command, generator_options, metric_options, usage_errors
 from runs.recipe import metric_kwargs, metric_names
 from snapshots.load import load_snapshot
 from torch_utils import misc
@@ -27,7 +27,7 @@ from torch_utils import misc
 @click.option("--data", metavar="PATH", help="Images to compare with  [default: those of the training]")
 @click.option("--mirror", type=bool, help="Count mirrored copies of the images too  [default: as in training]")
 @click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Processes, one a GPU")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random latents")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random latents")
 @click.option("--verbose", type=bool, default=True, show_default=True, help="Show progress")
 @metric_options
 def main(network, trust_pickle, device, metrics, data, mirror, gpus, seed, verbose, detector, num_gen, attributes):

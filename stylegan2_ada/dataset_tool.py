@@ -23,7 +23,7 @@ from click import UsageError
 from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
-from runs.options import Command
+from runs.options import Command, OneOf
 from training.dataset_sources import SOURCES, Source, choose_labels, open_source
 from training.files import LEAST_SIDE, decode
 
@@ -368,34 +368,32 @@ main = Command(
         click.Option(["--max-images"], type=click.IntRange(min=1), help="use only the first ones"),
         click.Option(
             ["--resize-filter"],
-            type=click.Choice(sorted(FILTERS)),
+            type=OneOf(sorted(FILTERS)),
             default="lanczos",
             show_default=True,
             help="of what is larger or smaller",
         ),
-        click.Option(
-            ["--transform"], type=click.Choice(["center-crop", "center-crop-wide"]), help="cut before resizing"
-        ),
+        click.Option(["--transform"], type=OneOf(["center-crop", "center-crop-wide"]), help="cut before resizing"),
         click.Option(["--width"], type=click.IntRange(min=1), help="of the result"),
         click.Option(
             ["--height"], type=click.IntRange(min=1), help="of the result (center-crop-wide: without the bars)"
         ),
         click.Option(
             ["--labels"],
-            type=click.Choice(["auto", "folders", "none"]),
+            type=OneOf(["auto", "folders", "none"]),
             default="auto",
             show_default=True,
             help="auto: the source's own; folders: sub-folders are classes",
         ),
         click.Option(
             ["--on-bad"],
-            type=click.Choice(["stop", "skip"]),
+            type=OneOf(["stop", "skip"]),
             default="stop",
             show_default=True,
             help="at images that cannot be read",
         ),
-        click.Option(["--alpha"], type=click.Choice(["white", "black", "drop"]), help="what to do with transparency"),
-        click.Option(["--mode"], type=click.Choice(["rgb", "grey"]), help="convert all images to it"),
+        click.Option(["--alpha"], type=OneOf(["white", "black", "drop"]), help="what to do with transparency"),
+        click.Option(["--mode"], type=OneOf(["rgb", "grey"]), help="convert all images to it"),
         click.Option(["--overwrite"], is_flag=True, help="replace a data set at --dest"),
     ],
 )

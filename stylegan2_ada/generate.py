@@ -5,7 +5,7 @@ import os
 import click
 
 from runs.launch import choose_device
-from runs.options import Numbers, command, network_options, open_generator
+from runs.options import Numbers, command, network_options, open_generator, refuse_given
 from torch_utils import cached_weights
 from training.images import to_pictures
 from training.latents import class_label, load_ws, seed_latents
@@ -22,6 +22,8 @@ def main(network, trust_pickle, noise_mode, outdir, device, seeds, truncation_ps
     """Generate images with a trained network: one PNG a seed."""
     if (seeds is None) == (projected_w is None):
         raise click.UsageError("--seeds: give the seeds to use, or --projected-w, one of the two")
+    if projected_w is not None:
+        refuse_given(["--trunc", "--class"], "on ws that are given")
     device = choose_device(device)
     G = open_generator(network, device, trust_pickle)
     if projected_w is not None:

@@ -6,7 +6,7 @@
 import click
 
 import dnnlib
-from runs.options import command, usage_errors
+from runs.options import OutputFile, command, usage_errors
 from snapshots.load import (  # noqa: F401 (names of the reference's module)
     convert_tf_discriminator,
     convert_tf_generator,
@@ -30,14 +30,16 @@ def convert_network_pickle(source: str, dest: str, force_fp16: bool = False, tru
 
 @command()
 @click.option("--source", required=True, metavar="PKL", help="Pickle to open, a path or a URL")
-@click.option("--dest", required=True, metavar="PKL", help="Snapshot to write")
+@click.option("--dest", type=OutputFile(), required=True, metavar="PKL", help="Snapshot to write")
 @click.option("--force-fp16", type=bool, default=False, help="Half precision in the four highest resolutions")
 @click.option("--trust-pickle", is_flag=True, help="Run the code in the pickle; only for files you trust")
 def main(source, dest, force_fp16, trust_pickle):
     """Convert a network pickle, of TensorFlow or of the reference implementation, to today's format."""
     print(f'Loading "{source}"...')
-    with usage_errors("--source"):
-        convert_network_pickle(source, dest, force_fp16, trust_pickle)
+    with usage_errors("--source"), dnnlib.util.open_url(source) as file:
+        data = load_network_pkl(file, force_fp16=force_fp16, trust=trust_pickle)
+    with usage_errors("--dest"):
+        save_snapshot(dest, data)
     print(f'Wrote "{dest}".')
 
 

@@ -14,7 +14,8 @@ import torch
 
 from metrics.perceptual import perceptual_features
 from runs.launch import choose_device
-from runs.options import command, generator_options, open_generator, usage_errors
+from runs.options import SEED, OutputDir, command, generator_options, open_generator, usage_errors
+from runs.outputs import check_inputs_stay
 from snapshots.atomic import write_atomically
 from training.images import save_video as write_video
 from training.images import to_pictures, to_uint8
@@ -26,14 +27,16 @@ from training.projection import open_target, project, psnr
 @generator_options
 @click.option("--target", required=True, metavar="FILE", help="Picture to project")
 @click.option("--num-steps", type=click.IntRange(1), default=1000, show_default=True, help="Steps of the optimizer")
-@click.option("--seed", type=int, default=303, show_default=True, help="Random seed")
+@click.option("--seed", type=SEED, default=303, show_default=True, help="Random seed")
 @click.option("--save-video", type=bool, default=True, show_default=True, help="Save an MP4 of the progress")
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
 @click.option("--detector", metavar="PATH", help="TorchScript file to compare images with, or pixel-pyramid")
-@click.option("--outdir", required=True, metavar="DIR", help="Where to save the results")
+@click.option("--outdir", type=OutputDir(), required=True, metavar="DIR", help="Where to save the results")
 def main(network, trust_pickle, device, target, num_steps, seed, save_video, class_idx, detector, outdir):
     """Project a picture into W: writes target.png, proj.png, projected_w.npz and proj.mp4."""
     torch.manual_seed(seed)
+    with usage_errors("--outdir"):
+        check_inputs_stay([target], [os.path.join(outdir, name) for name in ("target.png", "proj.png")])
     device = choose_device(device)
     G = open_generator(network, device, trust_pickle)
     label = class_label(G, class_idx, 1, device)

@@ -28,7 +28,9 @@ def main(network, trust_pickle, noise_mode, outdir, device, row_seeds, col_seeds
     given = click.get_current_context().get_parameter_source("styles") is not click.core.ParameterSource.DEFAULT
     if given and max(styles) >= G.num_ws:
         raise click.UsageError(f"--styles: this network has the layers 0 to {G.num_ws - 1}")
-    styles = [layer for layer in styles if layer < G.num_ws]
+    if not given and max(styles) >= G.num_ws - 2:  # hardly anything but the columns' images would show
+        styles = range(G.num_ws // 2)
+        print(f"This network has {G.num_ws} layers; the coarse half is mixed, --styles=0-{styles[-1]}.")
 
     seeds = list(dict.fromkeys([*row_seeds, *col_seeds]))
     label = class_label(G, class_idx, len(seeds), device)

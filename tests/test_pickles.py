@@ -7,8 +7,9 @@ import torch
 
 import legacy
 from golden_data import FOLDER, GoldenFile, case_ids
-from helpers import run
+from helpers import make_dataset, run
 from snapshots import safe_pickle
+from training import networks
 
 GOLDEN = [GoldenFile("nvidia_pickle_expected.npz"), GoldenFile("tf_legacy_expected.npz")]
 CASES = [case for file in GOLDEN for case in file.cases]
@@ -78,3 +79,50 @@ def test_tensorflow_generator_with_one_torgb_for_each_level_of_detail():
     expected = {name: value for name, value in resnet.state_dict().items() if ".skip." not in name}
     assert list(G.state_dict()) == list(expected)
     assert all(torch.equal(value, expected[name]) for name, value in G.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def snapshot():
+    """The networks of a golden pickle"""
+    with open(FOLDER / "nvidia_pickle_uncond.pkl", "rb") as file:
+        return legacy.load_network_pkl(file)
+
+
+@pytest.mark.parametrize("form", ["G_ema alone", "D is None", "bare generator"])
+def test_files_with_a_generator_alone_open(form, snapshot, tmp_path):
+    G = snapshot["G_ema"]
+    content = {"G_ema alone": dict(G_ema=G), "D is None": dict(snapshot, D=None), "bare generator": G}[form]
+    path = tmp_path / "small.pkl"
+    path.write_bytes(pickle.dumps(content))
+    opened = legacy.load_snapshot(str(path))
+    z = torch.randn(1, G.z_dim)
+    assert torch.equal(opened["G_ema"](z, None, noise_mode="const"), G(z, None, noise_mode="const"))
+    assert opened["D"] is None and opened["augment_pipe"] is None
+    run("stylegan2_ada/legacy.py", f"--source={path}", f"--dest={tmp_path / 'again.pkl'}", "--force-fp16=1")
+    assert legacy.load_snapshot(str(tmp_path / "again.pkl"))["G_ema"].synthesis.b16.use_fp16
+    data = make_dataset(tmp_path / "data.zip")
+    done = run("train_segan.py", "-n", f"--data={data}", f"--resume={path}", "--cfg=auto", check=False)
+    lacks = "D" if form == "D is None" else "G"
+    assert done.returncode == 2 and f"holds no {lacks}, which training needs" in done.stderr, done.stderr
+
+
+def test_tensorflow_networks_that_name_both_sides():
+    with open(FOLDER / "tf_legacy_uncond.pkl", "rb") as file:
+        found = safe_pickle.load(file)
+    plain = legacy.convert_tf_generator(found[2])
+    for net in found:
+        net.static_kwargs |= dict(resolution_w=plain.img_resolution, resolution_h=plain.img_resolution)
+    assert legacy.convert_tf_discriminator(found[1]).img_resolution == plain.img_resolution
+    state = legacy.convert_tf_generator(found[2]).state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in plain.state_dict().items())
+    found[2].static_kwargs["resolution_w"] = 2 * plain.img_resolution
+    with pytest.raises(ValueError, match=rf"{2 * plain.img_resolution}×{plain.img_resolution}; only square ones"):
+        legacy.convert_tf_generator(found[2])
+
+
+def test_a_network_of_one_class_needs_no_class(tmp_path):
+    G = networks.Generator(8, 1, 8, 16, 3, dict(num_layers=1), dict(channel_base=64)).eval().requires_grad_(False)
+    path = tmp_path / "one.pkl"
+    path.write_bytes(pickle.dumps(dict(G=None, D=None, G_ema=G)))
+    run("stylegan2_ada/generate.py", f"--network={path}", "--seeds=0", f"--outdir={tmp_path / 'out'}")
+    assert (tmp_path / "out" / "seed0000.png").is_file()

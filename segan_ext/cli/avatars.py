@@ -4,25 +4,25 @@ import time
 
 import click
 
-from runs.options import command
+from runs.options import SEED, OneOf, OutputFile, command, refuse_given
 from segan_ext.data.avatars import make_avatars, mask_path
 from segan_ext.data.drawing import CLASSES, list_styles, style_licence
 from segan_ext.data.recipes import RECIPES
 
 
 @command("avatars")
-@click.option("--recipe", type=click.Choice(list(RECIPES)), help="A set that results are compared on (docs/data.md).")
+@click.option("--recipe", type=OneOf(list(RECIPES)), help="A set that results are compared on (docs/data.md).")
 @click.option("--style", default="toon-head", show_default=True, help="DiceBear style.")
-@click.option("--count", type=int, default=20000, show_default=True, help="Number of images.")
-@click.option("--resolution", type=int, help="Width and height in pixels; by default the recipe's or 64.")
-@click.option("--dest", default="avatars.zip", show_default=True, help="Archive to write.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Picks the set.")
+@click.option("--count", type=click.IntRange(1), default=20000, show_default=True, help="Number of images.")
+@click.option("--resolution", type=click.IntRange(1), help="Width and height in pixels; by default the recipe's or 64.")
+@click.option("--dest", type=OutputFile(".zip"), default="avatars.zip", show_default=True, help="Archive to write.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Picks the set.")
 @click.option("--label", metavar="FACTOR", help="Factor that becomes the class label, such as hairColor.")
 @click.option("--masks", is_flag=True, help="Also write <dest>-masks.zip, a class index a pixel.")
 @click.option("--zoom", type=float, default=1, show_default=True, help="Enlarge, with the eyes in the middle.")
 @click.option("--jitter", type=float, default=1, show_default=True, help="How much tilt, size and place vary, 0 to 1.")
 @click.option("--only", multiple=True, metavar="FACTOR=VALUE,…", help="Limit a factor to some values; may be repeated.")
-@click.option("--workers", type=int, help="Processes; by default one a core.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one a core.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing archive.")
 @click.option("--list-styles", "show_styles", is_flag=True, help="Print all styles with licence and author.")
 @click.pass_context
@@ -31,6 +31,9 @@ def avatars(
 ) -> None:
     """Draw a data set of avatars with known factors, class labels and masks."""
     if show_styles:
+        refuse_given(
+            [param.opts[0] for param in ctx.command.params if param.name != "show_styles"], "with --list-styles"
+        )
         for name in list_styles():
             terms = style_licence(name)
             click.echo(f"{name:20} {terms['licence']:38} {terms['creator']}")

@@ -4,7 +4,7 @@ import click
 from tqdm import tqdm
 
 from runs.launch import choose_device
-from runs.options import command, generator_options, usage_errors
+from runs.options import SEED, OneOf, OutputFile, command, generator_options, refuse_given, usage_errors
 from segan_ext.directions import FINDERS, find_directions
 from segan_ext.directions.named import STEPS, TELLABLE, as_editable, find_named, scores_of, with_named
 from snapshots import hub
@@ -17,7 +17,7 @@ from snapshots.save import save_snapshot
 @generator_options
 @click.option(
     "--method",
-    type=click.Choice([*FINDERS, "labels"]),
+    type=OneOf([*FINDERS, "labels"]),
     default="sefa",
     show_default=True,
     help="What the directions are: SeFa's; principal or independent components of w; principal components of each "
@@ -33,17 +33,22 @@ from snapshots.save import save_snapshot
 @click.option(
     "--samples", type=click.IntRange(2), help="Latents [default: 10000 of pca and ica, pca-features 512, varimax 32]"
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of those latents")
-@click.option("--dest", required=True, metavar="PKL", help="Where to write the generator, .pkl or .safetensors")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of those latents")
+@click.option(
+    "--dest",
+    type=OutputFile(".pkl", ".safetensors"),
+    required=True,
+    metavar="PKL",
+    help="Where to write the generator, .pkl or .safetensors",
+)
 def discover(network, trust_pickle, device, method, layers, dims, samples, seed, dest, **naming):
     """Find directions in a trained generator, for explore, edit and the page: per layer, or with names."""
     device = choose_device(device)
-    if not dest.endswith((".pkl", ".safetensors")):
-        raise click.UsageError(f"--dest: {dest} must end in .pkl or .safetensors")
     if dest.endswith(".pkl") and hub.is_export(network):
         raise click.UsageError("--dest: an export holds no discriminator for a .pkl; name a .safetensors")
     if (method == "labels") != (naming["labels"] is not None):
         raise click.UsageError("--labels: --method=labels and --labels=PATH go together")
+    _refuse_useless(method)
     print(f"Loading networks from {network}...")
     with usage_errors("--network"):
         snapshot = load_snapshot(network, trust_pickle)
@@ -54,6 +59,18 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
     else:
         save_snapshot(dest, dict(snapshot, G=found, G_ema=found))
     print(dest)
+
+
+def _refuse_useless(method):
+    """click.UsageError for an option that the method leaves without effect"""
+    if method == "labels":
+        refuse_given(["--layers", "--dims", "--samples"], "with --method=labels")
+    else:
+        refuse_given(["--names", "--hold", "--steps", "--class"], f"with --method={method}")
+    if method != "sefa":
+        refuse_given(["--layers"], f"with --method={method}")
+    else:
+        refuse_given(["--samples", "--seed"], "with --method=sefa, which looks at weights alone")
 
 
 def _unnamed(G, method, dims, layers, samples, seed):

@@ -8,10 +8,19 @@ import torch
 
 from metrics.perceptual import perceptual_features
 from runs.launch import choose_device
-from runs.options import Numbers, command, generator_options, open_generator, usage_errors
+from runs.options import (
+    Numbers,
+    OneOf,
+    OutputDir,
+    command,
+    generator_options,
+    open_generator,
+    refuse_given,
+    usage_errors,
+)
 from segan_ext.control.address import Address, parse_address
 from segan_ext.control.edit_file import PARTS, describe, names_directions, read_edit, read_mask
-from segan_ext.control.inversion import Reader, bounds_of
+from segan_ext.control.inversion import Reader, bounds_of, reading_bar
 from segan_ext.control.named import named_directions, read_directions
 from segan_ext.control.render import check_editable, keep_outside, mixed_offsets, offsets_of, parse_edits
 from segan_ext.directions.named import as_editable
@@ -68,7 +77,9 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
     with usage_errors("--image"):
         target = open_target(image, G)
     label = class_label(G, class_idx, 1, device) if G.c_dim else None
-    start = Reader(G, samples=500, class_idx=class_idx or 0)(target[None].float().to(device) / 127.5 - 1)
+    start = Reader(G, samples=500, class_idx=class_idx or 0, count=reading_bar)(
+        target[None].float().to(device) / 127.5 - 1
+    )
     options = dict(features=features, start=start, bounds=bounds_of(G), label=label, verbose=True, device=device)
     found = project_many(G, target[None], num_steps=num_steps, **options)
     return found.ws.to(device), [f"{Path(image).stem}-edited"]
@@ -96,15 +107,19 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
 @click.option("--inside", metavar="CLASS,…", help="Change nothing outside what shows these classes: hair,brows")
 @click.option("--extractor", metavar="FILE", help="Extractor that knows them, from `semantics train`")
 @click.option("--directions", metavar="JSON", help="Named directions beside the network's own, saved by the page")
-@click.option("--noise-mode", type=click.Choice(["const", "none"]), default="const", show_default=True, help="Noise")
+@click.option("--noise-mode", type=OneOf(["const", "none"]), default="const", show_default=True, help="Noise")
 @click.option("--replay", metavar="JSON", help="Make the images of an edit.json again, instead of all the above")
-@click.option("--outdir", required=True, metavar="DIR", help="Where to save images, changes, and edit.json")
+@click.option(
+    "--outdir", type=OutputDir(), required=True, metavar="DIR", help="Where to save images, changes, and edit.json"
+)
 def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, noise_mode, replay, outdir, **source):
     """Edit images by moving single dimensions of single layers.
 
     Writes each image, a picture of what changed, and edit.json, which --replay turns into the same bytes again.
     """
-    device, directions = choose_device(device), source.pop("directions")
+    directions = source.pop("directions")
+    _refuse_useless(replay, inside, **source)
+    device = choose_device(device)
     G = open_generator(network, device, trust_pickle)
     if directions or replay and names_directions(replay):
         G = as_editable(G)
@@ -126,6 +141,22 @@ def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, nois
     text = json.dumps(describe(network, *(content[key] for key in PARTS)), indent=1)
     write_atomically(str(Path(outdir) / "edit.json"), lambda file: file.write(text.encode()))
     print(Path(outdir) / "edit.json")
+
+
+def _refuse_useless(replay, inside, seeds, projected_w, image, **_others):
+    """click.UsageError for an option that the others leave without effect"""
+    if replay:
+        of_images = ("--seeds", "--projected-w", "--image", "--num-steps", "--trunc", "--class")
+        what = ("--set", "--mix", "--keep", "--inside", "--extractor", "--noise-mode")
+        refuse_given([*of_images, *what], "on an edit that is made again")
+    if image is None:
+        refuse_given(["--num-steps"], "without --image")
+    if seeds is None:
+        refuse_given(["--trunc"], "without --seeds")
+    if projected_w is not None:
+        refuse_given(["--class"], "on ws that are given")
+    if inside is None:
+        refuse_given(["--extractor"], "without --inside")
 
 
 def _class_masks(G, ws, names, extractor, noise_mode):

@@ -8,7 +8,17 @@ import torch
 from tqdm import tqdm
 
 from runs.launch import choose_device
-from runs.options import Numbers, command, generator_options, open_generator, usage_errors
+from runs.numbers import LARGEST_SEED
+from runs.options import (
+    SEED,
+    Numbers,
+    OutputFile,
+    command,
+    generator_options,
+    open_generator,
+    refuse_given,
+    usage_errors,
+)
 from runs.recipe import parse_grid
 from segan_ext.control.address import Name, parse_address
 from segan_ext.control.named import named_directions
@@ -19,6 +29,8 @@ from segan_ext.images import draw_grid, write_pictures
 from segan_ext.latents import chosen_class, coordinate_sigmas, labels_of, ws_of_seeds
 from torch_utils import cached_weights
 from training.latents import load_ws, seed_latents
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def _chosen(G, texts):
@@ -42,14 +54,23 @@ def _print_row(G, dimension):
 
 @command()
 @generator_options
-@click.option("--dest", default="samples.png", show_default=True, metavar="PNG", help="Picture to write")
+@click.option(
+    "--dest",
+    type=OutputFile(*PICTURES),
+    default="samples.png",
+    show_default=True,
+    metavar="PNG",
+    help="Picture to write",
+)
 @click.option("--grid", default="8x8", show_default=True, metavar="COLUMNSxROWS", help="Size of the grid")
-@click.option("--seed", type=int, default=0, show_default=True, help="The first latent; the others follow")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The first latent; the others follow")
 @click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi")
 @cached_weights.enabled()
 def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     """Draw a grid of images of a generator."""
     columns, rows = parse_grid(grid)
+    if seed + columns * rows - 1 > LARGEST_SEED:
+        raise click.UsageError(f"--seed: the last image's would be above {LARGEST_SEED}; give a smaller one")
     G = open_generator(network, choose_device(device), trust_pickle)
     seeds = range(seed, seed + columns * rows)
     device = next(G.parameters()).device
@@ -65,9 +86,14 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
 @command()
 @generator_options
 @click.option(
-    "--dest", default="traversal.png", show_default=True, metavar="FILE", help="Picture, .gif or .mp4 to write"
+    "--dest",
+    type=OutputFile(".png", ".gif", ".mp4"),
+    default="traversal.png",
+    show_default=True,
+    metavar="FILE",
+    help="Picture, .gif or .mp4 to write",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Latent whose image is changed")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Latent whose image is changed")
 @click.option("--projected-w", metavar="FILE", help="… or the first w in an .npz of `project`")
 @click.option("--rows", type=click.IntRange(1), default=12, show_default=True, help="How many, those that differ most")
 @click.option("--dims", metavar="L3.N1.D5,hair,…", help="These dimensions or named directions instead")
@@ -83,7 +109,7 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     help="Draw what noise decides instead, a row for noise in these blocks, as all,0-1,2  [all,coarse,fine,none]",
 )
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network  [default: 0]")
-@click.option("--atlas", metavar="HTML", help="Write a page about all dimensions instead")
+@click.option("--atlas", type=OutputFile(".html"), metavar="HTML", help="Write a page about all dimensions instead")
 @click.option("--seeds", type=Numbers(), default="0-3", show_default=True, help="Latents that the atlas looks at")
 @click.option("--attributes", metavar="PATH", help="For the atlas: data with known attributes, or a classifier")
 @click.option("--extractor", metavar="FILE", help="For the atlas: says which classes a dimension moves")
@@ -94,6 +120,7 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     With --interpolate, walks between seeds, of any generator; with --noise, one latent under many noises, and where
     they change the image. With --atlas, a page that ranks and names all dimensions.
     """
+    _refuse_useless(interpolate, atlas, options)
     G = open_generator(network, choose_device(device), trust_pickle)
     trunc, steps, class_idx = options["trunc"], options["steps"], chosen_class(G, options["class_idx"])
     if interpolate is not None:
@@ -129,6 +156,24 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     for dimension in chosen:
         _print_row(G, dimension)
     print(dest)
+
+
+def _refuse_useless(interpolate, atlas, options):
+    """click.UsageError for an option that the others leave without effect"""
+    of_dimensions = ["--rows", "--dims", "--sigmas", "--projected-w"]
+    of_atlas = ["--seeds", "--attributes", "--extractor", "--detector"]
+    if interpolate is not None:
+        refuse_given(["--noise", "--atlas", "--seed", *of_dimensions], "with --interpolate")
+    elif options["noise"] is not None:
+        refuse_given(["--atlas", *of_dimensions], "with --noise")
+    elif atlas is not None:
+        refuse_given(["--dest", "--seed", "--steps", "--trunc", *of_dimensions], "with --atlas")
+    if atlas is None:
+        refuse_given(of_atlas, "without --atlas")
+    if options["dims"]:
+        refuse_given(["--rows"], "with --dims")
+    if options["projected_w"]:
+        refuse_given(["--seed", "--trunc"], "with --projected-w")
 
 
 def _draw_noise(G, dest, groups, seed, steps, trunc, class_idx):

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from runs.launch import choose_device
-from runs.options import command, generator_options, open_generator, usage_errors
+from runs.options import OutputFile, command, generator_options, open_generator, refuse_given, usage_errors
 from segan_ext.onnx_export import export_onnx
 from segan_ext.report.card import check_licence, write_repository
 from snapshots import hub
@@ -15,7 +15,12 @@ from snapshots.safetensors import save_safetensors
 
 @command()
 @generator_options
-@click.option("--dest", metavar="FILE", help="NAME.safetensors (with NAME.json) or NAME.onnx")
+@click.option(
+    "--dest",
+    type=OutputFile(".safetensors", ".onnx"),
+    metavar="FILE",
+    help="NAME.safetensors (with NAME.json) or NAME.onnx",
+)
 @click.option("--half", is_flag=True, help="Weights in half precision: half the size (.safetensors)")
 @click.option("--to", metavar="hub:OWNER/NAME", help="… or a repository of the Hugging Face hub, with a model card")
 @click.option("--licence", metavar="NAME", help="For --to: under which others may use it: cc-by-4.0, mit, other, …")
@@ -27,8 +32,8 @@ def export(network, trust_pickle, device, dest, half, to, licence, public, atlas
     if (dest is None) == (to is None):
         raise click.UsageError("--dest: give --dest=FILE or --to=hub:OWNER/NAME, one of the two")
     ending = Path(dest or "").suffix
-    if dest and ending not in (".safetensors", ".onnx"):
-        raise click.UsageError(f"--dest: {dest} must end in .safetensors or .onnx")
+    if dest:
+        refuse_given(["--licence", "--public", "--atlas", "--extractor"], "without --to")
     if half and ending != ".safetensors":
         raise click.UsageError("--half: goes with --dest=NAME.safetensors")
     if to:

@@ -9,9 +9,10 @@ import torch
 
 from metrics.perceptual import perceptual_features
 from runs.launch import choose_device
-from runs.options import command, generator_options, open_generator, usage_errors
+from runs.options import SEED, OneOf, OutputDir, command, generator_options, open_generator, usage_errors
+from runs.outputs import check_inputs_stay
 from segan_ext.control.edit_file import describe
-from segan_ext.control.inversion import SAMPLES, Reader, bounds_of
+from segan_ext.control.inversion import SAMPLES, Reader, bounds_of, reading_bar
 from segan_ext.images import draw_curves, draw_traversal
 from snapshots.atomic import write_atomically
 from training.files import SUFFIXES
@@ -26,21 +27,22 @@ _SHOWN = 24  # rows of the picture of the result
 @generator_options
 @click.option("--target", "targets", required=True, multiple=True, metavar="PATH", help="Picture or folder; repeat it")
 @click.option(
-    "--space", type=click.Choice(SPACES), default="w", show_default=True, help="One w for all layers, or one each: w+"
+    "--space", type=OneOf(SPACES), default="w", show_default=True, help="One w for all layers, or one each: w+"
 )
 @click.option(
     "--start",
-    type=click.Choice(["reader", "mean"]),
+    type=OneOf(["reader", "mean"]),
     default="reader",
     show_default=True,
-    help=f"Begin at what a regression on {SAMPLES} generated images reads off a picture, or at the mean of w",
+    help=f"Begin at what a regression on {SAMPLES} generated images (fewer above 256×256) reads off a picture, "
+    "or at the mean of w",
 )
 @click.option("--num-steps", type=click.IntRange(1), default=200, show_default=True, help="Steps of the optimizer")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Pictures at a time")
-@click.option("--seed", type=int, default=303, show_default=True, help="Random seed")
+@click.option("--seed", type=SEED, default=303, show_default=True, help="Random seed")
 @click.option("--class", "class_idx", type=int, help="Class label of a conditional network")
 @click.option("--detector", metavar="PATH", help="TorchScript file to compare images with, vgg-hed or pixel-pyramid")
-@click.option("--outdir", required=True, metavar="DIR", help="Where to save the results")
+@click.option("--outdir", type=OutputDir(), required=True, metavar="DIR", help="Where to save the results")
 def project(network, trust_pickle, device, targets, space, start, num_steps, batch, seed, class_idx, detector, outdir):
     """Project pictures into W or W+, several at once.
 
@@ -54,10 +56,13 @@ def project(network, trust_pickle, device, targets, space, start, num_steps, bat
     with usage_errors("--target"):
         paths = _pictures(targets)
         pixels = torch.stack([open_target(path, G) for path in paths])
+    names = [f"{path.stem}.png" for path in paths]
+    with usage_errors("--outdir"):
+        check_inputs_stay(paths, [Path(outdir) / name for name in [*names, "projection.png"]])
     with usage_errors("--detector"):
         features = perceptual_features(detector, device)
     started = pixels.float() / 127.5 - 1
-    first = Reader(G, class_idx=class_idx or 0)(started.to(device)) if start == "reader" else None
+    first = Reader(G, class_idx=class_idx or 0, count=reading_bar)(started.to(device)) if start == "reader" else None
     print(f"Projecting {len(paths)} into {space} in {num_steps} steps; distances are of {features.name}.")
     options = dict(features=features, space=space, bounds=bounds_of(G), num_steps=num_steps, verbose=True)
     options |= dict(device=device, label=label if G.c_dim else None)
@@ -80,6 +85,8 @@ def _pictures(targets):
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"two pictures are called {name}; their results would have one name")
+        if name == "projection":
+            raise ValueError("a picture is called projection, as the picture of all results is; rename it")
     return found
 
 

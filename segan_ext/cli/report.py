@@ -7,7 +7,15 @@ import click
 import calc_metrics
 from metrics import metric_main
 from runs.launch import choose_device
-from runs.options import Numbers, command, metric_options, open_generator, usage_errors
+from runs.options import (
+    Numbers,
+    OutputDir,
+    command,
+    metric_options,
+    open_generator,
+    refuse_given,
+    usage_errors,
+)
 from runs.recipe import metric_kwargs, metric_names
 from segan_ext.metrics.attributes import source_digest
 from segan_ext.report.page import draw_curves, draw_samples, page
@@ -18,7 +26,9 @@ from snapshots.atomic import write_atomically
 
 @command()
 @click.argument("run_dirs", nargs=-1, required=True, metavar="RUN…")
-@click.option("--outdir", default="report", show_default=True, metavar="DIR", help="Where to write the report")
+@click.option(
+    "--outdir", type=OutputDir(), default="report", show_default=True, metavar="DIR", help="Where to write the report"
+)
 @click.option("--metrics", default="none", metavar="LIST", help="Metrics to compute first where they are missing")
 @click.option("--seeds", type=Numbers(), default="0-7", show_default=True, help="Seeds of the samples")
 @click.option(
@@ -33,6 +43,8 @@ def report(run_dirs, outdir, metrics, seeds, truncation_psi, device, **options):
     except ImportError as error:
         raise click.UsageError("the curves need `pip install matplotlib`") from error
     device, metrics = choose_device(device), metric_names(metrics)
+    if not metrics:
+        refuse_given(["--detector", "--num-gen", "--attributes"], "without --metrics")
     kwargs = dict(metric_kwargs(**options), seed=0, num_gpus=1, device=device) if metrics else {}
     with usage_errors("RUN"):
         runs = [read_run(path) for path in run_dirs]

@@ -9,7 +9,17 @@ import torch
 
 from metrics.perceptual import perceptual_features
 from runs.launch import choose_device
-from runs.options import Command, generator_options, open_generator, usage_errors
+from runs.options import (
+    SEED,
+    Command,
+    OneOf,
+    OutputDir,
+    OutputFile,
+    generator_options,
+    open_generator,
+    refuse_given,
+    usage_errors,
+)
 from segan_ext.latents import LATENTS, draw_ws
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics import closed_form, evaluation, painting, sampling, training
@@ -47,10 +57,10 @@ def _opened(what, option, *args):
 @generator_options
 @click.option("--segmenter", metavar="PATH", help=_SEGMENTER)
 @click.option("--annotations", metavar="DIR", help="… or a folder with classes.json and labelled seed0003.png")
-@click.option("--kind", type=click.Choice(list(KINDS)), default="LSE", show_default=True, help="Architecture")
+@click.option("--kind", type=OneOf(list(KINDS)), default="LSE", show_default=True, help="Architecture")
 @click.option(
     "--method",
-    type=click.Choice(["sgd", *closed_form.METHODS]),
+    type=OneOf(["sgd", *closed_form.METHODS]),
     default="lda",
     show_default=True,
     help="The published recipe, or in closed form (LSE only)",
@@ -58,13 +68,17 @@ def _opened(what, option, *args):
 @click.option("--shots", type=click.IntRange(1), help="Let the segmenter annotate so many images, and use those only")
 @click.option("--samples", type=click.IntRange(1), help="Images  [default: 51200 for sgd, 2000 in closed form]")
 @click.option("--layers", metavar="NAME,…", help="Layers to read, as b8.conv0,b8.conv1  [default: all]")
-@click.option("--loss", type=click.Choice(training.LOSSES), default="normal", show_default=True, help="Of sgd")
-@click.option("--latents", type=click.Choice(LATENTS), default="trunc-wp", show_default=True, help="Of sgd")
+@click.option("--loss", type=OneOf(training.LOSSES), default="normal", show_default=True, help="Of sgd")
+@click.option("--latents", type=OneOf(LATENTS), default="trunc-wp", show_default=True, help="Of sgd")
 @_TRUNC
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The first image's seed; the others follow")
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The first image's seed; the others follow"
+    "--dest",
+    type=OutputFile(".safetensors"),
+    required=True,
+    metavar="FILE",
+    help="Where to write the extractor (.safetensors)",
 )
-@click.option("--dest", required=True, metavar="FILE", help="Where to write the extractor (.safetensors)")
 def train(network, trust_pickle, device, segmenter, annotations, dest, **options):
     """Train an extractor, from a segmenter's labels or from a few annotated images.
 
@@ -72,11 +86,10 @@ def train(network, trust_pickle, device, segmenter, annotations, dest, **options
     """
     if (segmenter is None) == (annotations is None):
         raise click.UsageError("--segmenter: give a segmenter, or --annotations, one of the two")
-    if not dest.endswith(".safetensors"):
-        raise click.UsageError(f"--dest: {dest} must end in .safetensors")
     few = annotations is not None or options["shots"] is not None
     if options["kind"] != "LSE" and (few or options["method"] != "sgd"):
         raise click.UsageError(f"--kind: {options['kind']} needs --segmenter and --method=sgd, without --shots")
+    _refuse_useless(annotations, options)
     device = choose_device(device)
     G = open_generator(network, device, trust_pickle)
     layers = options["layers"].split(",") if options["layers"] else None
@@ -101,6 +114,17 @@ def train(network, trust_pickle, device, segmenter, annotations, dest, **options
     about = {name: options[name] for name in ("method", "samples", "shots", "trunc", "seed", "loss", "latents")}
     save_extractor(dest, extractor, network=str(network), source=str(source), **about)
     print(dest)
+
+
+def _refuse_useless(annotations, options):
+    """click.UsageError for an option that the others leave without effect"""
+    if annotations is not None:
+        refuse_given(["--shots"], "with --annotations")
+    if annotations is not None or options["shots"] is not None:
+        refuse_given(["--samples"], "on images that are annotated")
+        refuse_given(["--latents"], "on images that are annotated")
+    if options["method"] != "sgd":
+        refuse_given(["--loss", "--latents"], "without --method=sgd")
 
 
 def _train_few(G, labelled, layers, options):
@@ -135,7 +159,7 @@ def _train_many(G, labeller, layers, dest, options):
     "--samples", type=click.IntRange(1), default=evaluation.SAMPLES, show_default=True, help="Images to judge by"
 )
 @_TRUNC
-@click.option("--outdir", required=True, metavar="DIR", help="Where to write tables and pictures")
+@click.option("--outdir", type=OutputDir(), required=True, metavar="DIR", help="Where to write tables and pictures")
 def evaluate(network, trust_pickle, device, extractors, segmenter, samples, trunc, outdir):
     """Measure extractors against a segmenter: a table of classes, scores.json, examples.png."""
     device = choose_device(device)
@@ -165,17 +189,17 @@ def evaluate(network, trust_pickle, device, extractors, segmenter, samples, trun
 @generator_options
 @_EXTRACTOR
 @click.option("--target", metavar="PNG", help="Label map: a class index a pixel, 255 where anything goes")
-@click.option("--target-seed", type=click.IntRange(0), metavar="SEED", help="… or the label map of a seed's image")
+@click.option("--target-seed", type=SEED, metavar="SEED", help="… or the label map of a seed's image")
 @click.option("--count", type=click.IntRange(1), default=10, show_default=True, help="How many images")
-@click.option(
-    "--method", type=click.Choice(["improved", "published"]), default="improved", show_default=True, help="How"
-)
+@click.option("--method", type=OneOf(["improved", "published"]), default="improved", show_default=True, help="How")
 @click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="Steps of the optimisation")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random latents")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random latents")
 @click.option(
     "--detector", default="pixel-pyramid", show_default=True, metavar="NAME", help="Tells how diverse they are"
 )
-@click.option("--outdir", required=True, metavar="DIR", help="Where to write images, latents and sample.json")
+@click.option(
+    "--outdir", type=OutputDir(), required=True, metavar="DIR", help="Where to write images, latents and sample.json"
+)
 def sample(network, trust_pickle, device, extractor, target, target_seed, outdir, **options):
     """Make images of a given layout."""
     if (target is None) == (target_seed is None):
@@ -221,22 +245,28 @@ def _sample(G, extractor, wanted, options):
 @semantics.command(cls=Command)
 @generator_options
 @_EXTRACTOR
-@click.option("--seed", type=click.IntRange(0), help="The image to edit")
+@click.option("--seed", type=SEED, help="The image to edit")
 @click.option("--projected-w", metavar="FILE", help="… or the first w of an .npz of projector.py")
 @click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi of the seed")
 @click.option("--labels", metavar="PNG", help="Label strokes: a class index a pixel, 255 where nothing is painted")
 @click.option("--colours", metavar="PNG", help="Colour strokes: a picture that is transparent elsewhere")
-@click.option(
-    "--method", type=click.Choice(["improved", "published"]), default="improved", show_default=True, help="How"
-)
+@click.option("--method", type=OneOf(["improved", "published"]), default="improved", show_default=True, help="How")
 @click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="Steps of the optimisation")
-@click.option("--outdir", required=True, metavar="DIR", help="Where to write the images, their labels and ws.npz")
+@click.option(
+    "--outdir",
+    type=OutputDir(),
+    required=True,
+    metavar="DIR",
+    help="Where to write the images, their labels and ws.npz",
+)
 def edit(network, trust_pickle, device, extractor, seed, projected_w, trunc, labels, colours, method, steps, outdir):
     """Change an image by painting classes or colours on it."""
     if labels is None and colours is None:
         raise click.UsageError("--labels: paint something: give label strokes, or colour strokes with --colours")
     if (seed is None) == (projected_w is None):
         raise click.UsageError("--seed: give the seed of an image, or --projected-w, one of the two")
+    if projected_w is not None:
+        refuse_given(["--trunc"], "on ws that are given")
     if method == "published" and seed is None:
         raise click.UsageError("--method: the published editor moves z, which only a --seed has")
     device = choose_device(device)

@@ -7,6 +7,7 @@ fitted in seconds to images that the generator makes, reads all of w, and serves
 from collections.abc import Callable, Iterable
 
 import torch
+from tqdm import tqdm
 
 from segan_ext.images import averaged_down
 from segan_ext.latents import labels_of
@@ -16,24 +17,27 @@ from training.latents import seed_latents
 _SIDE = 16  # images are averaged down to 16×16
 _PENALTY = 1e-3  # of the ridge, where 1 is the kernel of an image with itself
 _SPREAD = 2.0  # width of the kernel, in median distances of two images
-SAMPLES = 2000
+SAMPLES = 2000  # up to 256×256; beyond, images of as many pixels in all, so that large networks do not take an hour
+_LEAST = 100
 _PIXELS = 2**17  # at a time: 32 images of 64², one of 512²
 
 
 class Reader:
     """w of images, by kernel ridge regression on `samples` images of G; of the class class_idx of a conditional G.
 
-    count: hands on the batches of latents that it gets, and shows how far the work is; tqdm is one.
+    samples: None for SAMPLES, fewer of large images. count: hands on the batches of latents that it gets, and shows how
+    far the work is; tqdm is one.
     """
 
     @cached_weights.enabled()
     def __init__(
         self,
         G: torch.nn.Module,
-        samples: int = SAMPLES,
+        samples: int | None = None,
         class_idx: int = 0,
         count: Callable[[Iterable], Iterable] = iter,
     ) -> None:
+        samples = min(SAMPLES, max(SAMPLES * 256**2 // G.img_resolution**2, _LEAST)) if samples is None else samples
         batch = min(max(_PIXELS // G.img_resolution**2, 1), 32)
         z = seed_latents(G, range(10_000, 10_000 + samples), next(G.parameters()).device).float()
         w = torch.cat([G.mapping(part, labels_of(G, len(part), class_idx))[:, 0] for part in z.split(256)])
@@ -52,6 +56,11 @@ class Reader:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Images [N, C, H, W] in [−1, 1], of the size of G's → w [N, w_dim]; the mean of w for what looks like none"""
         return self.mean + self._kernel(_looks(images.to(self.known))) @ self.weights
+
+
+def reading_bar(parts: Iterable) -> Iterable:
+    """`count` of a `Reader` that shows a bar, on a terminal, and says once what takes its time elsewhere"""
+    return tqdm(parts, desc="Learning to read images", unit="batch", disable=None)
 
 
 def _looks(images):

@@ -107,8 +107,11 @@ def adopt_networks(args: dict[str, Any], data: torch.utils.data.Dataset) -> dict
             networks = legacy.load_network_pkl(file, **trust)
     except (OSError, ValueError) as error:
         raise ValueError(f"--resume: {args['resume_pkl']} cannot be used ({error})") from error
-    if not hasattr(networks["G_ema"], "synthesis") or not isinstance(networks["D"], torch.nn.Module):
-        raise ValueError(f"--resume: {args['resume_pkl']} holds no generator and discriminator")
+    if not hasattr(networks["G_ema"], "synthesis"):
+        raise ValueError(f"--resume: {args['resume_pkl']} holds no generator")
+    for name in ("G", "D"):
+        if not isinstance(networks[name], torch.nn.Module):
+            raise ValueError(f"--resume: {args['resume_pkl']} holds no {name}, which training needs to go on")
     for name, ours in (
         ("img_resolution", data.resolution),
         ("img_channels", data.num_channels),

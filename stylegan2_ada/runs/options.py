@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from runs.numbers import parse_numbers
+from runs.numbers import LARGEST_SEED, parse_numbers
+from runs.outputs import check_directory, check_file
 from runs.recipe import AUGPIPES, PRETRAINED
 from snapshots import box
 
@@ -29,7 +32,24 @@ def usage_errors(option: str = "") -> Iterator[None]:
 
 
 class Command(click.Command):
-    """A command in which a ValueError or OSError that begins with an option, as "--data: …", is a usage error."""
+    """A command in which a ValueError or OSError that begins with an option, as "--data: …", is a usage error.
+
+    So is an option that is given nothing, as by a variable of the shell that is not set, and a number that is not
+    finite. "~" at the beginning of a text is the user's home.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's. click.UsageError for values that no option can have."""
+        empty = {arg[:-1] for arg in args if arg.endswith("=")}
+        empty |= {arg for arg, value in zip(args, args[1:]) if not value.strip()}
+        for param in self.params:
+            if empty & set(param.opts) and param.metavar != "LIST":
+                raise click.UsageError(f"{param.opts[0]}: is empty; is a variable of the shell not set?", ctx)
+        rest = super().parse_args(ctx, args)
+        for param in self.params:
+            if param.name in ctx.params:
+                ctx.params[param.name] = _checked(param, ctx.params[param.name], ctx)
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """What the callback returns. click.UsageError for its ValueError or OSError if that begins with an option."""
@@ -42,6 +62,23 @@ class Command(click.Command):
 
 
 command = functools.partial(click.command, cls=Command)
+
+
+def _checked(param, value, ctx):
+    if isinstance(value, tuple):
+        return tuple(_checked(param, each, ctx) for each in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise click.UsageError(f"{param.opts[0]}: {value} is no number to work with", ctx)
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
+
+
+def refuse_given(options: Iterable[str], reason: str) -> None:
+    """click.UsageError if one of these options, as "--trunc", was given, although it has no effect for this reason."""
+    ctx = click.get_current_context()
+    for param in ctx.command.params:
+        default = ctx.get_parameter_source(param.name) is click.core.ParameterSource.DEFAULT
+        if param.opts[0] in options and not default:
+            raise click.UsageError(f"{param.opts[0]}: has no effect {reason}; leave it out")
 
 
 class Numbers(click.ParamType):
@@ -57,6 +94,37 @@ class Numbers(click.ParamType):
             return parse_numbers(value)
         except ValueError as error:
             raise click.UsageError(f"{param.opts[0]}: {error}") from error
+
+
+SEED = click.IntRange(0, LARGEST_SEED)
+
+
+class OutputDir(click.ParamType):
+    """A folder that results can be written to, which may not exist yet; checked before any work."""
+
+    name = "directory"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path, with "~" as the user's home. click.UsageError, with the option, for one that cannot be used."""
+        return _usable(check_directory, value, param)
+
+
+class OutputFile(click.ParamType):
+    """A file that can be written, which may not exist yet; checked before any work. endings: those it may have."""
+
+    name = "file"
+
+    def __init__(self, *endings: str) -> None:
+        self.endings = endings
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path, with "~" as the user's home. click.UsageError, with the option, for one that cannot be used."""
+        return _usable(lambda path: check_file(path, self.endings), value, param)
+
+
+def _usable(check, path, param):
+    with usage_errors(param.opts[0]):
+        return check(os.path.expanduser(path))
 
 
 def open_generator(network: str, device: torch.device | str, trust: bool = False) -> torch.nn.Module:
@@ -89,13 +157,13 @@ def generator_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: the options that all of the host's scripts around a generator share."""
-    noise = click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise")
-    outdir = click.option("--outdir", required=True, metavar="DIR", help="Where to save the images")
+    noise = click.option("--noise-mode", type=OneOf(["const", "random", "none"]), default="const", help="Noise")
+    outdir = click.option("--outdir", type=OutputDir(), required=True, metavar="DIR", help="Where to save the images")
     return generator_options(with_options(command, [noise, outdir]))
 
 
 class OneOf(click.ParamType):
-    """A choice that names the nearest value when a word is misspelt."""
+    """A choice in small or capital letters, which names the nearest value when a word is misspelt."""
 
     name = "choice"
 
@@ -108,9 +176,10 @@ class OneOf(click.ParamType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The value, if it is one of those. click.UsageError that names the nearest for any other."""
-        if value in self.values:
-            return value
-        near = difflib.get_close_matches(value, self.values, n=1, cutoff=0.4)
+        known = {each.lower(): each for each in self.values}
+        if value.lower() in known:
+            return known[value.lower()]
+        near = [known[each] for each in difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.4)]
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(self.values)}"
         raise click.UsageError(f"{param.opts[0]}: there is no {value!r}; {hint}")
 
@@ -133,7 +202,9 @@ METRIC_OPTIONS = [
 
 # In the order of --help; every one is None unless given, and then the configuration decides.
 OPTIONS = [
-    click.option("--outdir", metavar="DIR", help="Where to save the results  [default: training-runs]"),
+    click.option(
+        "--outdir", type=OutputDir(), metavar="DIR", help="Where to save the results  [default: training-runs]"
+    ),
     click.option("--gpus", type=int, help="Number of processes, one a GPU  [default: 1]"),
     click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1  [default: cuda where there is one]"),
     click.option("--snap", type=int, help="Snapshot interval in ticks"),
@@ -141,7 +212,7 @@ OPTIONS = [
     click.option(
         "--save-minutes", type=click.FloatRange(0), help="Save a state after so long without one  [default: 10]"
     ),
-    click.option("--tick", type=float, help="kimg between status lines"),
+    click.option("--tick", type=click.FloatRange(0, min_open=True), help="kimg between status lines"),
     click.option("--metrics", metavar="LIST", help="Comma-separated metrics to compute at snapshots  [default: none]"),
     *METRIC_OPTIONS,
     click.option("--seed", type=int, help="Random seed  [default: 0]"),
@@ -157,7 +228,7 @@ OPTIONS = [
     click.option("--channels", type=int, help="Most channels of a layer"),
     click.option("--channel-base", type=int, help="Channels times resolution, where that is less"),
     click.option("--lrate", type=float, help="Learning rate of G and D"),
-    click.option("--ema", type=float, help="Half-life of the moving average of G's weights, in kimg"),
+    click.option("--ema", type=click.FloatRange(0), help="Half-life of the moving average of G's weights, in kimg"),
     click.option("--aug", type=OneOf(["noaug", "ada", "fixed"]), help="Augmentation  [default: ada]"),
     click.option("--p", type=float, help="Augmentation probability for --aug=fixed"),
     click.option("--target", type=float, help="Target of --aug=ada  [default: 0.6]"),
@@ -170,7 +241,9 @@ OPTIONS = [
     click.option(
         "--trust-pickle", is_flag=True, default=None, help="Run the code in the pickle of --resume, if you trust it"
     ),
-    click.option("--freezed", type=int, help="Keep that many of D's highest-resolution layers  [default: 0]"),
+    click.option(
+        "--freezed", type=click.IntRange(0), help="Keep that many of D's highest-resolution layers  [default: 0]"
+    ),
     click.option("--fp32", type=bool, help="No half precision  [default: true on the CPU]"),
     click.option("--bf16", type=bool, help="Half precision in bfloat16, which cannot overflow  [default: false]"),
     click.option("--nhwc", type=bool, help="Channels-last memory format with half precision  [default: true]"),

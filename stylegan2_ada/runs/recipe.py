@@ -278,8 +278,8 @@ def metric_names(text: str) -> list[str]:
     """The metrics in a comma-separated list; ValueError for one that does not exist."""
     from metrics import metric_main
 
-    names = [name.strip() for name in text.split(",")]
-    names = [] if names in (["none"], [""]) else names
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [] if [name.lower() for name in names] == ["none"] else names
     for name in names:
         if not metric_main.is_valid_metric(name):
             known = ", ".join([*metric_main.list_valid_metrics(), "none"])

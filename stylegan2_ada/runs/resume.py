@@ -1,6 +1,7 @@
 """Goes on with a training run exactly where its newest state left off."""
 
 import os
+import re
 from typing import Any
 
 import torch
@@ -49,6 +50,8 @@ def _run_to_continue(resume, outdir):
         if not states:
             raise ValueError(f"--resume: no run in {outdir} has saved a state yet; start one without --resume")
         return os.path.dirname(max(states, key=os.path.getmtime))
+    if re.fullmatch(r"training-state-\d+\.pt", os.path.basename(resume or "")):
+        raise ValueError(f"--resume: {resume} is the state of a run; give its folder, {os.path.dirname(resume) or '.'}")
     if resume is None or not os.path.isdir(resume):
         return None
     if not saved_states(resume):

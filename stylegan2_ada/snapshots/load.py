@@ -16,7 +16,8 @@ _NETWORKS = ("G", "D", "G_ema")
 def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust: bool = False) -> dict[str, Any]:
     """The dict of G, D, G_ema (modules), augment_pipe (module or None) and training_set_kwargs in a snapshot.
 
-    Of a network trained on label vectors also label_examples [N, c_dim], which its generators get as an attribute.
+    Only G_ema has to be there; G and D are None where they are not, as in files that were made small. A network that
+    was trained on label vectors brings label_examples [N, c_dim], which its generators get as an attribute.
 
     f: binary file: a snapshot of ours or of the reference, or a (G, D, Gs) of the TensorFlow era. force_fp16: rebuilds
     the networks with half precision in their four highest resolutions. trust: runs the code that the pickle carries,
@@ -33,15 +34,17 @@ def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust: bool = False)
         said = (str(error).splitlines() or [type(error).__name__])[0][:400]
         said = "".join(letter if letter.isprintable() else "?" for letter in said)
         raise ValueError(f"{name} is not a network pickle that can be opened: {said}") from error
-    if not isinstance(data, dict) or not all(isinstance(data.get(key), torch.nn.Module) for key in _NETWORKS):
-        raise ValueError(f"{name} holds no networks under the names G, D and G_ema")
-    data.setdefault("training_set_kwargs", None)
-    data.setdefault("augment_pipe", None)
+    data = dict(G_ema=data) if isinstance(data, torch.nn.Module) else data
+    if not isinstance(data, dict) or not isinstance(data.get("G_ema"), torch.nn.Module):
+        raise ValueError(f"{name} holds no generator under the name G_ema")
+    for key in ("G", "D", "augment_pipe", "training_set_kwargs"):
+        data.setdefault(key, None)
+    networks = {key: data[key] for key in _NETWORKS if isinstance(data[key], torch.nn.Module)}
     if data.get("label_examples") is not None:
-        misc.keep_label_examples([data["G"], data["G_ema"]], data["label_examples"], name)
+        generators = [networks[key] for key in ("G", "G_ema") if key in networks]
+        misc.keep_label_examples(generators, data["label_examples"], name)
     if force_fp16:
-        for key in _NETWORKS:
-            data[key] = _with_fp16(data[key])
+        data |= {key: _with_fp16(net) for key, net in networks.items()}
     return data
 
 
@@ -80,6 +83,8 @@ def _rebuilt(data):
     if isinstance(data, tuple) and len(data) == 3 and all(isinstance(net, safe_pickle.TFNetwork) for net in data):
         G, D, Gs = data
         return dict(G=convert_tf_generator(G), D=convert_tf_discriminator(D), G_ema=convert_tf_generator(Gs))
+    if isinstance(data, safe_pickle.PickledModule):
+        return safe_pickle.rebuild(data)
     if not isinstance(data, dict):
         return data
     found = {}

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 import dnnlib
+from snapshots import signatures
 from torch_utils import misc, persistence
 
 _MAX_PARTS = 20_000  # modules and tensors of one network; the largest published one has about 500
@@ -38,12 +39,11 @@ def load(file: BinaryIO) -> Any:
     file: binary file. pickle.UnpicklingError with the reason for anything but a plain pickle of networks.
     """
     data = file.read()  # at once: no length that the file claims can then exceed what is there
-    if data[:2] == b"PK":
-        raise pickle.UnpicklingError(
-            "it is a zip archive, not a pickle; snapshots of PyTorch weights alone do not open"
-        )
     if not data:
         raise pickle.UnpicklingError("it is empty")
+    other = signatures.describe(data)
+    if other is not None:
+        raise pickle.UnpicklingError(other)
     found = _read(_Reader(data))
     _check_copies(found, len(data))
     return found

@@ -126,7 +126,10 @@ def _opened(network, table):
     variables = dict(network.variables)
     for part, component in network.components.items():
         variables |= {f"{part}/{name}": value for name, value in component.variables.items()}
-    given = network.static_kwargs
+    given = dict(network.static_kwargs)
+    sides = [given.pop(f"resolution_{side}", given.get("resolution", 1024)) for side in "wh"]
+    if sides != [given.get("resolution", 1024)] * 2:
+        raise ValueError(f"{network.name} makes images of {sides[0]}×{sides[1]}; only square ones can be made here")
     unknown = given.keys() - {theirs for theirs, *_ in table} - _OF_NO_CONCERN
     if unknown:
         raise ValueError(f"{network.name} was built with {sorted(unknown)[0]}, which has no counterpart here")

@@ -30,6 +30,7 @@ def class_label(G: torch.nn.Module, class_idx: int | None, count: int, device: t
             print("--class is ignored: this network is not conditional.")
         return torch.zeros([count, 0], device=device)
     table = label_table(G)
+    class_idx = 0 if class_idx is None and len(table) == 1 else class_idx
     if class_idx is None or not 0 <= class_idx < len(table):
         kind = "conditional" if getattr(G, "label_examples", None) is None else "conditional on label vectors"
         raise ValueError(f"--class: this network is {kind}; give a class from 0 to {len(table) - 1}")

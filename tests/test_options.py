@@ -1,0 +1,206 @@
+"""Options of all commands: a value that cannot be used is refused by name, before any work."""
+
+import json
+import os
+
+import click
+import numpy as np
+import PIL.Image
+import pytest
+from click.testing import CliRunner
+from test_house import commands
+
+from golden_data import FOLDER
+from helpers import run
+from runs.numbers import parse_numbers
+from runs.options import Numbers, OutputDir, OutputFile
+
+COMMANDS = {name: command for command, name in commands() if not isinstance(command, click.Group)}
+NETWORK = FOLDER / "nvidia_pickle_uncond.pkl"  # 32×32, of 8 layers
+
+
+def options_of(command, kind=object):
+    return [p for p in command.params if isinstance(p, click.Option) and not p.is_flag and isinstance(p.type, kind)]
+
+
+def call(command, *args):
+    """The command in this process, with something for each option that it requires; (exit status, output)"""
+    given = {arg.partition("=")[0] for arg in args}
+    needed = [p for p in command.params if p.required and not given & set(p.opts)]
+    filled = [f"{p.opts[0]}={value_for(p)}" if isinstance(p, click.Option) else "x" for p in needed]
+    filled += ["-n"] if any("-n" in param.opts for param in command.params) else []
+    done = CliRunner().invoke(command, [*filled, *args], catch_exceptions=True)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    return done.exit_code, done.output
+
+
+def value_for(param):
+    if isinstance(param.type, OutputFile):
+        return f"never-written{(*param.type.endings, '')[0]}"
+    return "0" if isinstance(param.type, Numbers) else "never-written"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_nothing_is_no_value(name):
+    for option in options_of(COMMANDS[name]):
+        if option.metavar == "LIST" or option.opts[0] == "--host":
+            continue
+        status, output = call(COMMANDS[name], f"{option.opts[0]}=")
+        assert status == 2 and option.opts[0] in output, (option.opts[0], output)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_numbers_are_finite(name):
+    for option in options_of(COMMANDS[name], type(click.FLOAT)):
+        for value in ("nan", "inf", "-inf", "x"):
+            status, output = call(COMMANDS[name], f"{option.opts[0]}={value}")
+            assert status == 2 and option.opts[0] in output, (option.opts[0], value, output)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_counts_and_seeds_are_not_negative(name):
+    for option in options_of(COMMANDS[name], type(click.INT)):
+        status, output = call(COMMANDS[name], f"{option.opts[0]}=1.5")
+        assert status == 2 and option.opts[0] in output, (option.opts[0], output)
+    for option in options_of(COMMANDS[name], click.IntRange):
+        status, output = call(COMMANDS[name], f"{option.opts[0]}=-1")
+        assert status == 2 and option.opts[0] in output, (option.opts[0], output)
+    unbounded = [o for o in options_of(COMMANDS[name], type(click.INT)) if not isinstance(o.type, click.IntRange)]
+    assert "--seed" not in [o.opts[0] for o in unbounded] or name.startswith("train"), name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_where_results_go_is_looked_at_first(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    outputs = options_of(COMMANDS[name], (OutputDir, OutputFile))
+    said = {"--outdir", "--dest"} & {option.opts[0] for option in options_of(COMMANDS[name])}
+    assert said <= {option.opts[0] for option in outputs} or name == "dataset_tool.py", name
+    for option in outputs:
+        ending = (*getattr(option.type, "endings", ()), "")[0]
+        for value in (f"file/x{ending}", f"/proc/none/x{ending}"):
+            status, output = call(COMMANDS[name], f"{option.opts[0]}={value}")
+            assert status == 2 and f"{option.opts[0]}: " in output, (option.opts[0], value, output)
+        if ending:
+            status, output = call(COMMANDS[name], f"{option.opts[0]}=x.xyz")
+            assert status == 2 and f"{option.opts[0]}: x.xyz must end in {ending}" in output, output
+    assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_words_are_taken_in_any_case_and_the_nearest_is_named(name):
+    for option in options_of(COMMANDS[name]):
+        for word in getattr(option.type, "values", ()):
+            assert option.type.convert(word.swapcase(), option, None) == word
+        if hasattr(option.type, "values"):
+            status, output = call(COMMANDS[name], f"{option.opts[0]}=nonsense")
+            assert status == 2 and option.opts[0] in output and ("did you mean" in output or "choose" in output), output
+
+
+def test_the_home_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    env = dict(HOME=str(tmp_path), DNNLIB_CACHE_DIR=str(tmp_path / ".cache"))
+    run("stylegan2_ada/generate.py", f"--network={NETWORK}", "--seeds=1", "--outdir=~/out", env=env)
+    run("-m segan_ext samples", "--network=~/n.pkl", "--grid=1x1", "--dest=~/x/s.png", env=env, check=False)
+    assert sorted(os.listdir(tmp_path)) == [".cache", "out"] and os.listdir(tmp_path / "out") == ["seed0001.png"]
+
+
+@pytest.mark.parametrize(
+    "text, numbers", [("5", [5]), ("1,3-5", [1, 3, 4, 5]), ("1 2  3", [1, 2, 3]), (" 1, 2 ", [1, 2])]
+)
+def test_numbers(text, numbers):
+    assert parse_numbers(text) == numbers
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("5-1", "5-1 runs backwards; write 1-5"),
+        ("1,,2", "'' is no number"),
+        ("1;2", "'1;2' is no number"),
+        ("-1", "'-1' is no number"),
+    ],
+)
+def test_no_numbers(text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        parse_numbers(text)
+
+
+USELESS = {
+    "generate.py --projected-w=x.npz --trunc=0.5": "--trunc: has no effect on ws that are given",
+    "generate.py --projected-w=x.npz --class=1": "--class: has no effect on ws",
+    "edit --replay=x.json --seeds=1": "--seeds: has no effect on an edit that is made again",
+    "edit --replay=x.json --set=a=1": "--set: has no effect on an edit",
+    "edit --seeds=1 --num-steps=5": "--num-steps: has no effect without --image",
+    "edit --projected-w=x.npz --trunc=0.5": "--trunc: has no effect without --seeds",
+    "edit --seeds=1 --extractor=x": "--extractor: has no effect without --inside",
+    "explore --seeds=1-3": "--seeds: has no effect without --atlas",
+    "explore --atlas=x.html --rows=3": "--rows: has no effect with --atlas",
+    "explore --interpolate=1,2 --dims=L1.N0.D0": "--dims: has no effect with --interpolate",
+    "explore --projected-w=x.npz --trunc=0.5": "--trunc: has no effect with --projected-w",
+    "explore --noise=all --sigmas=2": "--sigmas: has no effect with --noise",
+    "discover --method=sefa --samples=100": "--samples: has no effect with --method=sefa",
+    "discover --method=pca --layers=all": "--layers: has no effect with --method=pca",
+    "discover --method=pca --names=x": "--names: has no effect with --method=pca",
+    "discover --method=labels --labels=x --dims=4": "--dims: has no effect with --method=labels",
+    "export --dest=x.onnx --licence=mit": "--licence: has no effect without --to",
+    "report x --num-gen=5": "--num-gen: has no effect without --metrics",
+    "semantics train --segmenter=x --loss=focal": "--loss: has no effect without --method=sgd",
+    "semantics train --annotations=x --shots=3": "--shots: has no effect with --annotations",
+    "semantics edit --projected-w=x --trunc=1 --labels=x": "--trunc: has no effect on ws that are given",
+    "avatars --list-styles --count=5": "--count: has no effect with --list-styles",
+}
+
+
+@pytest.mark.parametrize("line", USELESS)
+def test_an_option_without_effect_is_refused(line, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name = next(each for each in sorted(COMMANDS, key=len, reverse=True) if line.startswith(each))
+    status, output = call(COMMANDS[name], *line.removeprefix(name).split())
+    assert status == 2 and USELESS[line] in " ".join(output.split()), output
+
+
+def test_a_result_does_not_take_the_place_of_what_it_is_made_from(tmp_path):
+    for name in ("target.png", "a.png", "projection.png"):
+        PIL.Image.new("RGB", (16, 16)).save(tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    here = [f"--network={NETWORK}", f"--outdir={tmp_path}", "--num-steps=1"]
+    done = run("stylegan2_ada/projector.py", *here, f"--target={tmp_path / 'target.png'}", check=False)
+    assert done.returncode == 2 and "--outdir: " in done.stderr and "would be written over" in done.stderr
+    done = run("-m segan_ext project", *here, f"--target={tmp_path / 'a.png'}", check=False)
+    assert done.returncode == 2 and "--outdir: " in done.stderr and "would be written over" in done.stderr
+    done = run("-m segan_ext project", *here, f"--target={tmp_path}", check=False)
+    assert done.returncode == 2 and "--target: a picture is called projection" in done.stderr
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_style_mixing_of_a_small_network_mixes_by_default(tmp_path):
+    args = [f"--network={NETWORK}", "--rows=1", "--cols=2", f"--outdir={tmp_path}"]
+    done = run("stylegan2_ada/style_mixing.py", *args)
+    assert "8 layers; the coarse half is mixed, --styles=0-3" in done.stdout
+    pictures = {name: np.asarray(PIL.Image.open(tmp_path / f"{name}.png")) for name in ("1-1", "1-2", "2-2")}
+    assert not np.array_equal(pictures["1-2"], pictures["2-2"]) and not np.array_equal(pictures["1-2"], pictures["1-1"])
+    run("stylegan2_ada/style_mixing.py", *args, "--styles=0-3")
+    assert np.array_equal(pictures["1-2"], np.asarray(PIL.Image.open(tmp_path / "1-2.png")))
+
+
+def test_metrics_that_are_none(tmp_path):
+    assert "Calculating" not in run("stylegan2_ada/calc_metrics.py", f"--network={NETWORK}", "--metrics=None").stdout
+
+
+WRONG_NETWORKS = {
+    "a.png": (b"\x89PNG\r\n\x1a\n", "it is a PNG picture"),
+    "a.pkl": (b"<!DOCTYPE html><html>sign in</html>", "it is a web page"),
+    "b.pkl": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    "c.pkl": (json.dumps(dict(a=1)).encode(), "it is a text"),
+    "d.pkl": (b"\x1f\x8b\x08" + bytes(20), "it is packed with gzip"),
+    "e.pkl": (b"PK\x03\x04" + bytes(50), "damaged or cut short"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_NETWORKS)
+def test_what_a_file_that_is_no_network_looks_like(name, tmp_path):
+    content, sentence = WRONG_NETWORKS[name]
+    (tmp_path / name).write_bytes(content)
+    status, output = call(COMMANDS["samples"], f"--network={tmp_path / name}", f"--dest={tmp_path / 'x.png'}")
+    assert status == 2 and "--network: " in output and sentence in output, output
