@@ -14,6 +14,7 @@ import pytest
 
 from dnnlib.util import make_cache_dir_path
 from helpers import (
+    ROOT,
     TINY,
     assert_same_end,
     command,
@@ -27,7 +28,7 @@ from helpers import (
     wait_for,
     write_segmenter,
 )
-from snapshots.atomic import append_line
+from snapshots.atomic import append_line, write_atomically
 from training.training_loop import training_loop
 
 METRICS = ["--metrics=ppl2_wend", "--detector=pixel-pyramid", "--num-gen=8"]
@@ -319,3 +320,52 @@ def test_half_a_line_is_dropped_before_the_next_one(tmp_path):
         file.write("tw")
     append_line(path, "three")
     assert path.read_text() == "one\nthree\n"
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "cache" / "one.npz"
+    path.parent.mkdir()
+
+    def slow(file):
+        file.write(b"A" * 1000)
+        write_atomically(path, lambda other: other.write(b"B" * 3000))
+        assert path.read_bytes() == b"B" * 3000
+        file.write(b"A" * 1000)
+
+    write_atomically(path, slow)
+    assert path.read_bytes() == b"A" * 2000 and os.listdir(path.parent) == ["one.npz"]
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_permissions_of_the_umask(umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "file", lambda file: file.write(b"x"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
+SAVE_BEYOND_A_LIMIT = """
+import resource, signal, sys
+import torch
+from snapshots.atomic import write_atomically
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+for numbers in range(1000, 12_000, 250):
+    tensors = dict(a=torch.zeros(numbers // 2), b=torch.zeros(numbers // 2))
+    try:
+        write_atomically(sys.argv[1], lambda file: torch.save(tensors, file))
+    except OSError as error:
+        assert "File too large" in str(error) and sys.argv[1] in str(error), error
+        refused = numbers
+    else:
+        kept = numbers
+assert len(torch.load(sys.argv[1])["a"]) == kept // 2 and kept < refused
+"""
+
+
+def test_what_does_not_fit_on_the_disk_is_an_os_error_wherever_torch_stops(tmp_path):
+    path = tmp_path / "state.pt"
+    run("-c", SAVE_BEYOND_A_LIMIT, path, env=dict(PYTHONPATH=str(ROOT / "stylegan2_ada")))
+    assert os.listdir(tmp_path) == ["state.pt"]

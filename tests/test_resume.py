@@ -140,19 +140,28 @@ def test_data_and_pickles_are_opened_once(data, undisturbed, tmp_path):
         assert "opened: 2 1" in done.stdout  # the data to see whether it is a zip, and to read it
 
 
-def test_a_full_disk_leaves_the_newest_snapshot_whole(data, tmp_path):
-    """With a limit on the size of files, the snapshot cannot be written."""
-    limited = (
-        f"ulimit -f 100; exec {' '.join(command('train_segan.py', *OPTIONS, f'--data={data}', f'--outdir={tmp_path}'))}"
-    )
+@pytest.mark.parametrize("unwritten", ["snapshot", "state"])
+def test_a_full_disk_leaves_whole_files_and_a_sentence(unwritten, data, undisturbed, tmp_path):
+    """With a limit on the size of files, in KiB: the state is a little larger than the snapshot before it."""
+    limit = 100 if unwritten == "snapshot" else newest(undisturbed).stat().st_size // 1024 + 20
+    args = command("train_segan.py", *OPTIONS, f"--data={data}", "--cond=1", f"--outdir={tmp_path}")
     done = subprocess.run(
-        ["bash", "-c", limited], capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS="1")
+        ["bash", "-c", f"ulimit -f {limit}; exec {' '.join(args)}"],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, OMP_NUM_THREADS="1"),
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "File too large" in done.stderr and "saved nothing yet" in done.stderr and "Traceback" not in done.stderr
+    assert "File too large" in done.stderr and "Traceback" not in done.stderr
     run_dir = only_run(tmp_path)
     assert "File too large" in (run_dir / "log.txt").read_text()
-    assert not list(run_dir.glob("network-snapshot*")) and not list(run_dir.glob("*.tmp"))
+    assert not list(run_dir.glob("training-state*")) and not list(run_dir.glob("*.tmp"))
+    snapshots = [str(path) for path in run_dir.glob("network-snapshot*")]
+    assert len(snapshots) == (unwritten == "state")
+    for path in snapshots:  # what there is to go on with is named, and can be
+        assert f"--resume={path} begins a new run" in done.stderr
+        run("train_segan.py", *OPTIONS, f"--data={data}", "--cond=1", f"--resume={path}", "--dry-run")
+    assert snapshots or "saved nothing yet" in done.stderr
 
 
 def test_state_opens_without_code(undisturbed):

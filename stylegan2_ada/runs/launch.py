@@ -262,11 +262,13 @@ def run(args: dict[str, Any], **opened: Any) -> None:
 
 def _way_on(run_dir, error):
     """What a user whose run has failed can do"""
-    saved = [name for name in listdir(run_dir) if name.startswith("network-snapshot-")]
-    states = [name for name in listdir(run_dir) if name.startswith("training-state-")]
-    if isinstance(error, Diverged):
-        return f"--resume={os.path.join(run_dir, saved[-1])} begins a new run from before" if saved else "begin anew"
-    return f"--resume={run_dir} goes on from {states[-1]}" if states else "it had saved nothing yet"
+    saved = [name for name in listdir(run_dir) if re.fullmatch(r"network-snapshot-\d+\.pkl", name)]
+    states = [name for name in listdir(run_dir) if re.fullmatch(r"training-state-\d+\.pt", name)]
+    if states and not isinstance(error, Diverged):
+        return f"--resume={run_dir} goes on from {states[-1]}"
+    if saved:
+        return f"--resume={os.path.join(run_dir, saved[-1])} begins a new run from before"
+    return "begin anew" if isinstance(error, Diverged) else "it had saved nothing yet"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Files, and lines of them, that are whole or not there."""
 
+import contextlib
 import os
+import uuid
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -8,18 +10,25 @@ _LONGEST = 1 << 20  # bytes of a line
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> None:
-    """Calls `write(file)` on a temporary file beside `path` and renames it, so that `path` is never half-written."""
-    temp = f"{path}.tmp"
+    """Calls `write(file)` on a temporary file beside `path` and renames it, so that `path` is never half-written.
+
+    Several processes may write the same path: the last one wins. OSError, which names the path, for a full disk.
+    """
+    temp = f"{os.fspath(path)}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        with open(temp, "wb") as file:
+        with open(temp, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temp, path)
         _sync_folder(path)
-    except BaseException:
-        if os.path.exists(temp):
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             os.remove(temp)
+        # PyTorch's zip writer turns the disk's error into a RuntimeError about positions.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError) and cause.errno is not None and cause.filename in (None, temp):
+            raise OSError(cause.errno, cause.strerror, os.fspath(path)) from error
         raise
 
 
