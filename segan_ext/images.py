@@ -16,7 +16,7 @@ from segan_ext import host
 
 host.activate()
 
-from training.images import save_video, to_pictures, to_uint8  # noqa: E402 (the host has to be on the path)
+from training.images import save_picture, save_video, to_pictures, to_uint8  # noqa: E402 (the host has to be on the path)
 
 
 def averaged_down(images: torch.Tensor, side: int) -> torch.Tensor:
@@ -67,13 +67,13 @@ def write_pictures(
         raise ValueError(f"--dest: {dest} must end in .png, .gif or .mp4")
     dest.parent.mkdir(parents=True, exist_ok=True)
     if dest.suffix == ".png":
-        draw_traversal(images, labels, columns).save(dest)
+        save_picture(draw_traversal(images, labels, columns), dest)
         return
     across, scale = int(np.ceil(np.sqrt(len(images)))), enlargement(images.shape[-1], 128)
     frames = [_frame(images[:, step], labels, across, scale) for step in range(images.shape[1])]
     frames += frames[-2:0:-1]
     if dest.suffix == ".gif":
-        frames[0].save(dest, save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0)
+        save_picture(frames[0], dest, save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0)
         return
     try:
         save_video(str(dest), (np.asarray(frame) for frame in itertools.chain(frames, frames[:1])), fps)

@@ -7,7 +7,7 @@ import click
 from runs.launch import choose_device
 from runs.options import Numbers, command, network_options, open_generator, refuse_given
 from torch_utils import cached_weights
-from training.images import to_pictures
+from training.images import save_picture, to_pictures
 from training.latents import class_label, load_ws, seed_latents
 
 
@@ -31,7 +31,7 @@ def main(network, trust_pickle, noise_mode, outdir, device, seeds, truncation_ps
         os.makedirs(outdir, exist_ok=True)
         for i, w in enumerate(ws):
             image = G.synthesis(w[None], noise_mode=noise_mode)
-            to_pictures(image)[0].save(os.path.join(outdir, f"proj{i:02d}.png"))
+            save_picture(to_pictures(image)[0], os.path.join(outdir, f"proj{i:02d}.png"))
         return
     label = class_label(G, class_idx, 1, device)
     os.makedirs(outdir, exist_ok=True)
@@ -39,7 +39,7 @@ def main(network, trust_pickle, noise_mode, outdir, device, seeds, truncation_ps
         print(f"Generating image for seed {seed} ({i + 1}/{len(seeds)}) ...")
         z = seed_latents(G, [seed], device)
         image = G(z, label, truncation_psi=truncation_psi, noise_mode=noise_mode)
-        to_pictures(image)[0].save(os.path.join(outdir, f"seed{seed:04d}.png"))
+        save_picture(to_pictures(image)[0], os.path.join(outdir, f"seed{seed:04d}.png"))
 
 
 if __name__ == "__main__":

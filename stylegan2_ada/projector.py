@@ -17,8 +17,8 @@ from runs.launch import choose_device
 from runs.options import SEED, OutputDir, command, generator_options, open_generator, usage_errors
 from runs.outputs import check_inputs_stay
 from snapshots.atomic import write_atomically
+from training.images import save_picture, to_pictures, to_uint8
 from training.images import save_video as write_video
-from training.images import to_pictures, to_uint8
 from training.latents import class_label
 from training.projection import open_target, project, psnr
 
@@ -49,8 +49,9 @@ def main(network, trust_pickle, device, target, num_steps, seed, save_video, cla
 
     os.makedirs(outdir, exist_ok=True)
     image = G.synthesis(path[-1:].to(device), noise_mode="const").cpu()
-    PIL.Image.fromarray(pixels.movedim(0, 2).numpy().squeeze()).save(os.path.join(outdir, "target.png"))
-    to_pictures(image)[0].save(os.path.join(outdir, "proj.png"))
+    picture = PIL.Image.fromarray(pixels.movedim(0, 2).numpy().squeeze())
+    save_picture(picture, os.path.join(outdir, "target.png"))
+    save_picture(to_pictures(image)[0], os.path.join(outdir, "proj.png"))
     write_atomically(os.path.join(outdir, "projected_w.npz"), lambda file: np.savez(file, w=path[-1:].numpy()))
     print(f"PSNR of the projection: {psnr(image, pixels / 127.5 - 1).item():.1f} dB")
     if save_video:

@@ -9,7 +9,7 @@ import PIL.Image
 from runs.launch import choose_device
 from runs.options import Numbers, command, network_options, open_generator
 from torch_utils import cached_weights
-from training.images import to_pictures
+from training.images import save_picture, to_pictures
 from training.latents import class_label, seed_latents
 
 
@@ -48,8 +48,8 @@ def main(network, trust_pickle, noise_mode, outdir, device, row_seeds, col_seeds
     pictures = {}
     for key, w in mixed.items():
         pictures[key] = to_pictures(G.synthesis(w[None], noise_mode=noise_mode))[0]
-        pictures[key].save(os.path.join(outdir, f"{key[0]}-{key[1]}.png"))
-    _grid(pictures, row_seeds, col_seeds).save(os.path.join(outdir, "grid.png"))
+        save_picture(pictures[key], os.path.join(outdir, f"{key[0]}-{key[1]}.png"))
+    save_picture(_grid(pictures, row_seeds, col_seeds), os.path.join(outdir, "grid.png"))
 
 
 def _grid(pictures, row_seeds, col_seeds):

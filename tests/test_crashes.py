@@ -369,3 +369,49 @@ def test_what_does_not_fit_on_the_disk_is_an_os_error_wherever_torch_stops(tmp_p
     path = tmp_path / "state.pt"
     run("-c", SAVE_BEYOND_A_LIMIT, path, env=dict(PYTHONPATH=str(ROOT / "stylegan2_ada")))
     assert os.listdir(tmp_path) == ["state.pt"]
+
+
+WRITERS_BEYOND_A_LIMIT = """
+import os, resource, signal, sys
+import numpy as np, PIL.Image, pytest, torch
+from click import ClickException
+from segan_ext import host
+host.activate()
+import generate
+from metrics.metric_utils import FeatureStats
+from snapshots.load import load_generator
+from snapshots.safetensors import save_safetensors
+from training.images import save_picture, save_video
+
+folder, network = sys.argv[1:]
+noise = np.random.RandomState(0).randint(0, 256, [40, 128, 128, 3]).astype(np.uint8)
+frames = [PIL.Image.fromarray(frame) for frame in noise]
+features = FeatureStats(capture_all=True)
+features.append(np.random.randn(1000, 64))
+G = load_generator(network)
+args = [f"--network={network}", "--seeds=1", f"--outdir={folder}", "--device=cpu"]
+writers = {
+    "picture.png": lambda path: save_picture(frames[0], path),
+    "film.gif": lambda path: save_picture(frames[0], path, save_all=True, append_images=frames[1:]),
+    "film.mp4": lambda path: save_video(path, noise),
+    "features.npz": features.save,
+    "G.safetensors": lambda path: save_safetensors(G, path),
+    "seed0001.png": lambda path: generate.main(args, standalone_mode=False),
+}
+for name, write in writers.items():
+    write(os.path.join(folder, name))
+there = {name: open(os.path.join(folder, name), "rb").read() for name in os.listdir(folder)}
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for name, write in writers.items():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(there[name]) // 2, resource.RLIM_INFINITY))
+    path = os.path.join(folder, name)
+    with pytest.raises((OSError, ClickException), match="too large|ffmpeg could not write all") as caught:
+        write(path)
+    assert path in str(caught.value) and "\\n" not in str(caught.value), caught.value
+assert there == {name: open(os.path.join(folder, name), "rb").read() for name in os.listdir(folder)}
+"""
+
+
+def test_every_writer_says_what_the_disk_refused_and_keeps_what_was_there(tmp_path):
+    network = ROOT / "tests" / "golden" / "nvidia_pickle_uncond.pkl"
+    run("-c", WRITERS_BEYOND_A_LIMIT, tmp_path, network, env=dict(PYTHONPATH=str(ROOT)))

@@ -30,7 +30,7 @@ from segan_ext.semantics.extractors import open_extractor
 from segan_ext.semantics.regions import Region, class_mask
 from snapshots.atomic import write_atomically
 from torch_utils import cached_weights
-from training.images import to_pictures
+from training.images import save_picture, to_pictures
 from training.latents import class_label, load_ws, seed_latents
 from training.projection import open_target, project_many
 
@@ -182,8 +182,8 @@ def write_edit(G: torch.nn.Module, content: dict, outdir: str | Path) -> None:
         after = _mixed(G, w, content, sigmas, None if content["inside"] is None else content["inside"][i])
         if content["keep"] is not None:
             after = keep_outside(before, after, content["keep"].to(before.device))
-        to_pictures(after)[0].save(outdir / f"{name}.png")
-        draw_change(before[0].cpu(), after[0].cpu()).save(outdir / f"{name}-change.png")
+        save_picture(to_pictures(after)[0], outdir / f"{name}.png")
+        save_picture(draw_change(before[0].cpu(), after[0].cpu()), outdir / f"{name}-change.png")
         print(f"{outdir / name}.png: mean change {(after - before).abs().mean().item() * 127.5:.2f} of 255")
 
 

@@ -28,6 +28,7 @@ from segan_ext.control.traversal import Dimension, captions, interpolation, stro
 from segan_ext.images import draw_grid, write_pictures
 from segan_ext.latents import chosen_class, coordinate_sigmas, labels_of, ws_of_seeds
 from torch_utils import cached_weights
+from training.images import save_picture
 from training.latents import load_ws, seed_latents
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -79,7 +80,7 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     images = torch.cat([G(z[None], c, truncation_psi=trunc, noise_mode="const") for z, c in latents])
     images = images.unflatten(0, (rows, columns))
     Path(dest).parent.mkdir(parents=True, exist_ok=True)
-    draw_grid(images).save(dest)
+    save_picture(draw_grid(images), dest)
     print(dest)
 
 

@@ -16,7 +16,7 @@ from segan_ext.control.inversion import SAMPLES, Reader, bounds_of, reading_bar
 from segan_ext.images import draw_curves, draw_traversal
 from snapshots.atomic import write_atomically
 from training.files import SUFFIXES
-from training.images import to_pictures
+from training.images import save_picture, to_pictures
 from training.latents import class_label
 from training.projection import SPACES, open_target, project_many, psnr
 
@@ -101,7 +101,7 @@ def _write(G, network, paths, targets, ws, distances, outdir):
     write_atomically(outdir / "projected_w.npz", lambda file: np.savez(file, **arrays))
     quality = [f"{ratio:.1f} dB" for ratio in psnr(images, targets).tolist()]
     for i, name in enumerate(names):
-        to_pictures(images[i : i + 1])[0].save(outdir / f"{name}.png")
+        save_picture(to_pictures(images[i : i + 1])[0], outdir / f"{name}.png")
         text = json.dumps(describe(network, {}, ws[i : i + 1], [name], "const"), indent=1)
         write_atomically(outdir / f"{name}.json", lambda file, text=text: file.write(text.encode()))
         print(f"{name}: distance {distances[-1, i]:.4g}, PSNR {quality[i]}")
@@ -109,5 +109,5 @@ def _write(G, network, paths, targets, ws, distances, outdir):
     rows = torch.stack([targets, images, differences], dim=1)[:_SHOWN]
     labels = [f"{name[:24]}\n{said}" for name, said in zip(names, quality)][:_SHOWN]
     table = draw_traversal(rows, labels, ["target", "projection", "difference"])
-    draw_curves(table, distances).save(outdir / "projection.png")
+    save_picture(draw_curves(table, distances), outdir / "projection.png")
     print(outdir / "projection.png")

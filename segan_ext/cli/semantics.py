@@ -30,7 +30,7 @@ from segan_ext.semantics.painting import read_colours, read_label_map
 from segan_ext.semantics.segmenters import open_segmenter
 from snapshots.atomic import write_atomically
 from torch_utils import cached_weights
-from training.images import to_pictures
+from training.images import save_picture, to_pictures
 from training.latents import load_ws, seed_latents
 
 _TRUNC = click.option("--trunc", type=float, default=0.5, show_default=True, help="Truncation psi of the images")
@@ -175,8 +175,8 @@ def evaluate(network, trust_pickle, device, extractors, segmenter, samples, trun
     outdir.mkdir(parents=True, exist_ok=True)
     protocol = dict(network=str(network), segmenter=labeller.name, samples=samples, truncation_psi=trunc)
     evaluation.write_tables(outdir / "scores.json", tables, resolution=G.img_resolution, **protocol)
-    (outdir / "scores.md").write_text(evaluation.markdown(tables) + "\n")
-    evaluation.draw_examples(G, opened, labeller, truncation_psi=trunc).save(outdir / "examples.png")
+    write_atomically(outdir / "scores.md", lambda file: file.write(f"{evaluation.markdown(tables)}\n".encode()))
+    save_picture(evaluation.draw_examples(G, opened, labeller, truncation_psi=trunc), outdir / "examples.png")
     print(evaluation.markdown(tables))
     print(outdir / "examples.png")
 
@@ -220,8 +220,8 @@ def sample(network, trust_pickle, device, extractor, target, target_seed, outdir
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
     for i, picture in enumerate(to_pictures(found.images)):
-        picture.save(outdir / f"sample{i:02d}.png")
-    evaluation.draw_labels(wanted).save(outdir / "target.png")
+        save_picture(picture, outdir / f"sample{i:02d}.png")
+    save_picture(evaluation.draw_labels(wanted), outdir / "target.png")
     write_atomically(outdir / "ws.npz", lambda file: np.savez(file, w=found.ws.cpu().numpy()))
     report = dict(agreement=found.agreement.tolist(), mean_agreement=found.agreement.mean().item())
     report |= dict(diversity=sampling.diversity(found.images, features), **options | dict(detector=features.name))
@@ -287,8 +287,8 @@ def edit(network, trust_pickle, device, extractor, seed, projected_w, trunc, lab
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
     for name, images in (("before", done.before), ("after", done.after)):
-        to_pictures(images)[0].save(outdir / f"{name}.png")
-    evaluation.draw_labels(done.labels[0]).save(outdir / "labels.png")
+        save_picture(to_pictures(images)[0], outdir / f"{name}.png")
+    save_picture(evaluation.draw_labels(done.labels[0]), outdir / "labels.png")
     write_atomically(outdir / "ws.npz", lambda file: np.savez(file, w=done.ws.cpu().numpy()))
     report = dict(in_strokes=done.agreement.item(), off_region=done.off_region.item(), method=method, steps=steps)
     text = json.dumps({k: None if v != v else v for k, v in report.items()}, indent=1)

@@ -18,6 +18,7 @@ from segan_ext.semantics.extractors import open_extractor
 from snapshots import hub
 from snapshots.safetensors import save_safetensors
 from torch_utils import cached_weights
+from training.images import save_picture
 
 _ROWS, _COLUMNS = 4, 8  # of the samples
 _CONTROLS, _SIGMAS, _STEPS = 24, 3.0, 7  # of the picture of controls: rows at most, reach, images a row
@@ -82,7 +83,7 @@ def _draw(G, folder):
         torch.cat([G.synthesis(ws_of_seeds(G, [seed], 1, seed), noise_mode="const") for seed in row])
         for row in torch.arange(_ROWS * _COLUMNS).view(_ROWS, _COLUMNS).tolist()
     ]
-    draw_grid(torch.stack(rows).cpu()).save(folder / "samples.png")
+    save_picture(draw_grid(torch.stack(rows).cpu()), folder / "samples.png")
     if getattr(G, "subspaces", dict)():
         shown = strongest(G, len(named_directions(G)) or 8)[:_CONTROLS]
         images = traversal(G, shown, 0, _SIGMAS, _STEPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import functools
 import math
 import os
@@ -31,11 +32,14 @@ def usage_errors(option: str = "") -> Iterator[None]:
         raise click.UsageError(f"{option}: {error}" if option else str(error)) from error
 
 
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
 class Command(click.Command):
     """A command in which a ValueError or OSError that begins with an option, as "--data: …", is a usage error.
 
     So is an option that is given nothing, as by a variable of the shell that is not set, and a number that is not
-    finite. "~" at the beginning of a text is the user's home.
+    finite. "~" at the beginning of a text is the user's home. A full or broken disk is a sentence too.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -52,10 +56,15 @@ class Command(click.Command):
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        """What the callback returns. click.UsageError for its ValueError or OSError if that begins with an option."""
+        """What the callback returns. click.UsageError for its ValueError or OSError if that begins with an option.
+
+        click.ClickException for a disk that does not take what the command writes.
+        """
         try:
             return super().invoke(ctx)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
+                raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror}") from error
             if not re.match("--[a-z]", str(error)):
                 raise
             raise click.UsageError(str(error)) from error

@@ -31,7 +31,9 @@ _plugins = {}
 _FLAGS = "-O3 -march=native -std=c++17 -fopenmp -fPIC -fno-math-errno -fno-trapping-math -fno-signed-zeros"
 _REMEMBERED = 24 * 3600  # seconds for which a failure counts as one
 # What a compiler says when the machine is at fault, not the sources: trying again may help.
-_PASSING = re.compile("killed|signal|memory|no space left|temporarily|interrupted|said nothing", re.IGNORECASE)
+_PASSING = re.compile(
+    "killed|signal|memory|no space left|too large|quota|temporarily|interrupted|said nothing", re.IGNORECASE
+)
 
 
 def get_plugin(module_name: str, sources: Sequence[str | os.PathLike], **build_kwargs: Any) -> types.ModuleType:

@@ -25,6 +25,7 @@ from snapshots.load import load_network_pkl
 from snapshots.save import save_snapshot
 from torch_utils import misc, training_stats
 from training import graphs, health, networks
+from training.images import save_picture
 from training.state import TrainingState, preserved_randomness, read, saved_states, set_random_state, state_path
 
 _HEALTH_SAMPLES = 64
@@ -77,7 +78,7 @@ def save_image_grid(img: np.ndarray, fname: str, drange: Sequence[float], grid_s
     if channels not in (1, 3):
         raise ValueError(f"a picture of {channels} channels cannot be drawn")
     picture = PIL.Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    write_atomically(fname, lambda file: picture.save(file, format="PNG"))
+    save_picture(picture, fname)
 
 
 def training_loop(
