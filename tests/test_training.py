@@ -13,11 +13,13 @@ import pytest
 import torch
 
 import legacy
-from helpers import TINY, command, make_dataset, newest, only_run, read_stats, run, slowly
+from helpers import TINY, command, make_dataset, newest, only_run, png, read_stats, run, slowly
 from metrics import metric_main
 from runs import launch
+from torch_utils import training_stats
 from training import networks
 from training.augment import AugmentPipe
+from training.state import read, saved_states
 from training.training_loop import training_loop
 
 FORMS = {
@@ -282,6 +284,82 @@ def test_nan_does_not_turn_augmentation_off(trained, tmp_path, monkeypatch):
     assert "were left out of the statistics" in (tmp_path / "health.txt").read_text()
     snapshot = load(tmp_path)
     assert snapshot["augment_pipe"].p.isfinite() and snapshot["G_ema"].mapping.w_avg.isfinite().all()
+
+
+def test_statistics_of_an_earlier_training_are_forgotten(trained, tmp_path):
+    training_stats.report("Loss/of_another_loss", 1.0)
+    training_loop(**dict(args_of(trained), run_dir=str(tmp_path), total_kimg=0.05))
+    (*_, last) = read_stats(tmp_path)
+    assert "Loss/of_another_loss" not in last
+    assert all(math.isfinite(entry["mean"]) for name, entry in last.items() if name != "timestamp")
+
+
+def stop_after(steps):
+    """abort_fn of a run that is asked to stop after so many steps, and progress_fn, by which it counts them"""
+    done = []
+    return dict(abort_fn=lambda: len(done) >= steps, progress_fn=lambda *_: done.append(1))
+
+
+def test_a_run_that_is_to_stop_leaves_its_metrics_for_later(trained, tmp_path, capsys):
+    measured = []
+
+    @metric_main.register_metric
+    def quick(opts):
+        measured.append(opts)
+        return dict(quick=float(len(measured)))
+
+    args = dict(args_of(trained), run_dir=str(tmp_path), total_kimg=0.1, metrics=["quick"])
+    training_loop(**args, **stop_after(5))
+    assert len(measured) == 1  # of the first step's snapshot
+    assert "Stopped at 0.0 kimg" in capsys.readouterr().out
+    (path,) = saved_states(str(tmp_path))
+    assert read(path)["counters"]["cur_nimg"] == 40
+    training_loop(**args, resume_state=path)
+    assert len(measured) == 3  # of that where it stopped, and of the last one
+    assert len((tmp_path / "metric-quick.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_request_to_stop_breaks_off_a_metric(trained, tmp_path, capsys):
+    began = []
+
+    @metric_main.register_metric
+    def endless(opts):
+        began.append(opts)
+        progress = opts.progress.sub("endless")
+        while opts.G is not None:
+            progress.update(1)
+
+    args = dict(args_of(trained), run_dir=str(tmp_path), total_kimg=0.1, metrics=["endless", "quick"])
+    training_loop(**args, abort_fn=lambda: bool(began))
+    output = capsys.readouterr().out
+    assert "endless of network-snapshot-000000.pkl is left out; --resume makes up for it" in output
+    assert "Stopped at 0.0 kimg" in output and len(began) == 1 and not list(tmp_path.glob("metric*"))
+    (path,) = saved_states(str(tmp_path))
+    training_loop(**args | dict(metrics=["quick"]), resume_state=path)  # one of the first snapshot, and one of the last
+    assert len((tmp_path / "metric-quick.jsonl").read_text().splitlines()) == 2
+
+
+def test_states_are_saved_between_ticks(trained, tmp_path):
+    saved = []
+
+    def progress(*_):
+        saved.extend(read(path)["counters"]["cur_nimg"] for path in saved_states(str(tmp_path)))
+
+    args = dict(args_of(trained), run_dir=str(tmp_path), total_kimg=0.064, kimg_per_tick=100, save_minutes=0)
+    training_loop(**args, progress_fn=progress)
+    assert saved == [8, 16, 24, 32, 40, 48, 56]  # before each step after the first
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_data_set_of_one_picture_is_named(count, trained, tmp_path, capsys):
+    for i in range(count):
+        (tmp_path / f"{i}.png").write_bytes(png())
+    data = dict(args_of(trained)["training_set_kwargs"], path=str(tmp_path), max_size=None)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    training_loop(**dict(args_of(trained), run_dir=str(run_dir), total_kimg=0.02, training_set_kwargs=data))
+    assert "the data set is one picture" in (run_dir / "health.txt").read_text()
+    assert "not finite" not in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -111,6 +111,7 @@ def get_feature_detector(
     key = (url, torch.device(device))
     missing = key not in _detectors
     if num_gpus > 1:  # the first process may have opened it before there were others
+        processes.go_on()
         missing = processes.any_of_all(missing)
     if missing:
         if num_gpus > 1 and rank > 0:
@@ -154,7 +155,12 @@ class ProgressMonitor:
             progress_fn(pfn_lo, pfn_total)
 
     def update(self, cur_items: int) -> None:
-        """Says that `cur_items` are done, if enough of them are new or it was the last."""
+        """Says that `cur_items` are done, if enough of them are new or it was the last.
+
+        `processes.Interrupted` in a process that works alone and is asked to stop.
+        """
+        if processes.count() == 1:
+            processes.go_on()
         finished = self.num_items is not None and cur_items >= self.num_items
         new = cur_items - self.last_items
         if not finished and new < (self.flush_interval or float("inf")):
@@ -251,6 +257,7 @@ class FeatureStats:
         """x: tensor [n, num_features] of this process; those of all processes are appended, row by row in turn."""
         if num_gpus > 1:
             parts = [torch.empty_like(x) for _ in range(num_gpus)]
+            processes.go_on()
             torch.distributed.all_gather(parts, x.contiguous())
             x = torch.stack(parts, dim=1).flatten(0, 1)
         self.append(x.cpu().numpy())
@@ -445,5 +452,6 @@ def _on_all_ranks(value, opts):
     if opts.num_gpus == 1:
         return value
     value = torch.tensor(float(value), device=opts.device)
+    processes.go_on()
     torch.distributed.broadcast(value, src=0)
     return bool(value.item())

@@ -10,6 +10,7 @@ import torch
 
 from metrics import detectors, metric_utils
 from metrics.perceptual import VGG16
+from runs import processes
 
 
 def compute_distances(
@@ -27,7 +28,9 @@ def compute_distances(
     for i, start in enumerate(starts):
         width = min(col_batch_size, len(col_features) - start)
         part = mine[i // num_gpus] if i % num_gpus == rank else row_features.new_empty([len(row_features), width])
-        torch.distributed.broadcast(part.contiguous(), src=i % num_gpus)
+        part = part.contiguous()
+        processes.go_on()
+        torch.distributed.broadcast(part, src=i % num_gpus)
         parts.append(part)
     return torch.cat(parts, dim=1).cpu() if rank == 0 else None
 

@@ -3,11 +3,12 @@
 Everything but gradients and averages goes over gloo, by the CPU, so that it neither waits for a GPU nor needs one.
 """
 
+import contextlib
 import datetime
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -108,6 +109,34 @@ def any_of_all(flag: bool) -> bool:
     flags = torch.tensor(float(flag))
     dist.all_reduce(flags, dist.ReduceOp.MAX)
     return bool(flags)
+
+
+class Interrupted(RuntimeError):
+    """Work that processes share has ended early in all of them, since one has failed or is asked to stop."""
+
+
+_asked_to_stop = None  # what `go_on` asks
+
+
+@contextlib.contextmanager
+def interruptible(asked_to_stop: Callable[[], bool]) -> Iterator[None]:
+    """Inside, `go_on` raises Interrupted where asked_to_stop() is true in any process."""
+    global _asked_to_stop
+    before, _asked_to_stop = _asked_to_stop, asked_to_stop
+    try:
+        yield
+    finally:
+        _asked_to_stop = before
+
+
+def go_on(failed: bool = False) -> None:
+    """Interrupted, in all processes, where one has failed or is asked to stop; else nothing.
+
+    All must call it together, before anything else in which they wait for each other. One whose part of the work has
+    failed calls it once more, with `failed`.
+    """
+    if any_of_all(failed or (_asked_to_stop is not None and _asked_to_stop())):
+        raise Interrupted("the work that processes share was given up")
 
 
 def take_from_first(tensors: Iterable[torch.Tensor]) -> None:

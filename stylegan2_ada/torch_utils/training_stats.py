@@ -23,10 +23,15 @@ _totals = {}  # name → sums since the start, over all processes, on the CPU in
 
 
 def init_multiprocessing(rank: int, sync_device: torch.device | None) -> None:
-    """Tells this process its rank and the device for collective operations (None for a single process)."""
+    """Tells this process its rank and the device for collective operations (None for a single process).
+
+    A training begins: what an earlier one in this process has reported is forgotten, and its collectors are of no use.
+    """
     global _rank, _sync_device
     _rank = rank
     _sync_device = sync_device
+    _pending.clear()
+    _totals.clear()
 
 
 def report(name: str, value: Any) -> Any:

@@ -29,15 +29,18 @@ def assess(
     relative_diversity: float,
     bad_steps: dict[str, tuple[int, int]] = {},
     left_out: dict[str, int] = {},
+    one_picture: bool = False,
 ) -> list[str]:
     """A list of sentences, each a problem and what to change; empty when all is well. NaN means not known.
 
     signs_real, signs_fake: mean sign of D's scores. augment_p: ADA's p; adaptive: whether it adapts. nonfinite: share
     of steps with non-finite gradients. bad_steps: {phase: their number, and the last}. relative_diversity: of the
     samples, with that of the reals as 1. left_out:
-    {statistic: number of its values that were not finite}.
+    {statistic: number of its values that were not finite}. one_picture: whether all real images are equal.
     """
     problems = []
+    if one_picture:
+        problems.append("the data set is one picture: G can only learn to repeat it; use --data with more of them.")
     if nonfinite > _NONFINITE:
         problems.append(
             f"{nonfinite:.0%} of the steps had non-finite gradients: lower --lrate or raise --gamma, or use --fp32=1."

@@ -102,12 +102,12 @@ def _tensors(obj):
 
 
 def random_state() -> dict[str, Any]:
-    """The state of all random number generators, as tensors and plain values."""
+    """The state of all random number generators, on CUDA that of the device in use, as tensors and plain values."""
     _, keys, pos, has_gauss, cached = np.random.get_state()
     version, words, gauss = random.getstate()
     return dict(
         torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        cuda=[torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],  # of the device in use
         numpy=[torch.from_numpy(keys.astype(np.int64)), pos, has_gauss, cached],
         python=[version, list(words), gauss],
     )
@@ -116,8 +116,8 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: dict[str, Any]) -> None:
     """Undoes everything drawn since `random_state()`."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] and torch.cuda.is_initialized():  # older files hold the states of all GPUs of the machine
+        torch.cuda.set_rng_state(state["cuda"][min(torch.cuda.current_device(), len(state["cuda"]) - 1)])
     keys, pos, has_gauss, cached = state["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), pos, has_gauss, cached))
     version, words, gauss = state["python"]

@@ -1,5 +1,6 @@
 """The training loop: fetches real images, runs the phases of G and D, keeps EMA and ADA, and saves what comes out."""
 
+import contextlib
 import copy
 import functools
 import json
@@ -210,6 +211,9 @@ class Trainer:
         self._start_loader()
         tick = self._start_tick()
         while not self._finished():
+            if processes.any_of_all(self._asked_to_stop()):
+                self._stop()
+                break
             self._train_batch()
             self._update_ema()
             self.state.cur_nimg += self.o.batch_size
@@ -220,14 +224,24 @@ class Trainer:
             if self._tick_is_over():
                 self._end_tick(tick)
                 tick = self._start_tick()
-            if processes.any_of_all(self._asked_to_stop()) and not self._finished():
-                self._save_snapshot()
-                self._say(f"Stopped at {self.state.cur_nimg / 1000:.1f} kimg; --resume={self.o.run_dir} continues it.")
-                break
+            if processes.any_of_all(self._state_is_due()):
+                self._check_weights()
+                self._save_state()
         self._close()
 
     def _asked_to_stop(self):
         return self.o.abort_fn is not None and self.o.abort_fn()
+
+    def _stop(self):
+        """Saves what there is; its metrics, which may take hours, are made up for when the run goes on."""
+        if self._snapshot_nimg != self.state.cur_nimg:
+            self._save_snapshot()
+        self._say(f"Stopped at {self.state.cur_nimg / 1000:.1f} kimg; --resume={self.o.run_dir} continues it.")
+
+    def _state_is_due(self):
+        """Whether so many minutes have gone by without a state, and there is something new to save."""
+        late = time.monotonic() - self.saved >= self.o.save_minutes * 60
+        return late and self._saved_nimg != self.state.cur_nimg
 
     # Construction
 
@@ -310,6 +324,7 @@ class Trainer:
         collectors = dict(stats=self.stats, signs=self.signs)
         self.state = TrainingState(modules, self.optimizers, self.loss, collectors)
         self._restored_randomness = self._metrics_before = None
+        self._saved_nimg = self._snapshot_nimg = None  # images after which there are a state and a snapshot
         if self.o.resume_state is not None:
             self._restore()
 
@@ -317,13 +332,17 @@ class Trainer:
         """Takes up a saved state, which only the first process can be sure to reach."""
         saved = processes.told(read(self.o.resume_state) if self.o.rank == 0 else None)
         randomness, self._metrics_before = self.state.load(saved), saved.get("metrics_before")
+        self._saved_nimg = self.state.cur_nimg
+        self._snapshot_nimg = None if self._metrics_before is None else self.state.cur_nimg
         self._say(f"Continuing at {self.state.cur_nimg / 1000:.1f} kimg from {self.o.resume_state}")
+        other = f"by {len(randomness)} process{'es' * (len(randomness) > 1)} and goes on with {self.o.num_gpus}"
         if len(randomness) == self.o.num_gpus:
             self._restored_randomness = randomness[self.o.rank]
-            return
+            if self.device.type != "cuda" or self._restored_randomness["cuda"]:
+                return
+            other = "on the CPU and goes on on a GPU"
         self._say(
-            f"It was saved by {len(randomness)} process{'es' * (len(randomness) > 1)} and goes on with "
-            f"{self.o.num_gpus}: the same images follow, with other random numbers than those would have drawn."
+            f"It was saved {other}: the same images follow, with other random numbers than those would have drawn."
         )
         rng = np.random.RandomState([self.o.random_seed, self.o.num_gpus, self.o.rank, self.state.batch_idx])
         seed = int(rng.randint(2**31))
@@ -373,6 +392,8 @@ class Trainer:
             self.grid_c = torch.from_numpy(labels).to(self.device).split(self.o.batch_gpu)
             reals = [data[i][0] for i in rng.choice(len(data), min(len(data), _HEALTH_SAMPLES), replace=False)]
             self.real_diversity = health.diversity(np.stack(reals) / 127.5 - 1)
+            equal = not self.real_diversity > 0  # those that were drawn; NaN where there is but one
+            self.one_picture = equal and all(np.array_equal(data[i][0], reals[0]) for i in range(len(data)))
             if self.o.rank == 0 and self.o.resume_state is None:
                 save_image_grid(images, self._in_run_dir("reals.png"), drange=[0, 255], grid_size=self.grid_size)
                 self._save_fakes(self._fakes(), "fakes_init.png")
@@ -525,8 +546,9 @@ class Trainer:
         grid_due = o.rank == 0 and due(o.image_snapshot_ticks)
         if o.rank == 0:
             fakes = self._fakes(limit=None if grid_due else _HEALTH_SAMPLES)
-            relative = health.diversity(fakes[:_HEALTH_SAMPLES]) / max(self.real_diversity, 1e-8)
-        training_stats.report0("Health/diversity", relative if o.rank == 0 else 0)
+        if self.real_diversity > 0:
+            relative = health.diversity(fakes[:_HEALTH_SAMPLES]) / self.real_diversity if o.rank == 0 else 0
+            training_stats.report0("Health/diversity", relative)
         self.stats.update()
         problems = self._assess_health()
         self._say("  ".join(fields) + ("" if problems else "  health ok"))
@@ -540,9 +562,7 @@ class Trainer:
         s.tick_start_nimg = s.cur_nimg
         if snapshot_due:
             self._save_snapshot()
-        elif processes.told(time.monotonic() - self.saved >= o.save_minutes * 60):
-            self._check_weights()
-            self._save_state()
+            self._evaluate_metrics(self._snapshot_path())
 
     def _count_seconds(self):
         """Adds the time since the last call to the run's, and returns what time it is."""
@@ -590,6 +610,7 @@ class Trainer:
             relative_diversity=stats["Health/diversity"],
             bad_steps={p.name: (int(p.bad_steps), int(p.last_bad)) for p in self.phases if p.bad_steps},
             left_out={name: count for name in stats.names() if (count := stats.nonfinite(name))},
+            one_picture=self.one_picture,
         )
         if self.o.rank == 0:
             kimg, text = self.state.cur_nimg / 1000, "\n".join(problems) or "All is well."
@@ -612,7 +633,7 @@ class Trainer:
     # Snapshots
 
     def _save_snapshot(self):
-        """The networks as a pickle, the state beside it, then the metrics; each file is whole or absent."""
+        """The networks as a pickle, then the state beside it; each file is whole or absent."""
         networks = dict(
             G=self.G,
             D=self.D,
@@ -631,7 +652,7 @@ class Trainer:
                 networks["augment_pipe"].fixed_margins = False
             save_snapshot(path, networks)
         self._save_state(metrics_before=metric_sizes(self.o.run_dir) if self.o.rank == 0 else None)
-        self._evaluate_metrics(path)
+        self._snapshot_nimg = self.state.cur_nimg
 
     def _label_examples(self):
         """Some of the data's label vectors, which a network alone does not tell; nothing for classes."""
@@ -662,7 +683,7 @@ class Trainer:
         self.state.log_bytes = os.path.getsize(log) if os.path.exists(log) else 0
         self.state.stats_bytes = self.stats_file.tell() if self.stats_file is not None else 0
         state = self.state.capture() | dict(metrics_before=metrics_before)
-        self.saved = time.monotonic()
+        self.saved, self._saved_nimg = time.monotonic(), self.state.cur_nimg
         if self.o.rank == 0:
             path = state_path(self.o.run_dir, self.state.cur_nimg // 1000)
             write_atomically(path, lambda file: torch.save(state, file))
@@ -677,31 +698,47 @@ class Trainer:
                 for name, value in known.items():
                     training_stats.report0(f"Metrics/{name}", value)
                 continue
-            reason = None
-            try:
-                with preserved_randomness():  # otherwise a run would depend on what was measured
-                    result = metric_main.calc_metric(
-                        metric=metric,
-                        G=self.G_ema,
-                        dataset_kwargs=self.o.training_set_kwargs,
-                        num_gpus=self.o.num_gpus,
-                        rank=self.o.rank,
-                        device=self.device,
-                        seed=0,  # the same latents for every snapshot
-                        **self.o.metric_kwargs,
-                    )
-            except METRIC_ERRORS as error:  # what cannot be measured should not end a run
-                reason = metric_failure(error)
-                if reason in (None, LOST):
-                    raise
+            result, reason = self._measure(metric)
             reasons = [reason for reason in processes.gathered(reason) if reason is not None]
-            if reasons:
+            if reasons:  # what cannot be measured should not end a run
                 self._say(f"{metric} could not be computed: {reasons[0]}")
                 continue
+            if result is None:
+                way_on = "calc_metrics.py computes it" if self._finished() else "--resume makes up for it"
+                self._say(f"{metric} of {os.path.basename(snapshot_pkl)} is left out; {way_on}.")
+                return
             if self.o.rank == 0:
                 metric_main.report_metric(result, run_dir=self.o.run_dir, snapshot_pkl=snapshot_pkl)
             for name, value in result.results.items():
                 training_stats.report0(f"Metrics/{name}", value)
+
+    def _measure(self, metric):
+        """(result, None); (None, reason) in a process that failed; (None, None) in the others, or if asked to stop."""
+        try:
+            # Otherwise a run would depend on what was measured.
+            with preserved_randomness(), processes.interruptible(self._asked_to_stop):
+                processes.go_on()
+                result = metric_main.calc_metric(
+                    metric=metric,
+                    G=self.G_ema,
+                    dataset_kwargs=self.o.training_set_kwargs,
+                    num_gpus=self.o.num_gpus,
+                    rank=self.o.rank,
+                    device=self.device,
+                    seed=0,  # the same latents for every snapshot
+                    **self.o.metric_kwargs,
+                )
+                processes.go_on()
+            return result, None
+        except processes.Interrupted:
+            return None, None
+        except METRIC_ERRORS as error:
+            reason = metric_failure(error)
+            if reason in (None, LOST):
+                raise
+            with contextlib.suppress(processes.Interrupted):
+                processes.go_on(failed=True)
+            return None, reason
 
     def _known_results(self, metric, snapshot_pkl, since):
         found, how = None, {k: v for k, v in self.o.metric_kwargs.items() if k in ("detectors", "num_gen")}
