@@ -24,14 +24,16 @@ def data(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("data") / "discs.zip")
 
 
-def twins(data, tmp_path, count):
-    """What tests/twin.py saves, trained by so many processes"""
+def twins(data, tmp_path, count, *metrics):
+    """What tests/twin.py saves, trained by so many processes; metrics: instead of its own"""
     folder = tmp_path / str(count)
     folder.mkdir()
     path = os.pathsep.join([str(ROOT / "stylegan2_ada"), str(ROOT)])
     env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=path)
     started = [
-        subprocess.Popen([sys.executable, ROOT / "tests" / "twin.py", folder, data, str(rank), str(count)], env=env)
+        subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "twin.py", folder, data, str(rank), str(count), *metrics], env=env
+        )
         for rank in range(count)
     ]
     assert [process.wait(timeout=300) for process in started] == [0] * count
@@ -57,6 +59,14 @@ def test_two_processes_compute_what_one_does(data, tmp_path):
     assert len(one["metrics"]) == 4  # two, of the first step and of the last
     for results, others in zip(one["metrics"], two["metrics"], strict=True):
         assert others == pytest.approx(results, rel=1e-3)
+
+
+def test_a_metric_that_fails_in_one_process_ends_in_all(data, tmp_path, capfd):
+    found = twins(data, tmp_path, 2, "fails_in_the_second", "kid50k_full")
+    assert len(found["metrics"]) == 2 and all(
+        list(results) == ["kid50k_full_vgg-hed_n64"] for results in found["metrics"]
+    )
+    assert capfd.readouterr().out.count("fails_in_the_second could not be computed: out of memory") == 2
 
 
 def two(out, data):
@@ -170,6 +180,30 @@ def test_torchrun_restarts_from_the_newest_state(data, undisturbed, tmp_path):
     assert process.returncode == 0, output + errors
     assert output.count("Training options:") == 1 and output.count("Continuing at") == 1
     assert same_state(only_run(tmp_path), undisturbed)
+
+
+DIES_AT_FIRST = """
+import os, runpy
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    os._exit(1)
+runpy.run_path("train_segan.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_restart_takes_up_no_earlier_run(data, undisturbed, tmp_path):
+    """The first attempt ends before it has a directory; a finished run of the same options lies there."""
+    earlier = shutil.copytree(undisturbed, tmp_path / "out" / "00000-earlier")
+    options = json.loads((earlier / "training_options.json").read_text())
+    options["options"] |= dict(outdir=str(tmp_path / "out"))
+    (earlier / "training_options.json").write_text(json.dumps(options))
+    (tmp_path / "script.py").write_text(DIES_AT_FIRST)
+    torchrun = [*TORCHRUN[:-1], "--nproc-per-node=1", "--max-restarts=1", tmp_path / "script.py"]
+    process = start([*torchrun, *OPTIONS, f"--data={data}", f"--outdir={tmp_path / 'out'}"])
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    assert "Continuing at" not in output and output.count("Done.") == 1
+    assert len(os.listdir(tmp_path / "out")) == 2
 
 
 @pytest.fixture

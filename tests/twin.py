@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from metrics import metric_main, metric_utils
 from runs import processes
 from training import training_loop
 
@@ -41,7 +42,18 @@ class Observed(training_loop.Trainer):
             self.gradients[phase.name] = {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
-def main(run_dir, data, rank, count):
+@metric_main.register_metric
+def fails_in_the_second(opts):
+    """A metric for which the second process, in the midst of it, has not enough memory"""
+    stats = metric_utils.FeatureStats(capture_all=True, max_items=64)
+    while not stats.is_full():
+        if opts.rank == 1 and stats.num_items >= 16:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 90.00 GiB")
+        stats.append_torch(torch.rand([4, 2]), opts.num_gpus, opts.rank)
+    return dict(fails_in_the_second=float(stats.get_all().mean()))
+
+
+def main(run_dir, data, rank, count, *metrics):
     """Trains, and saves what is compared"""
     torch.set_num_threads(1)
     if count > 1:
@@ -57,7 +69,7 @@ def main(run_dir, data, rank, count):
         **dict.fromkeys(("G_opt_kwargs", "D_opt_kwargs"), adam),
         loss_kwargs=dict(class_name="segan_ext.loss.SEGANLoss"),
         augment_kwargs=dict(class_name="training.augment.AugmentPipe", xflip=1, xfrac=1, contrast=1, hue=1, noise=1),
-        metrics=["fid50k_full", "kid50k_full"],
+        metrics=metrics or ["fid50k_full", "kid50k_full"],
         metric_kwargs=dict(detectors=["vgg-hed"], num_gen=64, cache=False, G_kwargs=dict(noise_mode="const")),
         **dict(num_gpus=count, rank=rank, batch_size=IMAGES, batch_gpu=IMAGES // count, device="cpu"),
         **dict(augment_p=0.5, ada_target=0.1, ada_kimg=1, total_kimg=20 * IMAGES / 1000, kimg_per_tick=1),
@@ -83,4 +95,4 @@ def main(run_dir, data, rank, count):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

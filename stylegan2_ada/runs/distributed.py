@@ -34,6 +34,8 @@ def run(command: Callable[[], Any]) -> None:
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
+        if torch.distributed.is_torchelastic_launched():
+            processes.open_store()
         command()
         return
     meeting = os.environ.get(_MEETING)

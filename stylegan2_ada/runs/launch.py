@@ -209,6 +209,7 @@ def start(
     try:
         os.makedirs(run_dir)
         hold(run_dir)
+        processes.remember(run_dir)
         write_atomically(os.path.join(run_dir, "training_options.json"), lambda file: file.write(text.encode()))
         if needs_file:
             save_snapshot(args["resume_pkl"], networks)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 _PATIENCE = datetime.timedelta(hours=2)  # a lost process is noticed at once; this is for slow work of the first one
 _CPU = torch.device("cpu")
-_restarts = 0  # that others know of
+_store = None  # where processes met; torchrun's outlives its restarts
 
 
 def count() -> int:
@@ -29,11 +29,6 @@ def rank() -> int:
     return dist.get_rank() if _joined() else 0
 
 
-def restarts() -> int:
-    """How often torchrun has started these processes anew, as far as the first one knows: machines may differ."""
-    return max(_restarts, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))
-
-
 def on_this_machine() -> int:
     """How many of them run on this machine; `torchrun` says it."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -43,30 +38,38 @@ def _joined():
     return dist.is_available() and dist.is_initialized()
 
 
+def open_store(init_method: str = "env://", rank: int = -1, world_size: int = -1) -> tuple[dist.Store, int, int]:
+    """Connects to the store through which processes meet, for `remember`; returns it, the rank and the world size.
+
+    Arguments: those of `torch.distributed.init_process_group`, by default torchrun's.
+    """
+    global _store
+    _store, rank, world_size = next(dist.rendezvous(init_method, rank, world_size, timeout=_PATIENCE))
+    while isinstance(_store, dist.PrefixStore):  # of torchrun's restarts, which two machines may count differently
+        _store = _store.underlying_store
+    return _store, rank, world_size
+
+
 def join(init_method: str = "env://", rank: int = -1, world_size: int = -1) -> None:
-    """Waits for all processes. Arguments: those of `torch.distributed.init_process_group`, by default torchrun's."""
+    """Waits for all processes. Arguments as of `open_store`."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    store, rank, world_size = next(dist.rendezvous(init_method, rank, world_size, timeout=_PATIENCE))
-    while isinstance(store, dist.PrefixStore):  # of torchrun's restarts, which two machines may count differently
-        store = store.underlying_store
-    global _restarts
-    name, _restarts = _attempt(store, rank, world_size)
-    store = dist.PrefixStore(name, store)
+    store, rank, world_size = open_store(init_method, rank, world_size)
+    store = dist.PrefixStore(_attempt(store, rank, world_size), store)
     dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=world_size)
 
 
 def _attempt(store, rank, world_size):
-    """A name that those agree on who try to join now, and what the first one finds out for `restarts`.
+    """A name that those agree on who try to join now.
 
     After a restart torchrun's store still holds the addresses of processes that have ended. Each of the others says who
     it is, and the first one answers, until it is heard.
     """
-    mine, known = uuid.uuid4().hex, restarts()
+    mine = uuid.uuid4().hex
     if rank > 0:
         store.set(f"segan/{rank}", mine)
         name = store.get(f"segan/{mine}").decode()
-        store.set(f"segan/{name}/{rank}", str(known))
-        return name, known
+        store.set(f"segan/{name}/{rank}", "here")
+        return name
     waiting = list(range(1, world_size))
     while waiting:
         for other in waiting:
@@ -74,8 +77,18 @@ def _attempt(store, rank, world_size):
                 store.set(f"segan/{store.get(f'segan/{other}').decode()}", mine)
         time.sleep(0.01)
         waiting = [other for other in waiting if not store.check([f"segan/{mine}/{other}"])]
-    others = (int(store.get(f"segan/{mine}/{other}")) for other in range(1, world_size))
-    return mine, max(known, store.add("segan/attempts", 1) - 1, *others)
+    return mine
+
+
+def remember(run_dir: str) -> None:
+    """Tells torchrun, where that has started these processes, which run they train: its restarts go on with that."""
+    if _store is not None:
+        _store.set("segan/run", os.path.abspath(run_dir))
+
+
+def remembered() -> str | None:
+    """The run directory of an earlier attempt that torchrun has restarted; None if this is the first that has one."""
+    return _store.get("segan/run").decode() if _store is not None and _store.check(["segan/run"]) else None
 
 
 def leave() -> None:

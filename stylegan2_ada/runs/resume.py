@@ -35,8 +35,13 @@ _FREE |= _HOW_TO_MEASURE
 
 
 def continued(options: dict[str, Any], outdir: str, dry_run: bool) -> bool:
-    """True if --resume means a run, which has then been continued to its end; False if there is a run to start."""
-    run_dir = _run_to_continue(options["resume"], outdir) or _run_restarted(options, outdir)
+    """True if --resume means a run, which has then been continued to its end; False if there is a run to start.
+
+    A command that torchrun has restarted goes on with the run that it had begun.
+    """
+    run_dir = processes.remembered()
+    if run_dir is None or not saved_states(run_dir):
+        run_dir = _run_to_continue(options["resume"], outdir)
     if run_dir is not None:
         continue_run(run_dir, options, dry_run)
     return run_dir is not None
@@ -59,19 +64,6 @@ def _run_to_continue(resume, outdir):
     return resume
 
 
-def _run_restarted(options, outdir):
-    """The run directory of a command that torchrun has restarted, if it has saved a state; else None."""
-    if processes.restarts() == 0:
-        return None
-    for name in reversed(launch.listdir(outdir)):
-        run_dir = os.path.join(outdir, name)
-        if os.path.isfile(os.path.join(run_dir, "training_options.json")):
-            _, before = _read_options(run_dir)
-            if all(value in (None, before.get(option)) for option, value in options.items()):
-                return run_dir if saved_states(run_dir) else None
-    return None
-
-
 def continue_run(run_dir: str, given: dict[str, Any], dry_run: bool = False) -> None:
     """Goes on with a run exactly where its newest state left off.
 
@@ -79,6 +71,7 @@ def continue_run(run_dir: str, given: dict[str, Any], dry_run: bool = False) -> 
     """
     with usage_errors("--resume"):
         hold(run_dir)
+    processes.remember(run_dir)
     args, before = _read_options(run_dir)
     for name, value in given.items():
         if value is not None and name not in _FREE and value != before.get(name, value):
