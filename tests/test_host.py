@@ -58,6 +58,23 @@ def test_sampler_takes_up_where_it_left_off(case):
     assert first_indices(30, dataset, **kwargs, start=start) == first_indices(90, dataset, **kwargs)[60:]
 
 
+@cases("InfiniteSampler")
+def test_sampler_takes_up_a_known_order(case):
+    dataset, kwargs = range(case["dataset_size"]), case["kwargs"]
+    sampler = misc.InfiniteSampler(dataset, **kwargs)
+    for count in (0, 7, 60, 5000, 50):  # in whatever sequence it is asked
+        start = count * kwargs["num_replicas"]
+        taken_up = first_indices(30, dataset, **kwargs, start=start, order=sampler.order_at(start))
+        assert taken_up == first_indices(count + 30, dataset, **kwargs)[count:]
+    again = misc.InfiniteSampler(dataset, **kwargs, start=start, order=sampler.order_at(start))
+    assert np.array_equal(again.order_at(start + 99), sampler.order_at(start + 99))
+
+
+def test_sampler_refuses_an_order_of_something_else():
+    with pytest.raises(ValueError, match="the order is none of the data set's images"):
+        misc.InfiniteSampler(range(3), order=np.array([0, 1, 1]))
+
+
 class MemoryDataset(Dataset):
     def __init__(self, labels, **kwargs):
         self.pixels = np.array(PARITY["Dataset"]["pixels"], dtype=np.uint8)

@@ -323,7 +323,7 @@ class Trainer:
             modules["augment_pipe"] = self.augment_pipe
         collectors = dict(stats=self.stats, signs=self.signs)
         self.state = TrainingState(modules, self.optimizers, self.loss, collectors)
-        self._restored_randomness = self._metrics_before = None
+        self._restored_randomness = self._restored_order = self._metrics_before = None
         self._saved_nimg = self._snapshot_nimg = None  # images after which there are a state and a snapshot
         if self.o.resume_state is not None:
             self._restore()
@@ -332,6 +332,8 @@ class Trainer:
         """Takes up a saved state, which only the first process can be sure to reach."""
         saved = processes.told(read(self.o.resume_state) if self.o.rank == 0 else None)
         randomness, self._metrics_before = self.state.load(saved), saved.get("metrics_before")
+        if "order" in saved:  # not in older ones
+            self._restored_order = saved["order"].numpy()
         self._saved_nimg = self.state.cur_nimg
         self._snapshot_nimg = None if self._metrics_before is None else self.state.cur_nimg
         self._say(f"Continuing at {self.state.cur_nimg / 1000:.1f} kimg from {self.o.resume_state}")
@@ -417,13 +419,18 @@ class Trainer:
 
     def _start_loader(self):
         o = self.o
-        sampler = misc.InfiniteSampler(
-            self.training_set, rank=o.rank, num_replicas=o.num_gpus, seed=o.random_seed, start=self.state.cur_nimg
+        self.sampler = misc.InfiniteSampler(
+            self.training_set,
+            rank=o.rank,
+            num_replicas=o.num_gpus,
+            seed=o.random_seed,
+            start=self.state.cur_nimg,
+            order=self._restored_order,
         )
         local_batch = o.batch_size // o.num_gpus
         loader = torch.utils.data.DataLoader(
             self.training_set,
-            sampler=sampler,
+            sampler=self.sampler,
             batch_size=local_batch,
             worker_init_fn=functools.partial(_ignore_signals, self.closing),
             **_loader_kwargs(o.data_loader_kwargs),
@@ -683,6 +690,8 @@ class Trainer:
         self.state.log_bytes = os.path.getsize(log) if os.path.exists(log) else 0
         self.state.stats_bytes = self.stats_file.tell() if self.stats_file is not None else 0
         state = self.state.capture() | dict(metrics_before=metrics_before)
+        if self.o.rank == 0:
+            state["order"] = torch.from_numpy(self.sampler.order_at(self.state.cur_nimg))
         self.saved, self._saved_nimg = time.monotonic(), self.state.cur_nimg
         if self.o.rank == 0:
             path = state_path(self.o.run_dir, self.state.cur_nimg // 1000)
