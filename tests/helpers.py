@@ -1,10 +1,12 @@
 """What several tests need: small data sets, small runs of the real training loop, the commands as a user calls them."""
 
+import contextlib
 import io
 import json
 import os
 import pickle
 import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -24,6 +26,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Narrow networks and small pictures: a step takes some 20 ms.
 TINY = ["--channels=8", "--channel-base=128", "--batch=8", "--grid=2x2", "--workers=0"]
+
+
+# Seconds to wait for what comes at last: a busy machine takes its time, and what hangs ends all the same.
+PATIENCE = 600
 
 
 def slowly(names, fast):
@@ -146,13 +152,28 @@ def read_stats(run_dir):
     return [json.loads(line) for line in (Path(run_dir) / "stats.jsonl").read_text().splitlines()]
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=PATIENCE):
     """Returns as soon as condition() holds; AssertionError where the process ends before, or nothing happens."""
     deadline = time.time() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.time() < deadline, "nothing happened"
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def held(process):
+    """A process that `start` began, and its children, stand still inside."""
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGCONT)
+
+
+def ticks_of(out):
+    """How many ticks all runs below a folder have reported"""
+    return sum(path.read_bytes().count(b"\n") for path in Path(out).glob("*/stats.jsonl"))
 
 
 def saved_kimg(out):

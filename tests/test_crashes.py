@@ -14,10 +14,12 @@ import pytest
 
 from dnnlib.util import make_cache_dir_path
 from helpers import (
+    PATIENCE,
     ROOT,
     TINY,
     assert_same_end,
     command,
+    held,
     make_dataset,
     newest,
     only_run,
@@ -28,6 +30,7 @@ from helpers import (
     wait_for,
     write_segmenter,
 )
+from runs.run_dir import hold
 from snapshots.atomic import append_line, write_atomically
 from training.training_loop import training_loop
 
@@ -160,13 +163,13 @@ def test_data_that_vanish_and_killed_loaders_end_a_run_with_a_sentence(tmp_path)
     process = start(command("train_segan.py", *options))
     wait_for(lambda: saved_kimg(tmp_path / "out") >= 8, process)
     psutil.Process(process.pid).children()[0].kill()
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and "DataLoader worker" in errors and "goes on from training-state" in errors
     assert "Traceback" not in errors
     process = start(command("train_segan.py", f"--resume={only_run(tmp_path / 'out')}", "--workers=2"))
     wait_for(lambda: saved_kimg(tmp_path / "out") >= 400, process)
     shutil.rmtree(folder)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and "cannot be read" in errors and "Traceback" not in errors
     assert len(errors.strip().splitlines()) == 1
 
@@ -197,9 +200,10 @@ def test_a_full_disk_loses_nothing(moment, data, tmp_path):
         process = start(command("train_segan.py", *options))
         wait_for(lambda: saved_kimg(disk) >= (8 if moment in ("log", "metric") else 400), process)
         run_dir = only_run(disk)
-        before = files_of(run_dir)
-        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
-        output, errors = process.communicate(timeout=120)
+        with held(process):  # lest it replaces what it has saved before the disk is full
+            before = files_of(run_dir)
+            (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+        output, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1, output + errors
         assert "No space left" in errors and "Traceback" not in errors
         after = files_of(run_dir)
@@ -336,6 +340,18 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     assert path.read_bytes() == b"A" * 2000 and os.listdir(path.parent) == ["one.npz"]
 
 
+def test_what_killed_writes_have_left_is_swept_but_not_what_calc_metrics_may_be_writing(tmp_path):
+    for name in (
+        "network-snapshot-000001.pkl.0a1b2c3d.tmp",
+        "metric-old.json.0a1b2c3d.tmp",
+        "metric-new.json.4e5f.tmp",
+    ):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / "metric-old.json.0a1b2c3d.tmp", (0, 0))
+    hold(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["metric-new.json.4e5f.tmp", "run.lock"]
+
+
 @pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_files_have_the_permissions_of_the_umask(umask, mode, tmp_path):
     before = os.umask(umask)
@@ -415,3 +431,22 @@ assert there == {name: open(os.path.join(folder, name), "rb").read() for name in
 def test_every_writer_says_what_the_disk_refused_and_keeps_what_was_there(tmp_path):
     network = ROOT / "tests" / "golden" / "nvidia_pickle_uncond.pkl"
     run("-c", WRITERS_BEYOND_A_LIMIT, tmp_path, network, env=dict(PYTHONPATH=str(ROOT)))
+
+
+@pytest.mark.parametrize(
+    "script, options, there",
+    [
+        ("-m segan_ext", ["avatars", "--count=60", "--resolution=64"], "avatars.zip"),
+        ("stylegan2_ada/dataset_tool.py", ["--source={data}"], "data.zip"),
+        ("stylegan2_ada/dataset_tool.py", ["--source={data}", "--width=128", "--height=128"], "data"),
+    ],
+    ids=["avatars", "zip", "folder"],
+)
+def test_data_sets_that_do_not_fit_on_the_disk_get_a_sentence(script, options, there, data, tmp_path):
+    """With a limit of 20 KiB on the size of files"""
+    options = [option.format(data=data) for option in options]
+    args = command(script, *options, f"--dest={tmp_path / there}")
+    done = subprocess.run(["bash", "-c", f"ulimit -f 20; exec {' '.join(args)}"], capture_output=True, text=True)
+    assert done.returncode, done.stdout
+    assert "Traceback" not in done.stderr and "File too large" in done.stderr.splitlines()[-1], done.stderr
+    assert str(tmp_path / there) in done.stderr and os.listdir(tmp_path) == []

@@ -4,13 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 
 import PIL.Image
 import pytest
 import torch
 
 from helpers import (
+    PATIENCE,
     ROOT,
     TINY,
     assert_same_end,
@@ -24,6 +24,7 @@ from helpers import (
     saved_kimg,
     slowly,
     start,
+    ticks_of,
     wait_for,
 )
 from training import state
@@ -50,12 +51,13 @@ def begun(data, out, *options):
 
 @pytest.mark.parametrize("images", slowly([8, 400], fast=[400]))
 def test_killed_runs_end_the_same(images, data, undisturbed, tmp_path):
-    process = begun(data, tmp_path)
-    wait_for(lambda: saved_kimg(tmp_path) >= images, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    while not 0 < saved_kimg(tmp_path) < 1000:  # one that had come to its end meanwhile is no use
+        shutil.rmtree(tmp_path)
+        process = begun(data, tmp_path)
+        wait_for(lambda: saved_kimg(tmp_path) >= images, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     run_dir = only_run(tmp_path)
-    assert saved_kimg(tmp_path) < 1000
     run("train_segan.py", f"--resume={run_dir}", "--workers=2")
     assert_same_end(run_dir, undisturbed)
 
@@ -65,9 +67,9 @@ def test_terminated_runs_save_the_step_they_are_in(data, undisturbed, tmp_path):
     process = begun(data, tmp_path, "--workers=2")
     wait_for(lambda: saved_kimg(tmp_path) >= 8, process)
     before = saved_kimg(tmp_path)
-    time.sleep(0.3)
+    wait_for(lambda: ticks_of(tmp_path) >= 2, process)
     os.killpg(process.pid, signal.SIGTERM)  # to the loader's processes too, as a job scheduler does
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0 and "continues it" in output
     assert saved_kimg(tmp_path) > before
     run("train_segan.py", *OPTIONS, f"--data={data}", "--cond=1", f"--outdir={tmp_path}", "--resume=latest")
@@ -167,3 +169,40 @@ def test_a_full_disk_leaves_whole_files_and_a_sentence(unwritten, data, undistur
 def test_state_opens_without_code(undisturbed):
     saved = torch.load(newest(undisturbed, "training-state-*.pt"), weights_only=True)
     assert saved["counters"]["cur_nimg"] == 1000
+
+
+class TwoGPUs:
+    """Stands in for the random numbers of two GPUs, of which one is in use"""
+
+    def __init__(self, monkeypatch, in_use):
+        self.states = [torch.tensor([0, 0], dtype=torch.uint8), torch.tensor([1, 0], dtype=torch.uint8)]
+        self.in_use = in_use
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: self.in_use)
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: self.states[self.in_use].clone())
+        monkeypatch.setattr(torch.cuda, "set_rng_state", self.set)
+
+    def set(self, state):
+        self.states[self.in_use] = state.clone()
+
+
+@pytest.mark.parametrize("then", [0, 1])
+@pytest.mark.parametrize("now", [0, 1])
+def test_random_numbers_of_the_gpu_in_use_go_on_whatever_its_number(then, now, monkeypatch):
+    TwoGPUs(monkeypatch, then).set(torch.tensor([7, 7], dtype=torch.uint8))
+    saved = state.random_state()
+    here = TwoGPUs(monkeypatch, now)
+    before = here.states[1 - now].tolist()
+    state.set_random_state(saved)
+    assert here.states[now].tolist() == saved["cuda"][0].tolist() != before
+    assert here.states[1 - now].tolist() == before
+
+
+def test_states_of_all_gpus_as_older_versions_saved_them_are_read(monkeypatch):
+    here = TwoGPUs(monkeypatch, 1)
+    of_all = [torch.tensor([number, 9], dtype=torch.uint8) for number in range(8)]
+    state.set_random_state(state.random_state() | dict(cuda=of_all))
+    assert [each.tolist() for each in here.states] == [[0, 0], [1, 9]]
+    here.in_use = 0
+    state.set_random_state(state.random_state() | dict(cuda=of_all[:1]))
+    assert here.states[0].tolist() == [0, 9]

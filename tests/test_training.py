@@ -5,7 +5,6 @@ import json
 import math
 import os
 import subprocess
-import time
 
 import numpy as np
 import PIL.Image
@@ -13,7 +12,21 @@ import pytest
 import torch
 
 import legacy
-from helpers import TINY, command, make_dataset, newest, only_run, png, read_stats, run, slowly
+from helpers import (
+    PATIENCE,
+    TINY,
+    command,
+    held,
+    make_dataset,
+    newest,
+    only_run,
+    png,
+    read_stats,
+    run,
+    slowly,
+    start,
+    wait_for,
+)
 from metrics import metric_main
 from runs import launch
 from torch_utils import training_stats
@@ -198,10 +211,17 @@ def test_128_pixels_train(tmp_path):
     check_run_directory(only_run(out), kimg=1)
 
 
-def test_metrics_are_kept_beside_snapshots_and_leave_no_trace_in_a_run(trained, tmp_path):
+@pytest.fixture
+def register_metric(monkeypatch):
+    """The decorator, whose metrics are gone after the test"""
+    monkeypatch.setattr(metric_main, "_metrics", dict(metric_main._metrics))
+    return metric_main.register_metric
+
+
+def test_metrics_are_kept_beside_snapshots_and_leave_no_trace_in_a_run(register_metric, trained, tmp_path):
     """A metric that draws random numbers, registered as a user would, in the loop that made `trained`."""
 
-    @metric_main.register_metric
+    @register_metric
     def mean_brightness(opts):
         images = opts.G(torch.randn(4, opts.G.z_dim), None)
         return dict(mean_brightness=float(images.mean()))
@@ -232,12 +252,12 @@ def args_of(run_dir):
     return args
 
 
-def test_a_metric_that_does_not_fit_into_memory_ends_no_run(trained, tmp_path, capsys):
-    @metric_main.register_metric
+def test_a_metric_that_does_not_fit_into_memory_ends_no_run(register_metric, trained, tmp_path, capsys):
+    @register_metric
     def too_large(opts):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 90.00 GiB")
 
-    @metric_main.register_metric
+    @register_metric
     def wrong(opts):
         raise RuntimeError("a fault in the code")
 
@@ -300,10 +320,10 @@ def stop_after(steps):
     return dict(abort_fn=lambda: len(done) >= steps, progress_fn=lambda *_: done.append(1))
 
 
-def test_a_run_that_is_to_stop_leaves_its_metrics_for_later(trained, tmp_path, capsys):
+def test_a_run_that_is_to_stop_leaves_its_metrics_for_later(register_metric, trained, tmp_path, capsys):
     measured = []
 
-    @metric_main.register_metric
+    @register_metric
     def quick(opts):
         measured.append(opts)
         return dict(quick=float(len(measured)))
@@ -319,10 +339,14 @@ def test_a_run_that_is_to_stop_leaves_its_metrics_for_later(trained, tmp_path, c
     assert len((tmp_path / "metric-quick.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_request_to_stop_breaks_off_a_metric(trained, tmp_path, capsys):
+def test_a_request_to_stop_breaks_off_a_metric(register_metric, trained, tmp_path, capsys):
     began = []
 
-    @metric_main.register_metric
+    @register_metric
+    def quick(opts):
+        return dict(quick=1.0)
+
+    @register_metric
     def endless(opts):
         began.append(opts)
         progress = opts.progress.sub("endless")
@@ -378,20 +402,14 @@ def test_a_disk_that_fills_up_gets_a_sentence(trained, small_disk):
     outdir = small_disk / "out"
     data = args_of(trained)["training_set_kwargs"]["path"]
     args = ["train_segan.py", *TINY, f"--data={data}", "--kimg=1000", "--tick=0.1", f"--outdir={outdir}"]
-    process = subprocess.Popen(
-        command(*args),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    while process.poll() is None and not list(outdir.glob("*/training-state-*.pt")):
-        time.sleep(0.05)
-    before = {path: path.read_bytes() for path in outdir.glob("*/network-snapshot-*.pkl")}
-    with open(small_disk / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
+    process = start(command(*args))
+    wait_for(lambda: list(outdir.glob("*/training-state-*.pt")), process)
+    # Lest it replaces what it has saved before the disk is full.
+    with held(process), open(small_disk / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
+        before = {path: path.read_bytes() for path in outdir.glob("*/network-snapshot-*.pkl")}
         while True:
             filler.write(bytes(4096))  # until there is no room for another page
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, (process.returncode, errors)
     (line,) = [line for line in errors.splitlines() if line.startswith("Error: ")]
     assert "No space left on device" in line and "goes on from training-state-" in line

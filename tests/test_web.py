@@ -191,7 +191,7 @@ def as_pixels(image):
     return (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).expand(-1, -1, 3).numpy().astype(int)
 
 
-def until(page, condition, what, seconds=40):
+def until(page, condition, what, seconds=120):
     """Waits until the condition holds; says what was waited for if it never does."""
     end = time.monotonic() + seconds
     while not condition():

@@ -233,12 +233,14 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _new_zip(dest: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip that takes its name when it is complete."""
+    """A zip that takes its name when it is complete. OSError, which names it, if the disk is full."""
     temporary = dest.with_name(f".{dest.name}.{os.getpid()}.tmp")
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             yield archive
         os.replace(temporary, dest)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(dest)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

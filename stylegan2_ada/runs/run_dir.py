@@ -1,10 +1,12 @@
 """A run's directory: held by one process at a time, swept, and cut back to the state that a run goes on from."""
 
+import contextlib
 import errno
 import json
 import os
 import re
 import socket
+import time
 from typing import Any
 
 from snapshots.atomic import write_atomically
@@ -14,6 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+_LONG = 3600  # seconds; calc_metrics may be writing a file of metrics, which takes it less
 _held = []  # open files; closing one would let go of its directory
 
 
@@ -35,8 +38,14 @@ def hold(run_dir: str) -> None:
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
     for name in os.listdir(run_dir):
-        if name.endswith(".tmp") and not name.startswith("metric-"):  # those may be calc_metrics'
-            os.remove(os.path.join(run_dir, name))
+        path = os.path.join(run_dir, name)
+        with contextlib.suppress(FileNotFoundError):  # calc_metrics has renamed it
+            if name.endswith(".tmp") and not (name.startswith("metric-") and _is_new(path)):
+                os.remove(path)
+
+
+def _is_new(path):
+    return time.time() - os.path.getmtime(path) < _LONG
 
 
 def cut_back(run_dir: str, saved: dict[str, Any]) -> None:
