@@ -106,6 +106,21 @@ def test_what_is_not_held_may_change():
     assert alone.leaks[second] < 0.05 < 0.3 < max(alone.leaks[name] for name in rest)
 
 
+def test_plus_leads_to_the_second_answer_or_to_the_one_that_is_said(monkeypatch):
+    """From the labels of emoji, which are no and yes"""
+    for name, few in dict(_JACOBIANS=32, _TRIED=16, _HELD_OUT=16, _RANDOM=2, _RENDERED=1).items():
+        monkeypatch.setattr(named, name, few)  # latents and directions: the sign needs few
+    G = named.as_editable(load_generator(str(BENCH.parent / "emoji" / "generator.safetensors")).eval())
+    scores, _ = named.scores_of(G.requires_grad_(False), BENCH.parent / "emoji" / "labels.csv")
+    warm, large = named.find_named(G, scores, ["warm", "large"], steps=0, towards=dict(warm="no"))
+    assert (warm.towards, large.towards) == ("no", "yes") and ", + is yes" in large.said()
+    outputs = [f"{a.name} {value}" for a in scores.attributes for value in a.values]
+    for each, more, less in ((warm, "no", "yes"), (large, "yes", "no")):
+        change = scores.towards(random_ws(G, 32, 9), each.offsets)
+        assert change[outputs.index(f"{each.name} {more}")] > 0.5
+        assert change[outputs.index(f"{each.name} {less}")] < -0.5
+
+
 @pytest.fixture(scope="module")
 def bench():
     """(the bench's generator with subspaces, 80 labelled seeds as a CSV would hold them)"""

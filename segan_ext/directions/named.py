@@ -8,7 +8,7 @@ of all effects (`metrics.selectivity`), on latents drawn anew.
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -100,11 +100,14 @@ def find_named(
     seed: int = 0,
     source: str = "",
     count: Count = iter,
+    towards: Mapping[str, str] = {},
 ) -> list[NamedDirection]:
     """One `NamedDirection` for each attribute of `names` (None: all that `scores` knows).
 
     G: with subspaces, in whose coordinates directions lie (`as_editable`). hold: attributes that must not change (None:
-    all others). steps: of the refinement, each on 24 latents. source: goes into what is known of each.
+    all others). steps: of the refinement, each on 24 latents. source: goes into what is known of each. towards:
+    {attribute: the value that + leads to}; not said, + leads to larger numbers, to the second of two values, and of
+    more to the one that it changes most.
     """
     finder = _Finder(G, scores, hold, seed)
     names = [a.name for a in scores.attributes if a.name != WHOLE] if names is None else names
@@ -113,7 +116,7 @@ def find_named(
     for name in names:
         start = finder.start(name)
         theta = finder.refined(start, name, steps, turns)
-        found.append(finder.described(theta, name, source))
+        found.append(finder.described(theta, name, source, towards.get(name)))
     for _ in turns:
         pass
     return found
@@ -186,9 +189,7 @@ class _Finder:
             share *= 1 if i < len(everywhere) else _ALONE
             if best is None or share > best[0]:
                 best = share, theta
-        theta = best[1]
-        change = self._towards(ws, theta)[own]
-        return theta if change[change.abs().argmax()] > 0 or len(change) == 1 and change[0] > 0 else -theta
+        return best[1]
 
     def _closed_form(self, a, own, part):
         """[candidates, P] of unit length: for each value of attribute a and each λ, in one layer or (None) in all"""
@@ -263,8 +264,8 @@ class _Finder:
 
     # What it does
 
-    def described(self, theta, name, source):
-        """The `NamedDirection`, measured on latents that nothing before has seen"""
+    def described(self, theta, name, source, towards):
+        """The `NamedDirection`, measured on latents that nothing before has seen; + leads to the value `towards`"""
         a, ws = self.names.index(name), random_ws(self.G, _HELD_OUT, self.seed + 5)
         reaches = (0.5, 0.75, 1.0, 1.5, 2.0)
         effects = torch.stack([self._mean_effects(ws, theta * reach) for reach in reaches])
@@ -274,9 +275,10 @@ class _Finder:
         fine = [i for i in range(best, len(reaches)) if shares[i] >= _SAFE * shares[best]]
         unit = 2 * reaches[best] / max(float(effects[best, a]), 1e-3)  # in steps of θ
         reach = reaches[fine[-1]] / unit
-        change = self._towards(ws, theta * reaches[best])
         attribute = self.scores.attributes[a]
-        own = change[self._own(a)]
+        own = self._towards(ws, theta * reaches[best])[self._own(a)]
+        if own[_leading(attribute, own, towards)] < 0:  # effects are the same either way
+            theta, own = -theta, -own
         leaks = {
             n: float(effects[best, i] / effects[best, a].clamp(min=1e-3)) for i, n in enumerate(self.names) if i != a
         }
@@ -296,6 +298,13 @@ class _Finder:
         ws, length = random_ws(self.G, _TRIED, self.seed + 6), _LONGEST * math.sqrt(sum(self.sizes))
         thetas = torch.nn.functional.normalize(torch.randn(_RANDOM, sum(self.sizes), generator=generator), dim=1)
         return torch.stack([self._mean_effects(ws, length * theta.to(self.J)) for theta in thetas])
+
+
+def _leading(attribute, change, towards):
+    """Which of an attribute's outputs + raises. change [width]: what a direction does to them"""
+    if towards is not None:
+        return attribute.values.index(towards)
+    return {1: 0, 2: 1}.get(attribute.width, int(change.abs().argmax()))
 
 
 def _least_squares(X, goals, ridge):

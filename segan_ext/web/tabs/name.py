@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import gradio as gr
 import torch
 
-from segan_ext.control.named import NamedDirection, as_file, read_directions
+from segan_ext.control.named import as_file, read_directions
 from segan_ext.directions.asking import Questions
 from segan_ext.directions.named import find_named, scores_of_probe
 from segan_ext.directions.probe import Probe
@@ -186,11 +186,9 @@ class NameTab:
             scores = scores_of_probe(Probe(opened.G, ws, labels.attributes, labels.rows))
             held = [each for each in learned.held if each in answers] or None
             said = len(_given(answers[name]))
-            (found,) = find_named(
-                opened.G, scores, [name], held, steps, source=f"{said} answers, {steps} steps", count=count
-            )
-        if found.towards and found.towards != learned.kinds[name][1]:  # + is always the second answer
-            found = _turned(found, learned.kinds[name][1])
+            towards = {name: learned.kinds[name][1]} if learned.kinds[name] else {}  # + is the second answer
+            source = f"{said} answers, {steps} steps"
+            (found,) = find_named(opened.G, scores, [name], held, steps, source=source, count=count, towards=towards)
         learned.sliders[name] = found
         return self._shown(session, found)
 
@@ -280,9 +278,3 @@ def _is_learnable(said):
     """True with two different answers, and four in all"""
     given = _given(said)
     return len(given) >= 4 and len(set(given)) > 1
-
-
-def _turned(found: NamedDirection, towards: str) -> NamedDirection:
-    """The same direction the other way round"""
-    offsets = {layer: -offset for layer, offset in found.offsets.items()}
-    return found._replace(offsets=offsets, low=-found.high, high=-found.low, towards=towards)
