@@ -97,9 +97,10 @@ def measured(G, candidates, judge):
 def read_by_encoder(G, data):
     """MIG and FactorVAE's score, of the factors that the bench was drawn from"""
     attributes, rows = known_attributes(data)
-    said = codes.encoded(codes.train_encoder(G, DIMS, count=tqdm), data, len(rows))
-    gaps = codes.information_gaps(said, attributes, rows)
-    held = codes.held_factor_accuracy(said, attributes, rows, torch.Generator().manual_seed(0))
+    encoder = codes.train_encoder(G, DIMS, count=tqdm)
+    said = codes.encoded(encoder, data, len(rows)), encoder.widths
+    gaps = codes.information_gaps(*said, attributes, rows)
+    held = codes.held_factor_accuracy(*said, attributes, rows, torch.Generator().manual_seed(0))
     return dict(mig=sum(gaps) / len(gaps), factorvae=held)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_attributes import LinearGenerator, Numbers
 from test_calc_metrics import calc, lines, run_dir  # noqa: F401 (a fixture)
+from test_own import NAMED, generator
 
 from helpers import run
 from segan_ext.control.alike import most_different, nearest_before, originals
@@ -314,14 +315,43 @@ def test_codes_of_known_factors():
     attributes, rows = [Attribute("a", ("x", "y", "z")), Attribute("b")], torch.stack([values.double(), number], dim=1)
     noise = torch.randn(4000, 2, generator=rng)
     alone = torch.cat([values[:, None] + 0.01 * noise[:, :1], number[:, None].float(), noise[:, 1:]], dim=1)
-    gaps = codes.information_gaps(alone, attributes, rows)
+    gaps = codes.information_gaps(alone, [1] * 3, attributes, rows)
     assert gaps[0] > 0.9 and gaps[1] > 0.9
-    assert codes.held_factor_accuracy(alone, attributes, rows, rng) > 0.98
+    assert codes.held_factor_accuracy(alone, [1] * 3, attributes, rows, rng) > 0.98
     twice = torch.cat([alone, alone], dim=1)
-    assert max(codes.information_gaps(twice, attributes, rows)) < 0.05
+    assert max(codes.information_gaps(twice, [1] * 6, attributes, rows)) < 0.05
     nothing = torch.randn(4000, 4, generator=rng)
-    assert codes.held_factor_accuracy(nothing, attributes, rows, rng) < 0.6
+    assert codes.held_factor_accuracy(nothing, [1] * 4, attributes, rows, rng) < 0.6
     assert abs(codes._information(values, values) - math.log(3)) < 0.01
+
+
+def test_values_of_one_coordinate_are_one_code():
+    rng = torch.Generator().manual_seed(0)
+    values, glasses = torch.randint(3, [4000], generator=rng), torch.randint(2, [4000], generator=rng)
+    attributes = [Attribute("a", ("x", "y", "z")), Attribute("b", ("no", "yes"))]
+    rows = torch.stack([values, glasses], dim=1).double()
+    likely = torch.cat([torch.nn.functional.one_hot(each) for each in (values, glasses)], dim=1).float()
+    likely += 0.05 * torch.rand(4000, 5, generator=rng)  # an encoder is never quite sure
+    assert codes.information_gaps(likely, [3, 2], attributes, rows) == pytest.approx([1, 1], abs=0.01)
+    assert codes.held_factor_accuracy(likely, [3, 2], attributes, rows, rng) == 1
+    # a single code has no next; one that never changes says nothing of what was held
+    assert codes.information_gaps(likely[:, :3], [3], attributes[:1], rows[:, :1]) == pytest.approx([1], abs=0.01)
+    dead = torch.cat([likely, torch.ones(4000, 1)], dim=1)
+    assert codes.held_factor_accuracy(dead, [3, 2, 1], attributes, rows, rng) == 1
+    few = torch.arange(15.0).double()[:, None]
+    with pytest.raises(ValueError, match="tilt cannot be held still: no two of 15 images have the same value"):
+        codes.held_factor_accuracy(torch.randn(15, 2), [1, 1], [Attribute("tilt")], few, rng)
+
+
+def test_an_encoder_reads_codes_in_their_units():
+    G = generator("named", NAMED)  # a number, three values, two values
+    encoder = codes.train_encoder(G, dims=1, pairs=16, batch=8)
+    assert encoder.widths == [1, 3, 2]
+    with torch.no_grad():
+        encoder.network.trunk.b4.out.weight.zero_()
+        encoder.network.trunk.b4.out.bias.zero_()
+    shares = [share for group in NAMED if "shares" in group for share in group["shares"]]
+    assert encoder(torch.zeros(1, 3, 16, 16))[0, 1:].tolist() == pytest.approx(shares, abs=0.02)  # the mean
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 import torch
 
 from metrics import metric_utils
+from segan_ext import own
 from segan_ext.control.render import mixed_offsets
-from segan_ext.latents import coordinates_of, random_ws
+from segan_ext.latents import SIGMA_SAMPLES, coordinates_of, random_w, random_ws
 from segan_ext.metrics.attributes import Attribute, AttributeNetwork, images_of, known_attributes
 from segan_ext.metrics.selectivity import strongest_candidates
 from training.dataset import ImageFolderDataset
@@ -20,6 +21,7 @@ _REAL = 10000  # images at most that it is asked about
 _BINS = 20  # of a code, and of a number
 _HELD = 64  # images with the same value of one attribute
 _VOTES = 800  # to learn from, and as many to judge by
+_CONSTANT = 1e-18  # variance of a code that says nothing
 
 
 def known(opts: metric_utils.MetricOptions) -> tuple[ImageFolderDataset, list[Attribute], torch.Tensor]:
@@ -32,6 +34,27 @@ def known(opts: metric_utils.MetricOptions) -> tuple[ImageFolderDataset, list[At
     return data, attributes, rows[:_REAL]
 
 
+class CodeEncoder(torch.nn.Module):
+    """Reads a generator's codes off its images, in the codes' own units.
+
+    widths: how many outputs each code has: 1 of a number; of values one each, about how likely it is. mean, deviation:
+    [Σ width] of the codes over random latents; the network tells how far off the mean each is, in deviations.
+    """
+
+    def __init__(self, G: torch.nn.Module, widths: list[int], codes: torch.Tensor) -> None:
+        """codes [N, Σ width]: those of random latents of G"""
+        super().__init__()
+        self.widths = list(widths)
+        self.network = AttributeNetwork(G.img_resolution, G.img_channels, sum(widths))
+        self.register_buffer("mean", codes.mean(dim=0).float())
+        self.register_buffer("deviation", codes.std(dim=0).clamp(min=1e-3).float())  # a rare value
+        self.to(codes.device)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images [N, C, H, W] in [0, 255] → [N, Σ width]"""
+        return self.network(images) * self.deviation + self.mean
+
+
 def train_encoder(
     G: torch.nn.Module,
     dims: int,
@@ -39,23 +62,23 @@ def train_encoder(
     batch: int = 32,
     seed: int = 0,
     count: Callable[[range], Iterable[int]] = iter,
-) -> torch.nn.Module:
-    """A network that tells G's own coordinates, or the `dims` strongest dimensions of each layer, from an image.
+) -> CodeEncoder:
+    """A `CodeEncoder` of G's own coordinates, or of the `dims` strongest dimensions of each layer.
 
-    images [N, C, H, W] in [0, 255] → [N, codes], in deviations. count: hands on the numbers of steps (tqdm does).
+    An own coordinate with values is one code. count: hands on the numbers of steps (tqdm does).
     """
-    draw = _own_pairs(G) if getattr(G, "own_controls", list)() else _mixed_pairs(G, dims)
-    codes = draw(1, seed)[1].shape[1]
+    widths, sample, draw = _own_pairs(G) if getattr(G, "own_controls", list)() else _mixed_pairs(G, dims)
     device = next(G.buffers()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        encoder = AttributeNetwork(G.img_resolution, G.img_channels, codes).to(device)
+        encoder = CodeEncoder(G, widths, sample)
         steps = pairs // batch
         optimizer = torch.optim.Adam(encoder.parameters(), lr=2e-3, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
         for step in count(range(steps)):
             images, goals = draw(batch, seed + 1 + step)
-            loss = (encoder((images * 127.5 + 127.5).clamp(0, 255)) - goals.float()).square().mean()
+            found = encoder((images * 127.5 + 127.5).clamp(0, 255))
+            loss = ((found - goals.float()) / encoder.deviation).square().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -64,24 +87,28 @@ def train_encoder(
 
 
 def _own_pairs(G):
-    """A function of batch and seed → (images in [−1, 1], own coordinates [batch, codes] in deviations)"""
-    codes = G.mapping.own.outputs
-    sample = random_ws(G, 1000, seed=0)[:, 0, -codes:]
-    mean, deviation = sample.mean(dim=0), sample.std(dim=0)
+    """(widths of the codes, those of random latents [N, Σ width], a function of batch and seed that draws pairs)
+
+    Pairs: images in [−1, 1] and their codes [batch, Σ width].
+    """
+    groups, codes = G.mapping.own.groups, G.mapping.own.outputs
+    widths = []
+    for group, size in zip(groups, own.widths(groups)):
+        widths += [size] if "shares" in group else [1] * size
 
     @torch.no_grad()
     def draw(batch, seed):
         ws = random_ws(G, batch, seed)
-        return G.synthesis(ws, noise_mode="const"), (ws[:, 0, -codes:] - mean) / deviation
+        return G.synthesis(ws, noise_mode="const"), ws[:, 0, -codes:]
 
-    return draw
+    return widths, random_w(G, SIGMA_SAMPLES)[:, -codes:], draw
 
 
 def _mixed_pairs(G, dims):
     """As `_own_pairs`, of the `dims` strongest dimensions of each layer, whose latents are each layer's own"""
     read = [max(c.offsets.items(), key=lambda item: item[1].abs().max()) for c in strongest_candidates(G, dims)]
     read = [(layer, int(offset.abs().argmax())) for layer, offset in read]
-    coordinates = {layer: (c.mean(dim=0), c.std(dim=0)) for layer, c in coordinates_of(G).items()}
+    coordinates = coordinates_of(G)
     layers = list(G.subspaces())
 
     @torch.no_grad()
@@ -91,15 +118,15 @@ def _mixed_pairs(G, dims):
         with G.edited(offsets=offsets):
             images = G.synthesis(ws, noise_mode="const")
         mixed = {layer: G.subspaces()[layer].coordinates(other[:, 0]) for layer, other in zip(layers, others)}
-        goals = [(mixed[layer][:, d] - coordinates[layer][0][d]) / coordinates[layer][1][d] for layer, d in read]
-        return images, torch.stack(goals, dim=1)
+        return images, torch.stack([mixed[layer][:, d] for layer, d in read], dim=1)
 
-    return draw
+    sample = torch.stack([coordinates[layer][:, d] for layer, d in read], dim=1)
+    return [1] * len(read), sample, draw
 
 
 @torch.no_grad()
-def encoded(encoder: torch.nn.Module, data: ImageFolderDataset, count: int, batch: int = 100) -> torch.Tensor:
-    """[count, codes]: what the encoder says of the first images of a data set"""
+def encoded(encoder: CodeEncoder, data: ImageFolderDataset, count: int, batch: int = 100) -> torch.Tensor:
+    """[count, Σ width]: what the encoder says of the first images of a data set"""
     device = next(encoder.parameters()).device
     return torch.cat([encoder(images_of(data, part, device)) for part in torch.arange(count).split(batch)]).cpu()
 
@@ -114,16 +141,19 @@ def _values(attribute, row):
     return row.long() if attribute.values else _binned(row, _BINS)
 
 
-def information_gaps(found: torch.Tensor, attributes: list[Attribute], rows: torch.Tensor) -> list[float]:
+def information_gaps(
+    found: torch.Tensor, widths: list[int], attributes: list[Attribute], rows: torch.Tensor
+) -> list[float]:
     """For each attribute (I₁ − I₂) / H: how much more the best code tells of it than the next (Chen et al. 2018).
 
-    found: codes [N, M], in 20 bins each, M at least 2. rows [N, attributes].
+    found: [N, Σ width]. widths: of each code; one with values is what is likeliest of them, a number is put into 20
+    bins. A single code has no next: I₂ is 0. rows [N, attributes].
     """
-    binned = [_binned(column, _BINS) for column in found.t()]
+    codes = [part.argmax(dim=1) if part.shape[1] > 1 else _binned(part[:, 0], _BINS) for part in found.split(widths, 1)]
     gaps = []
     for attribute, row in zip(attributes, rows.t()):
         values = _values(attribute, row)
-        first, second = sorted((_information(code, values) for code in binned), reverse=True)[:2]
+        first, second = sorted([0.0, *(_information(code, values) for code in codes)], reverse=True)[:2]
         gaps.append((first - second) / _information(values, values))
     return gaps
 
@@ -139,28 +169,40 @@ def _information(a, b):
 
 
 def held_factor_accuracy(
-    found: torch.Tensor, attributes: list[Attribute], rows: torch.Tensor, generator: torch.Generator
+    found: torch.Tensor,
+    widths: list[int],
+    attributes: list[Attribute],
+    rows: torch.Tensor,
+    generator: torch.Generator,
 ) -> float:
     """How often the code that varies least tells which attribute was held still (FactorVAE, Kim and Mnih 2018).
 
-    found: codes [N, M]; rows [N, attributes]. 64 images with one value of one attribute at a time; a vote is the code
-    with the smallest variance, in units of its own; the majority of 800 votes says what each code stands for, and
-    800 more are judged.
+    found: [N, Σ width]; widths: of each code; rows [N, attributes]. 64 images with one value of one attribute at a
+    time; a vote is the code with the smallest variance, in units of its own, of those that vary at all; the majority of
+    800 votes says what each code stands for, and 800 more are judged. ValueError where an attribute cannot be held.
     """
-    scaled = found / found.std(dim=0).clamp(min=1e-9)
-    groups = [_groups_of_one_value(_values(a, row)) for a, row in zip(attributes, rows.t())]
-    votes = torch.zeros(2, found.shape[1], len(attributes))
+    variances = lambda x: torch.stack([part.var(dim=0).sum() for part in x.double().split(widths, dim=1)])
+    usual = variances(found)
+    groups = [_groups_of_one_value(a, row) for a, row in zip(attributes, rows.t())]
+    votes = torch.zeros(2, len(widths), len(attributes))
     for part in (0, 1):
         for _ in range(_VOTES):
             a = int(torch.randint(len(attributes), [1], generator=generator))
             group = groups[a][int(torch.randint(len(groups[a]), [1], generator=generator))]
-            chosen = group[torch.randint(len(group), [_HELD], generator=generator)]
-            votes[part, scaled[chosen].var(dim=0).argmin(), a] += 1
+            chosen = found[group[torch.randint(len(group), [_HELD], generator=generator)]]
+            shares = torch.where(usual > _CONSTANT, variances(chosen) / usual, torch.inf)
+            votes[part, shares.argmin(), a] += 1
     stands_for = votes[0].argmax(dim=1)
     return float(votes[1][torch.arange(len(stands_for)), stands_for].sum() / _VOTES)
 
 
-def _groups_of_one_value(values):
-    """Which images have each value, of those values that more than one image has"""
+def _groups_of_one_value(attribute, row):
+    """Which images have each value of an attribute, of those values that more than one image has"""
+    values = _values(attribute, row)
     groups = [(values == value).nonzero()[:, 0] for value in values.unique()]
-    return [group for group in groups if len(group) > 1]
+    groups = [group for group in groups if len(group) > 1]
+    if not groups:
+        raise ValueError(
+            f"{attribute.name} cannot be held still: no two of {len(row)} images have the same value; give more images"
+        )
+    return groups

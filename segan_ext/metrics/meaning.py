@@ -82,21 +82,22 @@ def disentanglement(opts: metric_utils.MetricOptions) -> dict[str, float]:
 
 
 def _codes_of(opts):
-    """(what an encoder says of the images of the data set, its attributes, their rows)"""
+    """(what an encoder says of the images of the data set, its codes' widths, the attributes, their rows)"""
     check_subspaces(opts)
     G = generator_of(opts)
     data, attributes, rows = codes.known(opts)
     pairs = opts.count(codes.PAIRS)
     opts.protocol |= dict(dims_a_layer=_DIMS, num_gen=pairs, num_real=len(rows))
+    opts.protocol["version"] = 2  # 1 took each value of an own coordinate for a code
     encoder = codes.train_encoder(G, _DIMS, pairs, seed=opts.seed or 0, count=counted(opts, "encoder"))
-    return codes.encoded(encoder, data, len(rows)), attributes, rows
+    return codes.encoded(encoder, data, len(rows)), encoder.widths, attributes, rows
 
 
 @register_metric
 def mig(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Mutual information gap: how much more the best dimension tells of an attribute than the next (needs factors)"""
-    found, attributes, rows = _codes_of(opts)
-    gaps = codes.information_gaps(found, attributes, rows)
+    found, widths, attributes, rows = _codes_of(opts)
+    gaps = codes.information_gaps(found, widths, attributes, rows)
     opts.details |= {a.name: dict(gap=gap) for a, gap in zip(attributes, gaps)}
     return dict(mig=sum(gaps) / len(gaps))
 
@@ -104,6 +105,6 @@ def mig(opts: metric_utils.MetricOptions) -> dict[str, float]:
 @register_metric
 def factorvae(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """FactorVAE's score: how often the dimension that stays still tells which attribute was held (needs factors)"""
-    found, attributes, rows = _codes_of(opts)
+    found, widths, attributes, rows = _codes_of(opts)
     generator = torch.Generator().manual_seed(opts.seed or 0)
-    return dict(factorvae=codes.held_factor_accuracy(found, attributes, rows, generator))
+    return dict(factorvae=codes.held_factor_accuracy(found, widths, attributes, rows, generator))
