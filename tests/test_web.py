@@ -1,5 +1,6 @@
 """The page and its studio in a real browser, on small real generators, judged by what is on the screen."""
 
+import asyncio
 import base64
 import contextlib
 import http.client
@@ -9,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -26,6 +28,7 @@ from test_semantics import CLASSES, brightness, write_network
 from helpers import ROOT, command, run
 from segan_ext.cli import main
 from segan_ext.control.render import render
+from segan_ext.directions.asking import Questions
 from segan_ext.latents import draw_ws, random_w, ws_of_seeds
 from segan_ext.layers import FeatureHooks, style_groups
 from segan_ext.metrics.labels import read_labels
@@ -33,8 +36,11 @@ from segan_ext.semantics import annotations, closed_form, segmenters
 from segan_ext.semantics.extractors import IGNORED, open_extractor, save_extractor
 from segan_ext.web.api import Api
 from segan_ext.web.controls import readable
-from segan_ext.web.engine import Engine
+from segan_ext.web.engine import Engine, View
+from segan_ext.web.server import application
 from segan_ext.web.session import Sessions
+from segan_ext.web.turns import Request as Work
+from segan_ext.web.turns import Turns, working_on
 from test_segan_networks import SHAPE, build, randomise
 from training import networks
 from training.latents import seed_latents
@@ -845,6 +851,139 @@ def test_only_the_newest_move_of_a_page_is_rendered(folder):
     assert answer(number=4, page="b") == 200  # another page of the same browser
     assert answer(number=4, session="f" * 16) == 200  # another browser
     assert answer(number=6) == 200
+
+
+# Many visitors
+
+
+def counted(engine, network="first.pkl"):
+    """A list that grows by the number of images whenever some have been made"""
+    made = []
+    engine.network(network).G.synthesis.register_forward_hook(lambda _, args, images: made.append(len(images)))
+    return made
+
+
+def test_many_requests_of_one_visitor_do_not_keep_another_waiting(url):
+    """A hundred sheets of one; the image of another comes before most of them, though it was asked for last."""
+    done = []
+
+    def sheet(i):
+        done.append(asked(url, "/api/sheet", dict(session="a" * 16, view=VIEW, seeds=f"{i}-{i + 40}"))[0])
+
+    threads = [threading.Thread(target=sheet, args=(i,)) for i in range(100)]
+    for thread in threads:
+        thread.start()
+    until_true(lambda: len(done) > 2)
+    assert asked(url, "/image", ASKED | dict(session="b" * 16, view=VIEW | dict(seed=99)))[0] == 200
+    before = len(done)
+    for thread in threads:
+        thread.join()
+    assert before < 50 and done == [200] * 100
+
+
+def until_true(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_turns_go_around():
+    """One of each visitor, the oldest first, however many another has"""
+    turns, order, threads = Turns(), [], []
+
+    def work(visitor, name):
+        with working_on(Work(visitor)), turns:
+            order.append(name)
+
+    with turns:
+        for visitor, name in (("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("b", "b2"), ("c", "c1")):
+            threads.append(threading.Thread(target=work, args=(visitor, name)))
+            threads[-1].start()
+            until_true(lambda: sum(map(len, turns._waiting.values())) == len(threads))
+    for thread in threads:
+        thread.join()
+    assert order == ["a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+LONG = dict(
+    sheet=lambda engine, view: engine.sheet(view, range(64)),
+    variants=lambda engine, view: engine.variants(view, [view.with_edit("L1.N0.D0", x) for x in range(64)]),
+    questions=lambda engine, view: in_turn(engine, lambda G: Questions(G, seconds=600).gram),
+    noisy=lambda engine, view: in_turn(engine, lambda G: torch.cat([G.synthesis(draw_ws(G, 1)) for _ in range(64)])),
+)
+
+
+def in_turn(engine, work):
+    with engine.work("first.pkl") as opened:
+        return work(opened.G)
+
+
+@pytest.mark.parametrize("work", LONG.values(), ids=LONG.keys())
+def test_long_work_lets_others_in(folder, work):
+    """An image with random noise, which takes no random number from the work"""
+    engine, view, others = Engine([str(folder / "first.pkl")]), View("first.pkl"), []
+    made = counted(engine)
+    torch.manual_seed(1)
+    alone = work(engine, view)
+    made.clear()
+
+    def other():
+        engine.render(View("first.pkl", seed=5, noise="3"))
+        others.append(sum(made))
+
+    def let_in(*_):
+        if len(made) == 1:
+            threading.Thread(target=other).start()
+            until_true(lambda: engine.turns._waiting)
+
+    engine.network("first.pkl").G.synthesis.register_forward_hook(let_in)
+    torch.manual_seed(1)
+    together = work(engine, view)
+    until_true(lambda: others)
+    assert others[0] < sum(made), "the other waited for all of it"
+    assert torch.equal(together, alone)
+
+
+def test_a_pool_of_questions_takes_bounded_time(folder):
+    G = Engine([str(folder / "first.pkl")]).network("first.pkl").G
+    assert len(Questions(G, seconds=0).gram) == 32 and len(Questions(G, seconds=600).gram) == 256
+    assert Questions(G, seconds=0).next(dict.fromkeys(range(32), 1.0)) == 32  # and it goes on beyond
+
+
+def test_a_network_is_opened_beside_other_work(folder):
+    engine = Engine([str(folder / f"{name}.pkl") for name in ("first", "second")])
+    opening = threading.Thread(target=engine.network, args=("second.pkl",), daemon=True)
+    with engine.work("first.pkl"):
+        opening.start()
+        until_true(lambda: "second.pkl" in engine.opened)
+
+
+def test_what_the_browser_gives_up_does_not_run_to_its_end(folder):
+    engine = Engine([str(folder / "first.pkl")])
+    made, sent = counted(engine), []
+    question = json.dumps(dict(session="a" * 16, view=VIEW, seeds="0-63")).encode()
+    headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+    scope = dict(type="http", method="POST", path="/api/sheet", headers=headers, query_string=b"", root_path="")
+    messages = [dict(type="http.request", body=question, more_body=False)]
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        while not made:
+            await asyncio.sleep(0)
+        return dict(type="http.disconnect")
+
+    async def send(message):
+        sent.append(message)
+
+    hold = lambda *_: time.sleep(0.05)  # so that the message arrives meanwhile
+    engine.network("first.pkl").G.synthesis.register_forward_hook(hold)
+    answering = threading.Thread(target=lambda: asyncio.run(application(engine)(scope, receive, send)))
+    answering.start()  # Playwright has the event loop of this thread
+    answering.join()
+    assert sent[0]["status"] == 499 and sum(made) < 64
+    engine.render(View("first.pkl"))  # the turn is free again
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Answers are modelled as a Gaussian process over the generator's own features (`p
 leaves the least variance over a pool of seeds (A-optimal design), where the answer is in doubt above all.
 """
 
+import time
 from collections.abc import Mapping
 
 import torch
@@ -12,17 +13,24 @@ from segan_ext.directions.probe import all_features
 from segan_ext.latents import ws_of_seeds
 from segan_ext.layers import FeatureHooks
 
-POOL = 256  # seeds, from 0 on
+POOL, _LEAST = 256, 32  # seeds, from 0 on; as many as the time allows, and this many at least
+_SECONDS = 20.0
 _NOISE = 0.1  # variance of an answer, of 1 at first
 
 
 class Questions:
-    """G: with synthesis blocks. class_idx: of the images of a conditional G."""
+    """G: with synthesis blocks. class_idx: of the images of a conditional G.
+
+    pool: images that may be asked about; once `seconds` are over no more are made.
+    """
 
     @torch.no_grad()
-    def __init__(self, G: torch.nn.Module, class_idx: int = 0, pool: int = POOL) -> None:
-        self.class_idx, hooks = class_idx, FeatureHooks(G)
-        parts = [all_features(hooks, ws) for ws in ws_of_seeds(G, range(pool), class_idx=class_idx).split(hooks.batch)]
+    def __init__(self, G: torch.nn.Module, class_idx: int = 0, pool: int = POOL, seconds: float = _SECONDS) -> None:
+        self.class_idx, hooks, parts, end = class_idx, FeatureHooks(G), [], time.monotonic() + seconds
+        for i, ws in enumerate(ws_of_seeds(G, range(pool), class_idx=class_idx).split(hooks.batch)):
+            if i * hooks.batch >= _LEAST and time.monotonic() > end:
+                break
+            parts.append(all_features(hooks, ws))
         x = torch.cat([torch.cat([part[hooks.names[-1]], part["image"]], dim=1) for part in parts]).double().cpu()
         x = (x - x.mean(dim=0)) / x.std(dim=0).clamp(min=1e-3)
         self.gram = x @ x.t() / x.shape[1]

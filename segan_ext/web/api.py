@@ -84,19 +84,30 @@ class Api:
 
     # Pictures
 
+    def announce(self, data: dict[str, Any]) -> None:
+        """Notes an image as soon as it is asked for: what the page asked for before and waits is not made any more"""
+        if data.get("shown", True):
+            session, page, number = self.sessions.of(data.get("session")), *_place(data)
+            newest = max(session.newest.get(page, 0), number)
+            session.newest = dict([*session.newest.items()][-16:]) | {page: newest}
+
     def image(self, data: dict[str, Any]) -> Response:
         """The view's image as WebP; 204 for one that a newer request of the same page has superseded.
 
-        data: session, view, page (an id) and number, which grows from request to request
+        data: session, view, page (an id) and number, which grows from request to request; shown: false for an image
+        that does not become the session's view, and that nothing supersedes
         """
+        self.announce(data)
+        session, shown, (page, number) = self.sessions.of(data.get("session")), data.get("shown", True), _place(data)
+        superseded = lambda: shown and session.newest.get(page, 0) > number
+        if superseded():
+            return Response(status_code=204)
         session, view, known = self._asked(data)
-        page, number = str(data.get("page"))[:40], _whole(data.get("number", 0))
-        session.newest = dict([*session.newest.items()][-16:]) | {page: max(session.newest.get(page, 0), number)}
         with self.engine.work(view.network):
-            if session.newest.get(page, 0) > number:
+            if superseded():
                 return Response(status_code=204)
             image = self.engine.render(view, **known) if view.edits else self.engine.before(view)
-        if data.get("shown", True):
+        if shown:
             session.view = view
         return Response(webp(image), media_type="image/webp", headers={"Cache-Control": "no-store"})
 
@@ -240,6 +251,11 @@ class Api:
         opened = self.engine.network(network)
         known = dict(extractor=session.extractor(opened, network), named=session.named_of(network))
         return session, checked_view(kept, self.engine, opened.named | known["named"]), known
+
+
+def _place(data):
+    """(the page that asks, the number of its request)"""
+    return str(data.get("page"))[:40], _whole(data.get("number", 0))
 
 
 def _file(content, name):

@@ -1,4 +1,4 @@
-"""What the page computes: opened networks and extractors, and images of a `View`. One piece of work at a time.
+"""What the page computes: opened networks and extractors, and images of a `View`. Visitors compute in turn (`turns`).
 
 Networks are those of the command line; nothing that a browser sends is ever opened as a pickle.
 """
@@ -8,7 +8,6 @@ import dataclasses
 import json
 import re
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -24,11 +23,13 @@ from segan_ext.latents import coordinate_sigmas, ws_of_seeds
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import Extractor, open_extractor
 from segan_ext.semantics.regions import Region, class_mask
+from segan_ext.web.turns import Turns
 from snapshots import box
 from snapshots.load import load_generator
 from torch_utils import cached_weights
 
 _KEPT = 16  # images
+_TOGETHER, _PIXELS = 8, 2**17  # images that are made at once, at most; together of so many pixels
 _SMALL = 64  # sides up to this are faster on one thread, beside a browser
 
 
@@ -151,7 +152,8 @@ class Engine:
     ) -> None:
         self.paths = {_short(path, networks): path for path in networks}
         self.device, self.trust, self.extractors = device, trust, list(extractors)
-        self.opened, self.kept, self.lock = {}, {}, threading.RLock()
+        self.opened, self.kept, self.turns = {}, {}, Turns()
+        self.opening = {name: threading.Lock() for name in self.paths}
         self.threads = torch.get_num_threads()
 
     def network(self, name: str) -> Opened:
@@ -160,7 +162,7 @@ class Engine:
             raise ValueError(f"there is no network {str(name)[:100]!r} here")
         if name in self.opened:
             return self.opened[name]
-        with self.lock:
+        with self.opening[name]:  # beside the work with others, which does not wait for it
             if name not in self.opened:
                 opened = Opened(self.paths[name], self.device, self.trust)
                 own = box.find(self.paths[name], box.EXTRACTOR)
@@ -169,6 +171,7 @@ class Engine:
                         opened.extractor = opened.extractor or open_extractor(path, opened.G)
                 if atlas := box.find(self.paths[name], box.ATLAS):
                     opened.read_atlas(atlas)
+                opened.G.synthesis.register_forward_pre_hook(lambda *_: self._before_an_image())
                 self.opened[name] = opened
             return self.opened[name]
 
@@ -176,7 +179,7 @@ class Engine:
     def work(self, name: str) -> Iterator[Opened]:
         """The opened network, to be used inside by this thread only, without autograd and with cached weights."""
         opened = self.network(name)
-        with self.lock, cached_weights.enabled(opened.known):
+        with self.turns, cached_weights.enabled(opened.known):
             self._set_threads(opened)
             yield opened
 
@@ -184,7 +187,7 @@ class Engine:
     def long_work(self, name: str) -> Iterator[Opened]:
         """The opened network for work with gradients, which calls `breathe` between its steps."""
         opened = self.network(name)
-        with self.lock:
+        with self.turns:
             self._set_threads(opened)
             yield opened
 
@@ -193,10 +196,17 @@ class Engine:
         torch.set_num_threads(1 if opened.G.img_resolution <= _SMALL else self.threads)
 
     def breathe(self) -> None:
-        """Lets those in who wait, in the midst of `long_work`."""
-        self.lock.release()
-        time.sleep(0.002)
-        self.lock.acquire()
+        """Lets those in who wait, in the midst of work, and leaves PyTorch's random numbers as they are.
+
+        turns.GivenUp if the browser has gone.
+        """
+        with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
+            self.turns.breathe()
+
+    def _before_an_image(self):
+        """Runs before every synthesis, the studio's too: whoever makes many images lets others in between them"""
+        if self.turns.next_image():
+            self.breathe()
 
     def ws(self, view: View) -> torch.Tensor:
         """[1, num_ws, w_dim] of a view, with its style mixing"""
@@ -245,7 +255,7 @@ class Engine:
             for layer in {layer for each in offsets for layer in each}:
                 zero = torch.zeros_like(next(each[layer] for each in offsets if layer in each))
                 stacked[layer] = torch.stack([each.get(layer, zero) for each in offsets])
-            return self._images(view, ws.repeat(len(moved), 1, 1), stacked, extractor)
+            return self._in_parts(view, ws.repeat(len(moved), 1, 1), stacked, extractor)
 
     def sheet(
         self,
@@ -258,11 +268,18 @@ class Engine:
         with self.work(view.network) as opened:
             ws = self._mixed(opened.G, view, self._ws_of(opened.G, view, seeds))
             offsets = self.offsets(view, named)
-            parts = [self._images(view, part, offsets, extractor) for part in ws.split(8)]
-            return torch.cat(parts)
+            stacked = {layer: offset.expand(len(ws), -1) for layer, offset in offsets.items()}
+            return self._in_parts(view, ws, stacked, extractor)
+
+    def _in_parts(self, view, ws, offsets, extractor):
+        """`_images` of few at a time. offsets: {(L, N): [N, K]}"""
+        size = min(max(_PIXELS // self.network(view.network).G.img_resolution ** 2, 1), _TOGETHER)
+        parts = [slice(i, i + size) for i in range(0, len(ws), size)]
+        of = lambda part: {layer: offset[part] for layer, offset in offsets.items()}
+        return torch.cat([self._images(view, ws[part], of(part), extractor) for part in parts])
 
     def _images(self, view, ws, offsets, extractor):
-        """Images of ws under offsets {(L, N): [K] or [N, K]}, inside the classes of the view. Call it inside `work`."""
+        """Images of ws under offsets {(L, N): [N, K]}, inside the classes of the view. Call it inside `work`."""
         G, noise_mode = self.network(view.network).G, self.noise_mode(view)
         mask = self.mask(view, ws, extractor) if offsets else None
         if mask is None:
@@ -280,8 +297,7 @@ class Engine:
         image = self.kept.get(view)  # others may drop it at any moment
         if image is None:
             image = self.render(view)
-            with self.lock:
-                self.kept = dict([*self.kept.items()][1 - _KEPT :]) | {view: image}
+            self.kept = dict([*self.kept.items()][1 - _KEPT :]) | {view: image}
         return image
 
     def offsets(self, view: View, named: Mapping[str, NamedDirection] = {}) -> dict[tuple[int, int], torch.Tensor]:

@@ -7,13 +7,15 @@ import json
 import logging
 import socket
 import tempfile
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -22,11 +24,14 @@ from starlette.staticfiles import StaticFiles
 from segan_ext.web.api import Api
 from segan_ext.web.engine import Engine
 from segan_ext.web.session import Sessions
+from segan_ext.web.turns import GivenUp, working_on
+from segan_ext.web.turns import Request as Work
 
 _STATIC = Path(__file__).parent / "static"
 _LARGEST_REQUEST, _LARGEST_UPLOAD = 2**20, 20 * 2**20  # bytes
 _OWN_HOSTS = ("127.0.0.1", "localhost", "::1")
 _STRICT = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+_FAULT = "this cannot be made, by a fault of the server; where the page was started it says more"
 _HEAD = """<!doctype html><html lang="en"><meta charset="utf-8">
 <title>SEGAN studio</title><link rel="stylesheet" href="/static/page.css"><link rel="icon" href="data:,">"""
 _OPENING = f"""{_HEAD}<meta http-equiv="refresh" content="1">
@@ -89,15 +94,43 @@ def _host_name(host):
     return ""
 
 
+class Visitors:
+    """Runs handlers in threads: of each visitor a few at a time, so that nobody waits behind another's queue."""
+
+    _AT_ONCE, _THREADS = 4, 256  # of a visitor, of all
+
+    def __init__(self) -> None:
+        self.places, self.threads = weakref.WeakValueDictionary(), anyio.CapacityLimiter(self._THREADS)
+
+    async def run(self, request: Request, visitor: str, handler: Callable, *args: Any) -> Any:
+        """What handler(*args) returns. GivenUp, at its next breath or image, if the browser goes meanwhile."""
+        work = Work(visitor)
+        leaving = asyncio.create_task(self._until_gone(request, work))
+        try:
+            async with self.places.setdefault(visitor, asyncio.Semaphore(self._AT_ONCE)):
+                if work.given_up:
+                    raise GivenUp
+                with working_on(work):  # the thread gets a copy of this context
+                    return await anyio.to_thread.run_sync(handler, *args, limiter=self.threads)
+        finally:
+            leaving.cancel()
+
+    @staticmethod
+    async def _until_gone(request, work):
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        work.given_up = True
+
+
 def application(engine: Engine, local: bool = True) -> Callable:
     """The server as an ASGI application. local: as in `Guard`"""
     sessions = Sessions(next(iter(engine.paths)))
-    api, studio = Api(engine, sessions), Studio(engine, sessions)
+    api, studio, visitors = Api(engine, sessions), Studio(engine, sessions), Visitors()
     page = lambda _: FileResponse(_STATIC / "index.html", headers={"Content-Security-Policy": _STRICT})
-    routes = [Route("/", page), Route("/image", _answering(api.image), methods=["POST"])]
-    routes += [Route(f"/api/{name}", _answering(getattr(api, name)), methods=["POST"]) for name in Api.QUESTIONS]
-    routes += [Route("/api/load", _upload(api.load), methods=["POST"])]
-    routes += [Route("/api/project", _upload(api.project), methods=["POST"])]
+    routes = [Route("/", page), Route("/image", _answering(visitors, api.image, api.announce), methods=["POST"])]
+    questions = {name: _answering(visitors, getattr(api, name)) for name in Api.QUESTIONS}
+    questions |= dict(load=_upload(visitors, api.load), project=_upload(visitors, api.project))
+    routes += [Route(f"/api/{name}", answer, methods=["POST"]) for name, answer in questions.items()]
     routes += [Mount("/static", StaticFiles(directory=_STATIC))]
     routes += [Route("/studio", lambda request: RedirectResponse(f"/studio/?{request.url.query}"))]
     return Guard(_Split(Starlette(routes=routes), studio), local)
@@ -114,38 +147,64 @@ class _Split:
         await (self.studio if below else self.page)(scope, receive, send)
 
 
-def _answering(handler: Callable[[dict], object]) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint: JSON in, what `handler` returns out; what it refuses is a 400 with a sentence."""
+def _answering(
+    visitors: Visitors, handler: Callable[[dict], object], announce: Callable[[dict], None] = lambda data: None
+) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint: JSON in, what `handler` returns out. announce: called at once with what has come"""
+
+    async def made(request):
+        if request.headers.get("content-type") != "application/json":
+            raise ValueError("the page sends application/json")
+        try:
+            data = json.loads(await _body(request, _LARGEST_REQUEST))
+        except (ValueError, RecursionError) as error:
+            raise ValueError("this request cannot be read: it is no JSON, too deep, or larger than 1 MB") from error
+        if not isinstance(data, dict):
+            raise ValueError("the page sends an object")
+        announce(data)
+        return await visitors.run(request, str(data.get("session")), handler, data)
 
     async def answer(request):
-        try:
-            if request.headers.get("content-type") != "application/json":
-                raise ValueError("the page sends application/json")
-            data = json.loads(await _body(request, _LARGEST_REQUEST))
-            if not isinstance(data, dict):
-                raise ValueError("the page sends an object")
-            return _response(await run_in_threadpool(handler, data))
-        except (ValueError, OSError, RecursionError) as error:
-            return JSONResponse(dict(error=str(error)), 400)
+        return await _answer(request, made(request))
 
     return answer
 
 
-def _upload(handler: Callable[..., object]) -> Callable[[Request], Awaitable[Response]]:
+def _upload(visitors: Visitors, handler: Callable[..., object]) -> Callable[[Request], Awaitable[Response]]:
     """An endpoint: a file in; handler(its path, the values of the address) → what goes out"""
+
+    async def made(request, path):
+        if request.headers.get("content-type") != "application/octet-stream":
+            raise ValueError("the page sends files as application/octet-stream")
+        path.write_bytes(await _body(request, _LARGEST_UPLOAD))
+        values = dict(request.query_params)
+        return await visitors.run(request, str(values.get("session")), handler, path, values)
 
     async def answer(request):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "upload"
-            try:
-                if request.headers.get("content-type") != "application/octet-stream":
-                    raise ValueError("the page sends files as application/octet-stream")
-                path.write_bytes(await _body(request, _LARGEST_UPLOAD))
-                return _response(await run_in_threadpool(handler, path, dict(request.query_params)))
-            except (ValueError, OSError) as error:
-                return JSONResponse(dict(error=str(error).replace(str(path), "the file")), 400)
+            return await _answer(request, made(request, path), {str(path): "the file"})
 
     return answer
+
+
+async def _answer(request: Request, made: Awaitable[object], words: dict[str, str] = {}) -> Response:
+    """What an endpoint sends: what is made; a 400 with a sentence for what is refused, a 500 with one for what fails.
+
+    words: what a sentence says instead of these.
+    """
+    try:
+        return _response(await made)
+    except (ValueError, OSError) as error:
+        sentence = str(error)
+        for old, new in words.items():
+            sentence = sentence.replace(old, new)
+        return JSONResponse(dict(error=sentence), 400)
+    except GivenUp:
+        return Response(status_code=499)  # nobody reads it
+    except Exception as error:
+        logging.getLogger("uvicorn.error").error("%s cannot be answered", request.url.path, exc_info=error)
+        return JSONResponse(dict(error=_FAULT), 500)
 
 
 def _response(made):
