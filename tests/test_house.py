@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from helpers import ROOT, run
 
 # What conda-forge calls differently.
-CONDA_NAMES = {"pytorch": "torch", "python-lmdb": "lmdb"}
+CONDA_NAMES = {"pytorch": "torch", "python-lmdb": "lmdb", "python-build": "build"}
 
 
 def test_conda_and_pip_list_the_same_dependencies():

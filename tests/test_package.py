@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
+import urllib.request
 import zipfile
 
 import pytest
@@ -63,20 +65,44 @@ def test_modules_of_the_same_names_from_elsewhere_are_said(tmp_path):
     assert "was imported as training, a name of the host's; import segan_ext before it" in done.stdout, done.stderr
 
 
-@pytest.mark.slow
-def test_a_wheel_works_beside_a_project_with_modules_of_the_same_names(snapshot, tmp_path):
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """(wheel, sdist), the wheel built from the sdist, as an installer does it"""
+    folder = tmp_path_factory.mktemp("built")
+    source = folder / "source"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
+    build = [sys.executable, "-m", "build", "--outdir", str(folder), str(source)]
+    done = subprocess.run(build, capture_output=True, text=True, env=without_path())
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,), (sdist,) = folder.glob("segan-*.whl"), folder.glob("segan-*.tar.gz")
+    return wheel, sdist
+
+
+def without_path():
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_the_tree(built):
+    wheel, sdist = built
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    tree = {name for name in listed if name.startswith(("segan_ext/", "stylegan2_ada/", "patches/"))}
+    tree.add("train_segan.py")
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert inside == {re.sub("^patches/", "segan_ext/patches/", name) for name in tree}
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert tree | {"pyproject.toml", "setup.py", "README.md", "LICENSE"} <= inside
+
+
+@pytest.mark.slow
+def test_a_wheel_works_beside_a_project_with_modules_of_the_same_names(built, snapshot, tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(source)], check=True, env=env)
-    (wheel,) = tmp_path.glob("segan-*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    for name in ("segan_ext/py.typed", "segan_ext/patches/cpu.py", "train_segan.py", "segan_ext/web/static/index.html"):
-        assert name in names
-    assert "stylegan2_ada/torch_utils/ops/csrc/conv2d.cpp" in names and not [n for n in names if n.startswith("tests")]
     place = tmp_path / "installed"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(place), str(wheel)], check=True, env=env)
+    env = without_path()
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(place), str(built[0])], check=True, env=env)
     project = tmp_path / "project"
     for name in ("training", "metrics", "patches", "runs"):
         (project / name).mkdir(parents=True)
@@ -84,20 +110,34 @@ def test_a_wheel_works_beside_a_project_with_modules_of_the_same_names(snapshot,
     env |= dict(PYTHONPATH=str(place), OMP_NUM_THREADS="1")
     data = make_dataset(tmp_path / "discs.zip", count=8)
 
-    def program(name, *args):
+    def start(name, *args):
         module = {"segan": "segan_ext.cli", "segan-train": "train_segan"}[name]
         code = f"import sys; sys.argv[0] = {name!r}; from {module} import main; import segan_ext\n"
         code += f"assert segan_ext.__file__.startswith({str(place)!r}); main()"
-        done = subprocess.run([sys.executable, "-c", code, *args], cwd=project, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen([sys.executable, "-c", code, *args], cwd=project, env=env, **pipes)
+
+    def program(name, *args):
+        process = start(name, *args)
+        out, _ = process.communicate()
+        assert process.returncode == 0, out
+        return out
 
     assert "explore" in program("segan", "--help")
     program("segan", "samples", "--network=avatars64", "--grid=2x2", f"--dest={tmp_path / 'samples.png'}")
     small = ["--channels=8", "--channel-base=128", "--batch=8", "--grid=2x2", "--workers=0", "--kimg=1"]
-    program("segan-train", "--cfg=segan-mode2", f"--data={data}", *small, f"--outdir={tmp_path / 'out'}")
-    network = only_run(tmp_path / "out") / "network-snapshot-000001.pkl"
-    program("segan", "explore", f"--network={network}", "--rows=2", "--steps=3", f"--dest={tmp_path / 'x.png'}")
+    for cfg in ("segan-mode2", "eigengan", "stylegan1", "traditional"):
+        program("segan-train", f"--cfg={cfg}", f"--data={data}", *small, f"--outdir={tmp_path / cfg}")
+    network = only_run(tmp_path / "segan-mode2") / "network-snapshot-000001.pkl"
+    rows = ["--rows=2", "--steps=3", f"--dest={tmp_path / 'x.png'}"]
+    program("segan", "explore", f"--network={network}", *rows)
+    program("segan", "explore", "--network=avatars64", *rows)
+    page = start("segan", "web", "--port=0")
+    try:
+        address = next(line for line in page.stdout if "http://" in line).split()[-1]
+        assert b"<html" in urllib.request.urlopen(address).read()
+    finally:
+        page.kill()
     run_ = subprocess.run(
         [sys.executable, "-c", snippet()], cwd=snapshot.parent, env=env, capture_output=True, text=True
     )
