@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-# The host is no package of its own: `segan_ext.host` puts its folder on the path, as a checkout of the reference is used.
+# The host is no package of its own: `segan_ext.host` puts its folder on the path, like a checkout of the reference.
 setup(
     packages=[
         *find_packages(include=["segan_ext", "segan_ext.*"]),

@@ -134,7 +134,7 @@ def test_a_wheel_works_beside_a_project_with_modules_of_the_same_names(built, sn
     program("segan", "explore", "--network=avatars64", *rows)
     page = start("segan", "web", "--port=0")
     try:
-        address = next(line for line in page.stdout if "http://" in line).split()[-1]
+        address = next(found[0] for line in page.stdout if (found := re.search(r"http://\S+", line)))
         assert b"<html" in urllib.request.urlopen(address).read()
     finally:
         page.kill()
