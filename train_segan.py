@@ -20,20 +20,32 @@ from segan_ext.training import MODES, add_method, check_options_for_foreign_host
     help="Method and recipe; the host's own are mode 0 unless --mode says otherwise  [default: segan-mode2]",
 )
 @click.option("--mode", type=OneOf(MODES), help="0: none, 1 feature, 2 style, 3 importance subspaces; eigen, named")
-@click.option("--subspace-dim", type=int, help="Dimensions of a subspace (modes 1 and 2; mode 2 in residual form)")
+@click.option(
+    "--subspace-dim", type=click.IntRange(1), help="Dimensions of a subspace (modes 1 and 2; mode 2 in residual form)"
+)
 @click.option("--subspace-form", type=OneOf(["full", "residual", "published"]), help="Form of mode 2")
 @click.option("--train", type=OneOf(["all", "subspace"]), help="What of G to train  [default: all]")
-@click.option("--own-dim", type=int, help="Own coordinates of a block, eigen (4) and eigengan (6)")
+@click.option("--own-dim", type=click.IntRange(1), help="Own coordinates of a block, eigen (4) and eigengan (6)")
 @click.option("--map", type=click.IntRange(0, 100), help="Layers of the mapping network; 0: none, --cfg=traditional")
 @click.option("--mixing", type=click.FloatRange(0, 1), help="Share of training images that mix two ws")
 @click.option("--adv", type=OneOf(["logistic", "hinge", "wgan-gp"]), help="Loss of eigengan, stylegan1, traditional")
-@click.option("--grow-kimg", type=float, help="Grow from 8×8, fading in and standing for so many kimg each, stylegan1")
+@click.option(
+    "--grow-kimg",
+    type=click.FloatRange(0),
+    help="Grow from 8×8, fading in and standing for so many kimg each, stylegan1",
+)
 @click.option("--prior", type=OneOf(["uniform", "gaussian"]), help="What they follow  [default: uniform]")
 @click.option("--bottleneck", type=bool, help="Let w into the first block alone, eigen and named  [default: true]")
-@click.option("--info", type=float, help="Weight of the encoder that reads own coordinates off images; 0: none, eigen")
+@click.option(
+    "--info",
+    type=click.FloatRange(0),
+    help="Weight of the encoder that reads own coordinates off images; 0: none, eigen",
+)
 @click.option("--labels", metavar="CSV|factors", help="Labels of some images, mode named; factors: the data's own")
-@click.option("--num-labels", type=int, help="Use the first so many labelled images  [default: all]")
-@click.option("--ortho", type=float, help="Weight of the orthonormality penalty  [default: 1; published form: 0]")
+@click.option("--num-labels", type=click.IntRange(1), help="Use the first so many labelled images  [default: all]")
+@click.option(
+    "--ortho", type=click.FloatRange(0), help="Weight of the orthonormality penalty  [default: 1; published form: 0]"
+)
 @host_option
 @train_options
 def main(cfg, **options):

@@ -120,8 +120,6 @@ def _add_published_loss(args, options, config):
             raise ValueError("--adv: own coordinates have the logistic loss; leave it out")
         return
     grow_kimg = options["grow_kimg"] or 0
-    if grow_kimg < 0:
-        raise ValueError("--grow-kimg: must not be negative")
     loss |= dict(class_name="segan_ext.adversarial.PublishedLoss", kind=adv, grow_kimg=grow_kimg)
     loss |= dict(penalty_interval=config.penalty_interval, ortho=1.0 if options["ortho"] is None else options["ortho"])
     args |= dict(G_reg_interval=None, D_reg_interval=None)
@@ -191,7 +189,7 @@ def _add_own_coordinates(args, options, mode, source):
     G["synthesis_kwargs"]["use_noise"] = False  # what noise would decide has a coordinate here
     args["D_kwargs"] |= dict(class_name="segan_ext.encoder.EncoderDiscriminator", codes=counted.outputs)
     info = _INFO[mode] if options["info"] is None else options["info"]
-    if info < 0 or (mode == "named" and info == 0):
+    if mode == "named" and info == 0:
         raise ValueError(f"--info: {info:g} is no weight that serves; give more than 0, or leave it out")
     ortho = 1.0 if options["ortho"] is None else options["ortho"]
     args["loss_kwargs"] |= dict(class_name="segan_ext.loss.CodeLoss", ortho=ortho, style_mixing_prob=0)  # would hide e
@@ -236,6 +234,4 @@ def _add_subspaces(args, options, mode, source):
     if mode == 3 and options["ortho"] is not None:
         raise ValueError("--ortho: mode 3 has no basis to keep orthonormal; leave it out")
     ortho = options["ortho"] if options["ortho"] is not None else float(form != "published")
-    if ortho < 0:
-        raise ValueError("--ortho: must not be negative; 0 turns the penalty off")
     args["loss_kwargs"] |= dict(class_name="segan_ext.loss.SEGANLoss", ortho=ortho)

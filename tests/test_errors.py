@@ -156,7 +156,7 @@ BROKEN_OPTIONS = """
 --subspace-dim=65 → between 1 and w_dim = 64
 --subspace-form=publish → did you mean published?
 --subspace-form=residual → needs subspace-dim
---ortho=-1 → must not be negative
+--ortho=-1 → -1.0 is not in the range
 --cfg=segan-mode3 --ortho=1 → mode 3 has no basis
 --train=subspace → name one with --resume
 --cfg=segan-mode0 --train=subspace → mode 0 has no subspaces

@@ -250,7 +250,7 @@ def flat(found, prefix=""):
         (["--mode=named", "--labels={one}"], "round needs two different answers"),
         (["--mode=named", "--labels={seeds}"], "labels seeds; training needs labels of images"),
         (["--mode=named", "--labels={late}", "--num-labels=2"], "the labels of round are all the same"),
-        (["--mode=eigen", "--info=-1"], "--info: -1 is no weight that serves"),
+        (["--mode=eigen", "--info=-1"], "-1.0 is not in the range"),
         (["--mode=eigen", "--subspace-dim=4"], "--subspace-dim: belongs to the modes 1 to 3"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

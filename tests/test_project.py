@@ -19,6 +19,7 @@ from segan_ext.layers import row_of
 from snapshots.load import load_generator
 from snapshots.safetensors import save_safetensors
 from test_segan_networks import build, randomise
+from training import networks
 from training.images import to_pictures
 from training.projection import project_many
 
@@ -147,3 +148,19 @@ def test_what_cannot_be_projected_is_said(made, tmp_path):
         done = CliRunner().invoke(main, ["project", *args])
         assert done.exit_code == 2 and "--target: " in done.output and sentence in done.output
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("resolution, samples", [(64, 2000), (256, 2000), (512, 500), (1024, 125), (2048, 100)])
+def test_large_networks_are_read_by_fewer_images(resolution, samples):
+    """So that a picture of 1024² does not wait for as many pixels as 2000 of them have"""
+    width = dict(channel_base=resolution, channel_max=1)
+    G = networks.Generator(4, 0, 4, resolution, 3, dict(num_layers=1), width).eval().requires_grad_(False)
+    seen = []
+
+    def count(parts):
+        seen.extend(map(len, parts))
+        raise InterruptedError  # before any image is made
+
+    with pytest.raises(InterruptedError):
+        Reader(G, count=count)
+    assert sum(seen) == samples and max(seen) * resolution**2 <= max(2**17, resolution**2)

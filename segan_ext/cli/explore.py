@@ -1,5 +1,6 @@
 """`segan explore` and `segan samples`."""
 
+import importlib.util
 from pathlib import Path
 
 import click
@@ -122,6 +123,8 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     they change the image. With --atlas, a page that ranks and names all dimensions.
     """
     _refuse_useless(interpolate, atlas, options)
+    if dest.endswith(".mp4") and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise click.UsageError("--dest: videos need `pip install imageio-ffmpeg`; .gif works without")
     G = open_generator(network, choose_device(device), trust_pickle)
     trunc, steps, class_idx = options["trunc"], options["steps"], chosen_class(G, options["class_idx"])
     if interpolate is not None:

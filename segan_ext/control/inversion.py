@@ -4,7 +4,7 @@ The encoder that is trained with a generator stays in its discriminator, and rea
 fitted in seconds to images that the generator makes, reads all of w, and serves any generator.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from tqdm import tqdm
@@ -58,8 +58,9 @@ class Reader:
         return self.mean + self._kernel(_looks(images.to(self.known))) @ self.weights
 
 
-def reading_bar(parts: Iterable) -> Iterable:
-    """`count` of a `Reader` that shows a bar, on a terminal, and says once what takes its time elsewhere"""
+def reading_bar(parts: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
+    """The batches of latents of a `Reader`, as its `count`: says how many they are, with a bar on a terminal."""
+    print(f"Learning to read images, on {sum(map(len, parts))} that the network makes.", flush=True)
     return tqdm(parts, desc="Learning to read images", unit="batch", disable=None)
 
 
