@@ -44,8 +44,9 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click's. click.UsageError for values that no option can have."""
-        empty = {arg[:-1] for arg in args if arg.endswith("=")}
-        empty |= {arg for arg, value in zip(args, args[1:]) if not value.strip()}
+        texts = [str(arg) for arg in args]
+        empty = {text[:-1] for text in texts if text.endswith("=")}
+        empty |= {text for text, value in zip(texts, texts[1:]) if not value.strip()}
         for param in self.params:
             if empty & set(param.opts) and param.metavar != "LIST":
                 raise click.UsageError(f"{param.opts[0]}: is empty; is a variable of the shell not set?", ctx)
