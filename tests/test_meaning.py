@@ -1,7 +1,10 @@
 """Directions with a meaning: independent components, varimax, names from labels; and the metrics that measure them."""
 
+import csv
+import io
 import json
 import math
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from segan_ext.directions.probe import Probe
 from segan_ext.latents import random_ws, ws_of_seeds
 from segan_ext.metrics import codes, selectivity
 from segan_ext.metrics.attributes import Attribute, open_predictor
-from segan_ext.metrics.labels import labels_of_columns, read_labels, write_labels
+from segan_ext.metrics.labels import labels_of_columns, read_labels, summary, write_labels
 from snapshots.load import load_generator
 
 BENCH = Path(__file__).resolve().parents[1] / "benchmarks" / "bench"
@@ -284,6 +287,58 @@ def test_wrong_labels_are_explained(tmp_path, text, said):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(ValueError, match=said):
         read_labels(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "N/A", "na", "NULL", "?", "", "#N/A"])
+def test_words_for_nothing_say_nothing(tmp_path, nothing):
+    rows = "".join(f"{i},{i / 7},{['Long', 'long', 'SHORT', 'short'][i % 4]}\n" for i in range(9))
+    (tmp_path / "labels.csv").write_text(f"seed,tilt,hair\n{rows}9,{nothing},{nothing}\n")
+    found = read_labels(tmp_path / "labels.csv")
+    assert found.attributes == [Attribute("tilt"), Attribute("hair", ("Long", "SHORT"))]
+    assert found.rows[9].isnan().all() and found.rows[:9].isfinite().all() and found.cells["tilt"][9] == ""
+    said = summary(found.attributes, found.rows)
+    assert said == ["tilt: a number, 9 values; 1 not said", "hair: Long 5, SHORT 4; 1 not said"]
+
+
+def test_of_one_answer_in_two_spellings_the_more_frequent_counts(tmp_path):
+    (tmp_path / "labels.csv").write_text("seed,a,b,c\n0,Yes,0,x\n1,yes,1.0,y\n2,yes,1,x\n3,no,0.0,y\n")
+    found = read_labels(tmp_path / "labels.csv")
+    assert [a.values for a in found.attributes] == [("no", "yes"), ("0", "1"), ("x", "y")]
+    assert found.rows[:, 0].tolist() == [1, 1, 1, 0] and found.rows[:, 1].tolist() == [0, 1, 1, 0]
+
+
+def test_a_number_that_is_mistyped_is_named(tmp_path):
+    (tmp_path / "labels.csv").write_text("seed,tilt\n" + "".join(f"{i},{i / 7}\n" for i in range(60)) + "60,1o\n")
+    with pytest.raises(ValueError, match="61 different values; 50 are the most, and '1o' is no number"):
+        read_labels(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_as_spreadsheets_save_them(tmp_path, separator, encoding):
+    rows = [
+        ["Image", "hair, colour", "tilt"],
+        ["é/a.png", "blond", "-0.5"],
+        ["b.png", "red", "1,5"],
+        ["c.png", "", "2"],
+    ]
+    rows = [[cell.replace(",", ".") if cell == "1,5" and separator == "," else cell for cell in row] for row in rows]
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator).writerows(rows)
+    (tmp_path / "labels.csv").write_bytes(unicodedata.normalize("NFD", text.getvalue()).encode(encoding))
+    found = read_labels(tmp_path / "labels.csv")
+    assert found.kind == "image" and found.keys == ["é/a.png", "b.png", "c.png"]
+    assert found.attributes == [Attribute("hair, colour", ("blond", "red")), Attribute("tilt")]
+    mean, deviation = found.units[1]
+    assert (found.rows[:, 1] * deviation + mean).tolist() == pytest.approx([-0.5, 1.5, 2])
+
+
+def test_files_that_are_no_text_are_explained(tmp_path):
+    (tmp_path / "labels.csv").write_bytes("seed,a\n1,schön\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="is no CSV.*save it in UTF-8"):
+        read_labels(tmp_path / "labels.csv")
+    with pytest.raises(OSError, match="cannot be read"):
+        read_labels(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

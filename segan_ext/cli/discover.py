@@ -6,7 +6,18 @@ from tqdm import tqdm
 from runs.launch import choose_device
 from runs.options import SEED, OneOf, OutputFile, command, generator_options, refuse_given, usage_errors
 from segan_ext.directions import FINDERS, find_directions
-from segan_ext.directions.named import STEPS, TELLABLE, as_editable, find_named, scores_of, with_named
+from segan_ext.directions.named import (
+    STEPS,
+    TELLABLE,
+    as_editable,
+    find_named,
+    is_table,
+    labels_of_seeds,
+    scores_of,
+    scores_of_labels,
+    with_named,
+)
+from segan_ext.metrics.labels import summary
 from snapshots import hub
 from snapshots.load import load_snapshot
 from snapshots.safetensors import save_safetensors
@@ -84,10 +95,20 @@ def _unnamed(G, method, dims, layers, samples, seed):
     return found.cpu()
 
 
+def _scores(G, path, class_idx):
+    if not is_table(path):
+        return scores_of(G, path, class_idx)
+    labels = labels_of_seeds(path)
+    print(f"{len(labels.keys)} images are labelled:")
+    for line in summary(labels.attributes, labels.rows):
+        print(f"  {line}")
+    return scores_of_labels(G, labels, class_idx)
+
+
 def _named(G, seed, labels, names, hold, steps, class_idx):
     G = as_editable(G)
     with usage_errors("--labels"):
-        scores, source = scores_of(G, labels, class_idx)
+        scores, source = _scores(G, labels, class_idx)
     skill = scores.read.skill
     known = [name for name, value in skill.items() if value >= TELLABLE or name in (names or "").split(",")]
     for name in skill.keys() - set(known):

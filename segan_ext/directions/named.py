@@ -18,7 +18,7 @@ from segan_ext.directions.probe import WHOLE, Probe
 from segan_ext.directions.subspaces import with_directions
 from segan_ext.latents import coordinates_of, covariance_root, random_ws, ws_of_seeds
 from segan_ext.metrics.attributes import Attribute, Predictor, open_predictor
-from segan_ext.metrics.labels import read_labels
+from segan_ext.metrics.labels import SUFFIXES, Labels, read_labels
 from segan_ext.networks import SEGANGenerator
 
 Count = Callable[[range], Iterable[int]]  # hands on what it gets, and shows how far the work is; tqdm is one
@@ -353,12 +353,27 @@ def scores_of(G: torch.nn.Module, path: str | os.PathLike, class_idx: int = 0) -
     nobody sees. G: with subspaces. class_idx: of the seeds' images. OSError or ValueError, in one sentence, for
     anything else.
     """
-    if Path(path).suffix.lower() != ".csv":
+    if not is_table(path):
         predictor = open_predictor(path, _device(G))
         return scores_of_probe(probe_of_predictor(G, predictor)), f"predictor {predictor.name}"
+    return scores_of_labels(G, labels_of_seeds(path), class_idx)
+
+
+def is_table(path: str | os.PathLike) -> bool:
+    """Whether `scores_of` takes a file for a CSV"""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def labels_of_seeds(path: str | os.PathLike) -> Labels:
+    """The labels of a CSV. OSError, or ValueError, in one sentence, for what is none, or of files of a data set."""
     labels = read_labels(path)
     if labels.kind != "seed":
         raise ValueError(f"{path} labels files of a data set; directions are found from labels of a generator's seeds")
+    return labels
+
+
+def scores_of_labels(G: torch.nn.Module, labels: Labels, class_idx: int = 0) -> tuple[Scores, str]:
+    """`scores_of` labelled seeds"""
     ws = ws_of_seeds(G, labels.keys, class_idx=class_idx)
     return scores_of_probe(Probe(G, ws, labels.attributes, labels.rows)), f"{len(labels.keys)} labelled images"
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -134,37 +135,73 @@ def _is_classifier(path):
 def known_attributes(data: dataset.ImageFolderDataset) -> tuple[list[Attribute], torch.Tensor]:
     """(attributes, rows) of an `ImageFolderDataset`: rows [images, attributes], indices of values or numbers.
 
-    Values come in the order of their frequency, those that no image has are left out; numbers are brought to mean 0 and
-    deviation 1. ValueError if nothing is known.
+    A row for each picture that the data set uses, mirrored copies left out. Values come in the order of their
+    frequency, those that no image has are left out; numbers are brought to mean 0 and deviation 1. ValueError if
+    nothing is known.
     """
-    content = data.json()
-    factors = content.get("factors")
+    return attributes_and_units(data)[:2]
+
+
+def attributes_and_units(
+    data: dataset.ImageFolderDataset,
+) -> tuple[list[Attribute], torch.Tensor, list[tuple[float, float] | None]]:
+    """(attributes, rows) as `known_attributes` gives them, and (mean, deviation) of each number as it is stored, None
+    for values."""
+    factors, classes = data.json().get("factors"), data._load_raw_labels()
     if factors:
-        names, values = factors["names"], factors["values"]
-        rows = torch.tensor(factors["items"], dtype=torch.float64)
-    elif data.has_labels and data.has_onehot_labels:
-        rows = torch.from_numpy(data._labels()).double()[:, None]
-        names, values = ["label"], {"label": [str(i) for i in range(data.label_dim)]}
+        names, values, rows = _factors(data, factors)
+    elif classes is not None and classes.dtype == np.int64:
+        rows = torch.from_numpy(classes).double()[:, None]
+        names, values = ["label"], {"label": [str(i) for i in range(int(classes.max()) + 1)]}
     else:
         raise ValueError(
             f"{data.path} has no known attributes: its dataset.json has neither factors nor classes; "
             "`python -m segan_ext avatars` makes a set that has"
         )
-    attributes, columns = [], []
-    for name, column in zip(names, rows.t()):
+    attributes, columns, units = [], [], []
+    for name, column in zip(names, rows[np.unique(data._raw_idx)].t()):
+        unit = None
         if name in values:
             counts = column.long().bincount(minlength=len(values[name]))
             seen = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
             attribute = Attribute(name, tuple(str(values[name][i]) for i in seen))
             column = torch.tensor([seen.index(int(i)) for i in column])
         else:
-            attribute, column = Attribute(name), (column - column.mean()) / column.std().clamp(min=1e-12)
+            unit = unit_of(column)
+            attribute, column = Attribute(name), (column - unit[0]) / unit[1]
         if attribute.width > 1 or (not attribute.values and column.any()):
             attributes.append(attribute)
             columns.append(column.double())
+            units.append(unit)
     if not attributes:
         raise ValueError(f"in {data.path} no attribute varies")
-    return attributes, torch.stack(columns, dim=1)
+    return attributes, torch.stack(columns, dim=1), units
+
+
+def unit_of(column: torch.Tensor) -> tuple[float, float]:
+    """(mean, deviation) of the numbers of a column [images] that are known"""
+    known = column[column.isfinite()]
+    return float(known.mean()), max(float(known.std()) if len(known) > 1 else 0, 1e-12)
+
+
+def _factors(data, factors):
+    """(names, values, rows of all pictures) of the factors in dataset.json. ValueError for what are none."""
+    try:
+        names, values = list(map(str, factors["names"])), {str(k): list(v) for k, v in factors["values"].items()}
+        rows = torch.tensor(factors["items"], dtype=torch.float64)
+        sound = rows.ndim == 2 and rows.shape[1] == len(names) and rows.isfinite().all()
+        for name, column in zip(names, rows.t() if sound else []):
+            if name in values:
+                sound = sound and bool(((column >= 0) & (column < len(values[name])) & (column % 1 == 0)).all())
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{data.path}: the factors in dataset.json cannot be read ({error!r})") from error
+    count = len(data.file_names())
+    if not sound or len(rows) != count:
+        raise ValueError(
+            f"{data.path}: the factors in dataset.json are no rows of numbers and of places in values, one for each of "
+            f"{count} images"
+        )
+    return names, values, rows
 
 
 class AttributeNetwork(torch.nn.Module):

@@ -182,7 +182,12 @@ class ImageFolderDataset(Dataset):
 
     def image_names(self) -> list[str]:
         """The file of every image, in their order; twice where images are mirrored."""
-        return [self._contents[self._images[i]].replace("\\", "/") for i in self._raw_idx]
+        names = self.file_names()
+        return [names[i] for i in self._raw_idx]
+
+    def file_names(self) -> list[str]:
+        """The file of every picture that there is, those beyond `max_size` among them."""
+        return [self._contents[i].replace("\\", "/") for i in self._images]
 
     def json(self) -> dict[str, Any]:
         """What `dataset.json` holds; an empty dict where there is none."""
