@@ -255,6 +255,15 @@ def test_names_are_added_and_replaced(bench):
 # Labels in a file
 
 
+def test_labels_that_tell_nothing_are_refused(tmp_path):
+    """Answers that have nothing to do with the images: no attribute is found, and that is said."""
+    write_labels(tmp_path / "labels.csv", "seed", {i: dict(x=["yes", "no"][i % 3 % 2]) for i in range(12)})
+    given = [f"--network={BENCH / 'generator.safetensors'}", "--method=labels", f"--labels={tmp_path / 'labels.csv'}"]
+    done = run("-m segan_ext discover", *given, f"--dest={tmp_path / 'x.safetensors'}", check=False)
+    assert done.returncode == 2 and "no attribute can be told from" in done.stderr and "Traceback" not in done.stderr
+    assert "12 images are labelled:\n  x: no 4, yes 8\n" in done.stdout
+
+
 def test_labels_are_written_and_read(tmp_path):
     path = tmp_path / "labels.csv"
     write_labels(

@@ -113,6 +113,8 @@ def _named(G, seed, labels, names, hold, steps, class_idx):
     known = [name for name, value in skill.items() if value >= TELLABLE or name in (names or "").split(",")]
     for name in skill.keys() - set(known):
         print(f"{name} can hardly be told from these labels (skill {skill[name]:.2f}), and is left out.")
+    if not known:
+        raise click.UsageError(f"--labels: no attribute can be told from {labels}; label more images")
     chosen = {}
     for option, text in (("names", names), ("hold", hold)):
         chosen[option] = None if text is None else [name.strip() for name in text.split(",")]
