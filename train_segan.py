@@ -82,10 +82,10 @@ def main(cfg, **options):
     config, cores = for_device(config, device), launch.cores_of_each(gpus)
     description, args = recipe.build(options, cfg, config, data, device, gpus, cores)
     networks = launch.adopt_networks(args, data)
-    add_method(args, options, config, networks)
+    kept = add_method(args, options, config, networks, data)
     if options["train"] == "subspace":
         networks["G"] = networks["G_ema"]  # what stays as it is should be the average, not the last step
-    launch.start(outdir, description, args, options, dry_run, data, networks)
+    launch.start(outdir, description, args, options, dry_run, data, networks, kept)
 
 
 def run() -> None:

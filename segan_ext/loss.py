@@ -82,9 +82,10 @@ class CodeLoss(SEGANLoss):
     """SEGANLoss for generators with own coordinates e, which an encoder Q in D reads off the images.
 
     groups: the generator's `own`. info: weight of Q's loss in G. labels: None, and Q learns e from generated images, as
-    in InfoGAN (Chen et al. 2016), with the same weight in D; or `path` of the data, `source` and `count` as in
-    `labelled.read`. Then Q learns from mixtures of those real images alone and G, more and more, follows it: from
-    generated images it would learn to tell fakes, as long as G ignores e. D must be an `encoder.EncoderDiscriminator`.
+    in InfoGAN (Chen et al. 2016), with the same weight in D; or `seed` of what is drawn from the labelled images of the
+    run (`labelled.of_run`; `source` and `count` for one of an older version). Then Q learns from mixtures of those real
+    images alone and G, more and more, follows it: from generated images it would learn to tell fakes, as long as G
+    ignores e. D must be an `encoder.EncoderDiscriminator`.
     """
 
     recordable = True
@@ -102,7 +103,31 @@ class CodeLoss(SEGANLoss):
         self.groups, self.info = groups, info
         self.shown = torch.zeros([], device=device)  # images that G made, by which its weight grows
         self.learned = torch.zeros([])  # batches of labelled images, by which Q is examined now and then
-        self._labelled = labelled.open_images(**labels, device=device) if labels else None
+        self.drawn = torch.zeros([], dtype=torch.int64)  # the number of the next such batch
+        self._labels, self._labelled = labels, None
+
+    def open_data(self, training_set: torch.utils.data.Dataset, run_dir: str) -> None:
+        """Opens the labelled images of the run. ValueError that names --resume, where its labels cannot be read."""
+        if self._labels is None:
+            return
+        kept = {name: self._labels[name] for name in ("source", "count") if name in self._labels}
+        try:
+            first = processes.rank() == 0
+            found = processes.told(labelled.of_run(run_dir, training_set, self.groups, **kept) if first else None)
+            names, codes = found[0], labelled.codes(found[1], self.groups)
+            seed = self._labels.get("seed", 0)
+            self._labelled = labelled.LabelledImages(training_set, names, codes, self.groups, seed)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--resume: {run_dir} cannot be continued ({error})") from error
+
+    def inputs(self, phase: str, part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Those of the loop and, for D, pairs of labelled images with their codes."""
+        if self._labelled is None or phase not in ("Dmain", "Dboth"):
+            return part
+        images, codes = self._labelled.draw(int(self.drawn), len(part["real_c"]))
+        self.drawn += 1
+        device = part["real_c"].device
+        return part | dict(pairs=images.to(device, non_blocking=True), codes=codes.to(device, non_blocking=True))
 
     def accumulate_gradients(
         self,
@@ -113,22 +138,24 @@ class CodeLoss(SEGANLoss):
         gen_c: torch.Tensor,
         sync: bool,
         gain: float,
+        pairs: torch.Tensor | None = None,
+        codes: torch.Tensor | None = None,
     ) -> None:
-        """As the host's; see there."""
-        if phase in ("Dmain", "Dboth") and self._labelled:
-            self._learn_labels(real_c, gain)
+        """As the host's; see there. pairs: uint8 [N, 2, C, H, W], codes: [N, 2, codes], of labelled images, for D."""
+        if pairs is not None:
+            self._learn_labels(pairs, codes, real_c, gain)
         super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
 
     def finished(self, phase: str, part: dict[str, torch.Tensor]) -> None:
         """Examines Q now and then."""
-        if phase in ("Dmain", "Dboth") and self._labelled:
-            if self._labelled.held_out and int(self.learned) % _EXAMINED == 0:
+        if "pairs" in part:
+            if self._labelled.num_held_out and int(self.learned) % _EXAMINED == 0:
                 self._examine(part["real_c"])
             self.learned += 1
 
-    def _learn_labels(self, real_c, gain):
+    def _learn_labels(self, pairs, codes, real_c, gain):
         """Q learns what was said of some real images."""
-        images, codes = self._labelled.draw(len(real_c), _NOISE)
+        images, codes = labelled.mixed(pairs, codes, _NOISE)
         misses = own.code_loss(self._read(images, real_c), codes, self.groups)
         training_stats.report("Loss/D/labels", misses)
         misses.mean().mul(gain).backward()
@@ -136,11 +163,13 @@ class CodeLoss(SEGANLoss):
     @torch.no_grad()
     def _examine(self, real_c):
         """How well Q names what it has not learned from: Names/… in the statistics."""
-        images, codes = self._labelled.kept()
-        batch = len(real_c)  # of D's own size: it compares the images of a batch
-        rows = torch.arange(-(-len(images) // batch) * batch) % len(images)
-        predicted = torch.cat([self._read(images[part], real_c) for part in rows.split(batch)])[: len(images)]
-        for name, skill in own.skills(predicted, codes, self.groups).items():
+        count, batch = self._labelled.num_held_out, len(real_c)  # of D's own size: it compares the images of a batch
+        places, predicted = torch.arange(-(-count // batch) * batch) % count, []
+        for part in places.split(batch):
+            images = self._labelled.read(part.tolist()).to(real_c.device).float() / 127.5 - 1
+            predicted.append(self._read(images, real_c))
+        codes = self._labelled.codes[:count].to(real_c.device)
+        for name, skill in own.skills(torch.cat(predicted)[:count], codes, self.groups).items():
             training_stats.report(f"Names/{name}", skill)
 
     def _generator_main(self, gen_z, gen_c, sync, gain):
@@ -154,12 +183,12 @@ class CodeLoss(SEGANLoss):
         misses = own.code_loss(predicted, self._own(ws), self.groups)
         training_stats.report("Loss/G/codes", misses)
         self.shown += len(gen_z) * processes.count()
-        weight = self.info * ((self.shown / _RAMP).clamp(max=1) if self._labelled else 1)
+        weight = self.info * ((self.shown / _RAMP).clamp(max=1) if self._labels else 1)
         (adversarial[:, 0] + weight * misses).mean().mul(gain).backward()
 
     def _discriminator_fakes(self, gen_z, gen_c, gain):
         """As the host's; without labels Q learns to read e off the images."""
-        if self._labelled:
+        if self._labels:
             return super()._discriminator_fakes(gen_z, gen_c, gain)
         with torch.no_grad():
             img, ws = self.run_G(gen_z, gen_c, sync=False)

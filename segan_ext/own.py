@@ -28,14 +28,16 @@ def widths(groups: Sequence[dict[str, Any]]) -> list[int]:
 def code_loss(predicted: torch.Tensor, codes: torch.Tensor, groups: Sequence[dict[str, Any]]) -> torch.Tensor:
     """How far predictions are from codes, summed over the groups: half squared errors, and cross-entropies of values.
 
-    predicted: [N, codes], logits for values. codes: [N, codes], NaN for what is not known. → [N]
+    predicted: [N, codes], logits for values. codes: [N, codes], NaN for what is not known. → [N], whose mean is the sum
+    of each group's mean over those of which it is known, however few.
     """
     sizes, losses = widths(groups), []
     for group, q, e in zip(groups, predicted.split(sizes, dim=1), codes.split(sizes, dim=1)):
         known = e.isfinite()
         e = torch.where(known, e, 0)
         error = -e * q.log_softmax(dim=1) if "shares" in group else (q - e).square() / 2
-        losses.append((error * known).sum(dim=1))
+        share = known[:, 0].float().mean().clamp(min=1 / len(known))
+        losses.append((error * known).sum(dim=1) / share)
     return torch.stack(losses).sum(dim=0)
 
 

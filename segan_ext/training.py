@@ -40,14 +40,19 @@ def check_options_for_foreign_host(options: dict[str, Any]) -> None:
 
 
 def add_method(
-    args: dict[str, Any], options: dict[str, Any], config: Any, networks: "dict[str, torch.nn.Module] | None"
-) -> None:
+    args: dict[str, Any],
+    options: dict[str, Any],
+    config: Any,
+    networks: "dict[str, torch.nn.Module] | None",
+    data: "torch.utils.data.Dataset",
+) -> dict[str, bytes]:
     """Makes the arguments of the training loop those of a preset's generator and mode, and of the options given.
 
-    config: a preset, or a configuration of the host's. networks: what --resume starts from, or None. ValueError for
-    options that do not go together.
+    config: a preset, or a configuration of the host's. networks: what --resume starts from, or None. data: the data
+    set. Returns {name: content} of files that the run's directory has to hold. ValueError for options that do not go
+    together.
     """
-    generator = getattr(config, "generator", None)
+    kept, generator = {}, getattr(config, "generator", None)
     for name, fitting in (("adv", ("eigengan", *_STYLE_BASED)), ("grow_kimg", tuple(_STYLE_BASED))):
         if options[name] is not None and generator not in fitting:
             raise ValueError(f"--{name.replace('_', '-')}: belongs to --cfg={' or '.join(fitting)}")
@@ -57,11 +62,12 @@ def add_method(
         _add_eigengan(args, options, config, networks)
     else:
         source = None if networks is None else networks["G_ema"]
-        add_mode(args, options, getattr(config, "mode", 0), source)
+        kept = add_mode(args, options, getattr(config, "mode", 0), source, data)
         if generator is not None:
             _add_style_based(args, options, generator, source)
     if generator is not None:
         _add_published_loss(args, options, config)
+    return kept
 
 
 def _add_eigengan(args, options, config, networks):
@@ -125,10 +131,17 @@ def _add_published_loss(args, options, config):
     args |= dict(G_reg_interval=None, D_reg_interval=None)
 
 
-def add_mode(args: dict[str, Any], options: dict[str, Any], mode: int | str, source: "torch.nn.Module | None") -> None:
+def add_mode(
+    args: dict[str, Any],
+    options: dict[str, Any],
+    mode: int | str,
+    source: "torch.nn.Module | None",
+    data: "torch.utils.data.Dataset",
+) -> dict[str, bytes]:
     """Makes the arguments of the training loop those of `mode`, or of --mode where that is given.
 
-    source: generator that --resume starts from, or None. ValueError for options that do not go together.
+    source: generator that --resume starts from, or None. data, and what is returned: as in `add_method`. ValueError for
+    options that do not go together.
     """
     if options["mode"] is not None:
         mode = options["mode"] if options["mode"] in _INFO else int(options["mode"])
@@ -138,16 +151,15 @@ def add_mode(args: dict[str, Any], options: dict[str, Any], mode: int | str, sou
         if options.get(name) is not None and mode not in modes:
             raise ValueError(f"--{name.replace('_', '-')}: belongs to the mode {' or '.join(modes)}, not to {mode}")
     if mode in _INFO:
-        _add_own_coordinates(args, options, mode, source)
-    else:
-        _add_subspaces(args, options, mode, source)
+        return _add_own_coordinates(args, options, mode, source, data)
+    _add_subspaces(args, options, mode, source)
+    return {}
 
 
-def _add_own_coordinates(args, options, mode, source):
-    """Coordinates of one's own in G, an encoder that reads them in D, and the loss of both."""
-    from segan_ext import labelled, own
+def _add_own_coordinates(args, options, mode, source, data):
+    """Coordinates of one's own in G, an encoder that reads them in D, and the loss of both; files for the run."""
+    from segan_ext import own
     from segan_ext.networks import OwnCoordinates
-    from training.dataset import ImageFolderDataset
 
     if host.is_foreign():
         raise ValueError(f"--mode: {mode} trains on the bundled host; leave --host out")
@@ -158,29 +170,12 @@ def _add_own_coordinates(args, options, mode, source):
         raise ValueError("--mixing: would hide own coordinates from their encoder; leave it out")
     if source is not None and getattr(source, "mode", 0) != mode:
         raise ValueError(f"--resume: its generator has no own coordinates of mode {mode}; train one from scratch")
-    labels, data = None, args["training_set_kwargs"]
-    if source is not None:
-        groups = source.init_kwargs["own"]
-    elif mode == "eigen":
-        groups = own.eigen_coordinates(
-            data["resolution"], options["own_dim"] or _OWN_DIM, options["prior"] or "uniform"
-        )
+    groups, kept = None if source is None else source.init_kwargs["own"], {}
     if mode == "named":
-        if options["labels"] is None:
-            raise ValueError("--labels: the mode named needs labels of some images; give a CSV, or factors")
-        labels = dict(path=data["path"], source=options["labels"], count=options["num_labels"])
-        try:
-            found = labelled.read(
-                ImageFolderDataset(data["path"], use_labels=True), options["labels"], options["num_labels"]
-            )
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--labels: {error}") from error
-        print(f"{len(found.indices)} images are labelled: {', '.join(a.name for a in found.attributes)}")
-        wanted = labelled.named_coordinates(found.attributes, found.rows)
-        if source is None:
-            groups = wanted
-        elif [(g["name"], g.get("values")) for g in groups] != [(g["name"], g.get("values")) for g in wanted]:
-            raise ValueError("--labels: are not of the attributes that the generator of --resume was trained for")
+        groups, kept = _labels(options, data, groups)
+    elif source is None:
+        resolution, dims = args["training_set_kwargs"]["resolution"], options["own_dim"] or _OWN_DIM
+        groups = own.eigen_coordinates(resolution, dims, options["prior"] or "uniform")
     counted, G = OwnCoordinates(groups), args["G_kwargs"]
     if source is None:
         G |= dict(z_dim=G["z_dim"] + counted.inputs, w_dim=G["w_dim"] + counted.outputs)
@@ -193,7 +188,38 @@ def _add_own_coordinates(args, options, mode, source):
         raise ValueError(f"--info: {info:g} is no weight that serves; give more than 0, or leave it out")
     ortho = 1.0 if options["ortho"] is None else options["ortho"]
     args["loss_kwargs"] |= dict(class_name="segan_ext.loss.CodeLoss", ortho=ortho, style_mixing_prob=0)  # would hide e
+    labels = dict(seed=args["random_seed"]) if mode == "named" else None
     args["loss_kwargs"] |= dict(groups=groups, info=info, labels=labels)
+    return kept
+
+
+def _labels(options, data, groups):
+    """(the coordinates that --labels ask for, or `groups`, those of a generator, if they fit; files for the run)"""
+    from segan_ext import labelled
+    from segan_ext.metrics.labels import summary
+
+    if options["labels"] is None:
+        raise ValueError("--labels: the mode named needs labels of some images; give a CSV, or factors")
+    try:
+        found = labelled.read(data, options["labels"], options["num_labels"])
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--labels: {error}") from error
+    outside = f"; {found.left_out} more are not among the images of --subset" if found.left_out else ""
+    print(f"{len(found.names)} images are labelled{outside}:")
+    for line in summary(found.attributes, found.rows):
+        print(f"  {line}")
+    groups = groups or labelled.named_coordinates(found.attributes, found.rows, found.units)
+    try:
+        rows = labelled.in_coordinates(found, groups)
+    except ValueError as error:
+        raise ValueError(f"--labels: do not fit the generator of --resume: they {error}") from error
+    unitless = [group["name"] for group in groups if "shares" not in group and "unit" not in group]
+    if unitless:
+        print(
+            f"The generator of --resume does not know in which unit {', '.join(unitless)} were labelled: from now on "
+            "1 is a deviation of these labels, and 0 their mean."
+        )
+    return groups, {labelled.FILE: labelled.as_file(found.names, rows, groups)}
 
 
 def _add_subspaces(args, options, mode, source):

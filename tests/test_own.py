@@ -1,11 +1,18 @@
 """Coordinates of one's own: what they follow, where they act, what edits do to them, and training them with names."""
 
+import copy
 import csv
+import json
+import math
+import os
+import shutil
+import unicodedata
 
+import numpy as np
 import pytest
 import torch
 
-from helpers import TINY, make_dataset, newest, only_run, read_stats, run, slowly
+from helpers import TINY, make_dataset, newest, only_run, png, read_stats, run, slowly
 from segan_ext import labelled, own
 from segan_ext.atlas.atlas import make_atlas
 from segan_ext.atlas.page import page
@@ -17,7 +24,8 @@ from segan_ext.encoder import EncoderDiscriminator
 from segan_ext.latents import ws_of_seeds
 from segan_ext.metrics.attributes import Attribute
 from segan_ext.networks import OwnCoordinates, OwnSubspace, SEGANGenerator, _onto_simplex
-from snapshots.load import load_generator
+from snapshots.load import load_generator, load_snapshot
+from snapshots.save import save_snapshot
 from torch_utils import cached_weights
 from training import state
 from training.dataset import ImageFolderDataset
@@ -141,9 +149,11 @@ def test_the_loss_of_codes_is_cross_entropy_and_half_a_squared_error():
     entropy = torch.nn.functional.cross_entropy
     first = (predicted[0, 0] - 0.5) ** 2 / 2 + entropy(predicted[0, 1:4], torch.tensor(1))
     first = first + entropy(predicted[0, 4:], torch.tensor(0))
-    expected = torch.stack([first, entropy(predicted[1, 1:4], torch.tensor(0))])
-    found = own.code_loss(predicted, codes, NAMED)
-    assert torch.allclose(found, expected)
+    second = entropy(predicted[1, 1:4], torch.tensor(0))
+    assert torch.allclose(own.code_loss(predicted[:1], codes[:1], NAMED), first)
+    found = own.code_loss(predicted, codes, NAMED)  # the mean over one, of which all is known, and over two
+    hair = entropy(predicted[0, 1:4], torch.tensor(1))
+    assert torch.allclose(found.mean(), first - hair + (hair + second) / 2)
     (grad,) = torch.autograd.grad(found.sum(), predicted)
     assert grad.isfinite().all() and not grad[1, [0, 4, 5]].any()  # nothing was said of those
 
@@ -166,7 +176,15 @@ def test_coordinates_are_made_from_labels():
     )
     size, kind = labelled.named_coordinates(attributes, rows)
     assert size["quantiles"][0] == -1 and size["quantiles"][-1] == 3 and size["quantiles"][8] == 1
-    assert kind["shares"] == [0.5922, 0.3981, 0.0097]  # a value of no image is rare, but possible
+    assert kind["shares"] == [0.5922, 0.3981, 0.009709]  # a value of no image is rare, but possible
+
+
+def test_a_value_seen_once_in_very_many_images_has_a_share():
+    rows = torch.zeros(60_000, 1).double()
+    rows[7] = 1
+    (group,) = labelled.named_coordinates([Attribute("hat", ("no", "yes"))], rows)
+    assert group["shares"] == pytest.approx([60_000 / 60_002, 2 / 60_002], rel=1e-3)
+    assert OwnCoordinates([group])(torch.randn(3, 1)).shape == (3, 2)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -224,13 +242,182 @@ def test_a_run_trains_and_its_snapshot_is_edited_by_name(mode, data, labels, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eigen", "named"])
 def test_a_run_in_two_parts_ends_as_one(mode, data, labels, tmp_path):
-    given = started(mode, data, labels)
+    """Whatever becomes of data and CSV meanwhile."""
+    here, there = shutil.copy(data, tmp_path / "here.zip"), tmp_path / "there.zip"
+    given = started(mode, here, shutil.copy(labels, tmp_path))
     run("train_segan.py", *given, "--kimg=2", f"--outdir={tmp_path / 'whole'}")
     run("train_segan.py", *given, f"--outdir={tmp_path / 'parts'}")
-    run("train_segan.py", "--resume=latest", "--kimg=2", f"--outdir={tmp_path / 'parts'}")
+    swap(tmp_path / "labels.csv")
+    os.rename(here, there)
+    run("train_segan.py", "--resume=latest", "--kimg=2", f"--outdir={tmp_path / 'parts'}", f"--data={there}")
     states = [state.read(str(newest(only_run(tmp_path / part), "training-state-*.pt"))) for part in ("whole", "parts")]
     whole, parts = ({f"{kind} {n}": v for kind in ("loss", "modules") for n, v in flat(s[kind])} for s in states)
     assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def swap(path):
+    """Makes every yes a no, and the other way round"""
+    text = path.read_text()
+    path.write_text(text.replace(",yes", ",swapped").replace(",no", ",yes").replace(",swapped", ",no"))
+
+
+@pytest.fixture(scope="module")
+def named_run(data, labels, tmp_path_factory):
+    """A run of mode named, begun beside its labels, which have been taken away, as its data have"""
+    folder = tmp_path_factory.mktemp("named")
+    shutil.copy(data, folder / "discs.zip")
+    shutil.copy(labels, folder)
+    run("train_segan.py", *started("named", "discs.zip", "labels.csv"), "--outdir=out", cwd=folder)
+    (folder / "discs.zip").unlink()
+    (folder / "labels.csv").unlink()
+    return only_run(folder / "out")
+
+
+def test_a_run_goes_on_with_the_labels_that_it_began_with(named_run, data, labels, tmp_path):
+    """Without its CSV, with its data elsewhere, from another folder; and not with others."""
+    copied, elsewhere = shutil.copytree(named_run, tmp_path / "run"), shutil.copy(data, tmp_path / "elsewhere.zip")
+    kept = (copied / "labels.json").read_bytes()
+    go_on = lambda *more, **kwargs: run(
+        "train_segan.py", f"--resume={copied}", "--kimg=2", *more, cwd=tmp_path, **kwargs
+    )
+    go_on(f"--data={elsewhere}")
+    assert newest(copied).name == "network-snapshot-000002.pkl" and (copied / "labels.json").read_bytes() == kept
+    (copied / "labels.json").write_bytes(kept.replace(b"1", b"0"))
+    done = go_on(f"--data={elsewhere}", "--kimg=3", check=False)
+    assert done.returncode == 2 and "labels.json is not what the run began with" in done.stderr
+    (copied / "labels.json").unlink()
+    done = go_on(f"--data={elsewhere}", "--kimg=3", check=False)
+    assert done.returncode == 2 and "labels.json cannot be read" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_run_of_a_version_that_kept_no_labels_goes_on(named_run, data, labels, tmp_path):
+    copied = shutil.copytree(named_run, tmp_path / "run")
+    kept = (copied / "labels.json").read_bytes()
+    (copied / "labels.json").unlink()
+    options = json.loads((copied / "training_options.json").read_text())
+    options["loss_kwargs"]["labels"] = dict(path="gone.zip", source=str(tmp_path / "labels.csv"), count=None)
+    del options["options"]["kept_digests"]
+    (copied / "training_options.json").write_text(json.dumps(options))
+    path = newest(copied, "training-state-*.pt")
+    saved = torch.load(path, weights_only=True)
+    del saved["loss"]["drawn"]
+    torch.save(saved, path)
+    go_on = lambda **kwargs: run("train_segan.py", f"--resume={copied}", f"--data={data}", "--kimg=2", **kwargs)
+    done = go_on(check=False)
+    assert done.returncode == 2 and "labels.csv cannot be read" in done.stderr and "Traceback" not in done.stderr
+    shutil.copy(labels, tmp_path)
+    assert "from now on it has those that" in go_on().stdout
+    assert json.loads((copied / "labels.json").read_text()) == json.loads(kept)
+
+
+def test_other_labels_count_in_the_units_of_the_generator(named_run, data, labels, tmp_path):
+    """A deviation stays what it was, whatever the new labels' deviation is."""
+    images, (tilt, hair) = ImageFolderDataset(str(data)), ["tilt", "hair"]
+    cells = [[name, x, ["yes", "no"][i % 2]] for i, (name, x) in enumerate(zip(images.image_names(), range(60)))]
+    first = labelled.read(images, str(label(tmp_path / "first.csv", cells, names=(tilt, hair))))
+    groups = labelled.named_coordinates(first.attributes, first.rows, first.units)
+    some = labelled.read(images, str(label(tmp_path / "some.csv", cells[10:20], names=(tilt, hair))))
+    turned = labelled.read(
+        images, str(label(tmp_path / "turned.csv", [[n, h, t] for n, t, h in cells], names=(hair, tilt)))
+    )
+    expected = labelled.in_coordinates(first, groups)
+    assert torch.allclose(expected, first.rows) and torch.allclose(labelled.in_coordinates(turned, groups), expected)
+    assert torch.allclose(labelled.in_coordinates(some, groups), expected[10:20])
+    for names, values, said in (
+        ((tilt, "size"), ["yes", "no"], "label tilt, size, and the generator has coordinates for tilt, hair"),
+        ((hair, tilt), ["1", "2"], "take tilt for values, and for the generator it is a number"),
+        ((tilt, hair), ["yes", "maybe"], "say hair maybe, which the generator does not know"),
+    ):
+        other = [[name, x, values[i % 2]] for i, (name, x, _) in enumerate(cells)]
+        with pytest.raises(ValueError, match=said):
+            labelled.in_coordinates(
+                labelled.read(images, str(label(tmp_path / "other.csv", other, names=names))), groups
+            )
+    given = ["train_segan.py", *started("named", data, labels), f"--resume={newest(named_run)}", "-n"]
+    done = run(*given)
+    assert "bright: a number" in done.stdout and "in which unit" not in done.stdout
+    groups = json.loads((named_run / "training_options.json").read_text())["G_kwargs"]["own"]
+    assert groups[0]["unit"][0] > 10  # of brightness, from 0 to 255
+    old = copy.deepcopy(load_snapshot(str(newest(named_run))))
+    for net in ("G", "G_ema"):
+        del old[net]._init_kwargs["own"][0]["unit"]
+    save_snapshot(str(tmp_path / "old.pkl"), old)
+    done = run(*given[:-2], f"--resume={tmp_path / 'old.pkl'}", "-n")
+    assert "does not know in which unit bright were labelled" in done.stdout
+
+
+def test_what_each_column_was_taken_for_is_printed(data, labels):
+    done = run("train_segan.py", *started("named", data, labels), "-n")
+    assert "30 images are labelled:" in done.stdout and "bright: a number, " in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("  round: ")]
+    assert line.startswith("  round: no ") and ", yes " in line and line.endswith("; 6 not said")
+
+
+def test_images_outside_the_subset_are_not_learned_from(data, labels, tmp_path):
+    items = [[i % 2, i / 60] for i in range(60)]
+    factors = dict(names=["side", "tilt"], kinds=[], values=dict(side=["left", "right"]), items=items)
+    content = json.dumps(dict(labels=None, factors=factors)).encode()
+    marked = make_dataset(tmp_path / "factors.zip", count=60, extra={"dataset.json": content})
+    for path, source in ((data, labels), (marked, "factors")):
+        whole = ImageFolderDataset(str(path))
+        part = ImageFolderDataset(str(path), max_size=40, random_seed=3, xflip=True)
+        every, found = labelled.read(whole, str(source)), labelled.read(part, str(source))
+        inside = [name for name in every.names if name in part.image_names()]
+        assert found.names == inside and 10 < len(inside) < len(every.names)
+        assert found.left_out == (0 if source == "factors" else len(every.names) - len(inside))
+        store, _ = store_of(part, source)
+        originals = {whole[whole.image_names().index(name)][0].tobytes() for name in inside}
+        assert {image.tobytes() for image in store.read(range(len(store))).numpy()} == originals
+    raw = found.rows[:, 1] * found.units[1][1] + found.units[1][0]
+    assert torch.allclose(raw, torch.tensor([int(name[-6:-4]) / 60 for name in found.names], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_pictures_are_found_however_accents_are_composed(form, tmp_path):
+    pictures = {unicodedata.normalize(form, f"é{i}.v2.png"): png(seed=i) for i in range(3)}
+    more = {"a.png": png(seed=3), "a.jpg": png(seed=4), "sub/b.png": png(seed=5)}
+    images = ImageFolderDataset(str(make_dataset(tmp_path / "set.zip", count=0, extra=pictures | more)))
+    for other in ("NFC", "NFD"):
+        keys = [unicodedata.normalize(other, key) for key in ("é0.v2.png", "é1.v2", "é2.v2.png", "sub\\b", "./a.png")]
+        cells = [[key, i, ["yes", "no"][i % 2]] for i, key in enumerate(keys)]
+        found = labelled.read(images, str(label(tmp_path / "labels.csv", cells)))
+        assert found.names == [*pictures, "sub/b.png", "a.png"]
+    for keys, said in (
+        (["a", "sub/b"], "a may be a.jpg or a.png"),
+        (["sub/b", "sub/b.png"], "sub/b.png is there twice"),
+    ):
+        cells = [[key, i, ["yes", "no"][i % 2]] for i, key in enumerate([*keys, "a.png"])]
+        with pytest.raises(ValueError, match=said):
+            labelled.read(images, str(label(tmp_path / "labels.csv", cells)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(items=None), dict(items=[[0, 1]]), dict(items=[[9, 1.0]] * 60), dict(items=[["a", 1]] * 60), dict(names=3)],
+)
+def test_factors_that_are_none_are_explained(change, tmp_path):
+    factors = (
+        dict(names=["side", "tilt"], kinds=[], values=dict(side=["left", "right"]), items=[[0, 1.0]] * 60) | change
+    )
+    content = json.dumps(dict(labels=None, factors=factors)).encode()
+    images = ImageFolderDataset(str(make_dataset(tmp_path / "set.zip", count=60, extra={"dataset.json": content})))
+    with pytest.raises(ValueError, match="the factors in dataset.json"):
+        labelled.read(images, "factors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(images=["a"]), dict(labels={}), dict(labels=dict(hair=[2, 0], tilt=[0, 0])), dict(version=2), dict(images=3)]
+    + [dict(labels=dict(hair=[0.5, 0], tilt=[0, 0])), dict(labels=dict(hair=[0, 0], tilt=["x", 0]))],
+)
+def test_labels_of_a_run_that_are_none_are_refused(change):
+    groups = [dict(name="hair", values=["long", "short"], shares=[0.5, 0.5]), dict(name="tilt", size=1)]
+    rows = torch.tensor([[1, torch.nan], [torch.nan, 0.1]], dtype=torch.float64)
+    content = labelled.as_file(["a", "b\udcff"], rows, groups)
+    names, found = labelled.of_file(content, groups)
+    assert names == ["a", "b\udcff"] and torch.equal(found.nan_to_num(7), rows.nan_to_num(7))
+    with pytest.raises(ValueError, match="the labels of the run"):
+        labelled.of_file(json.dumps(json.loads(content) | change).encode(), groups)
 
 
 def flat(found, prefix=""):
@@ -271,27 +458,76 @@ def test_labels_and_options_that_do_not_serve_are_named(given, said, data, tmp_p
     assert len(done.stderr.strip().splitlines()) <= 3
 
 
+def store_of(data, path):
+    """(`LabelledImages` of a CSV, their coordinates)"""
+    found = labelled.read(data, str(path))
+    groups = labelled.named_coordinates(found.attributes, found.rows, found.units)
+    codes = labelled.codes(labelled.in_coordinates(found, groups), groups)
+    return labelled.LabelledImages(data, found.names, codes, groups), groups
+
+
 def test_the_skill_of_names_is_measured_on_what_was_never_drawn(data, labels):
-    store = labelled.open_images(str(data), str(labels), None, "cpu")
-    assert len(store) == 30 and store.held_out == 0  # too few to spare any
-    cells = [
-        [name, i / 60, "yes" if i % 3 else "no"] for i, name in enumerate(ImageFolderDataset(str(data)).image_names())
-    ]
-    more = labelled.open_images(str(data), str(label(labels.with_name("more.csv"), cells)), None, "cpu")
-    assert len(more) == 60 and more.held_out == 6
-    codes = more.codes.clone()
-    more.codes[:6] = torch.nan
-    images, drawn = more.draw(500, noise=0)
-    assert drawn.isfinite().all() and images.abs().max() <= 1
-    more.images = torch.arange(60, dtype=torch.uint8)[:, None, None, None].expand(60, 3, 4, 4)
-    more.codes = torch.arange(60.0)[:, None]
-    images, drawn = more.draw(500, noise=0)
-    torch.testing.assert_close(images, (drawn / 127.5 - 1)[:, :, None, None].expand(500, 3, 4, 4))
-    assert len(drawn.unique()) > 400 and drawn.min() >= 6  # mixtures of what is not kept
-    groups = [dict(name="bright", size=1), dict(name="round", values=["no", "yes"], shares=[0.5, 0.5])]
+    images = ImageFolderDataset(str(data))
+    store, _ = store_of(images, labels)
+    assert len(store) == 30 and store.num_held_out == 0  # too few to spare any
+    cells = [[name, i / 60, "yes" if i % 3 else "no"] for i, name in enumerate(images.image_names())]
+    more, groups = store_of(images, label(labels.with_name("more.csv"), cells))
+    assert len(more) == 60 and more.num_held_out == 6
+    drawn = np.concatenate([more.pairs(number, 100) for number in range(10)])
+    assert drawn.min() == 6 and len(np.unique(drawn)) == 54  # all but what is held out
+    found, codes = more.draw(3, 8)
+    assert torch.equal(codes, more.codes[more.pairs(3, 8)]) and torch.equal(
+        found[2, 1], more.read([more.pairs(3, 8)[2, 1]])[0]
+    )
+    codes = more.codes
     assert own.skills(codes, codes, groups) == {"bright": 1, "round": 1}
     dull = torch.cat([torch.zeros(60, 1), torch.tensor([[0.0, 1]]).expand(60, 2)], dim=1)
     assert own.skills(dull, codes, groups) == pytest.approx({"bright": 0, "round": 0}, abs=1e-4)
+
+
+def test_images_and_codes_are_mixed_alike():
+    values = torch.randint(256, [500, 2], dtype=torch.uint8)
+    images, codes = labelled.mixed(
+        values[:, :, None, None, None].expand(500, 2, 3, 4, 4), values[:, :, None].float(), 0
+    )
+    torch.testing.assert_close(images, (codes / 127.5 - 1)[:, :, None, None].expand(500, 3, 4, 4))
+    assert len(codes.unique()) > 400 and (codes <= values.max(dim=1, keepdim=True).values).all()
+    torch.manual_seed(0)
+    noisy = labelled.mixed(torch.zeros(100, 2, 3, 8, 8, dtype=torch.uint8), codes[:100, None].expand(100, 2, 1), 0.05)[
+        0
+    ]
+    assert noisy.std() == pytest.approx(0.05, rel=0.05)
+
+
+def test_sparse_labels_are_used_as_often_as_they_are_stored(data, tmp_path):
+    """Of eight attributes one is known of each image: each teaches an eighth of the mixtures, however rare it is."""
+    names, images = [f"a{i}" for i in range(8)], ImageFolderDataset(str(data))
+    known = [0] * 20 + [1 + i % 7 for i in range(40)]
+    cells = [[name, *[""] * 8] for name in images.image_names()]
+    for i, row in enumerate(cells):
+        row[1 + known[i]] = "yes" if i // 7 % 2 else "no"
+    store, groups = store_of(images, label(tmp_path / "sparse.csv", cells, names=names))
+    codes = torch.cat([store.codes[store.pairs(number, 100)] for number in range(8)])  # [800, 2, 16]
+    usable = codes[:, :, ::2].isfinite().all(dim=1)  # known of both
+    assert (usable.sum(dim=1) == 1).all() and usable.sum(dim=0).min() > 60
+    _, mixtures = labelled.mixed(torch.zeros(800, 2, 3, 4, 4, dtype=torch.uint8), codes, 0)
+    loss = own.code_loss(torch.zeros(800, 16), mixtures, groups).mean()
+    assert loss == pytest.approx(8 * math.log(2), rel=1e-4)  # what it is where all eight are known of each image
+
+
+def test_labelled_images_are_read_when_they_are_drawn(data, labels):
+    images = ImageFolderDataset(str(data))
+    for most, kept in ((labelled._KEPT_BYTES, 30), (4 * 3 * 16 * 16, 4)):
+        store, _ = store_of(images, labels)
+        store._room = most
+        assert not store._kept
+        found, _ = store.draw(0, 16)
+        assert found.device.type == "cpu" and found.dtype == torch.uint8
+        assert torch.equal(found.flatten(0, 1), store.read(store.pairs(0, 16).flat))
+        store.read(range(30))
+        assert len(store._kept) == kept
+        everything = {image.tobytes() for image in store.read(range(30)).numpy()}
+        assert everything == {images[i][0].tobytes() for i in range(0, 60, 2)}
 
 
 def test_the_atlas_has_cards_for_names():

@@ -16,7 +16,7 @@ RECORDED = {"segan-mode0", "segan-mode1", "segan-mode2", "segan-mode3", "segan-f
 
 
 def on_cuda(cfg):
-    """The arguments of the training loop for a preset on a GPU, with small networks, and the size of the images"""
+    """The arguments of the training loop for a preset on a GPU, with small networks; size of the images; data; files"""
     given = [f"--data={FOLDER / 'dataset_rgb.zip'}", "--channels=8", "--channel-base=128", "--batch=8", "--cond=1"]
     options = dict(train_segan.main.make_context("train", given).params)
     if cfg == "segan-named":
@@ -24,8 +24,8 @@ def on_cuda(cfg):
     data = launch.open_training_set(recipe.dataset_kwargs(options))
     options["cond"] = None
     args = recipe.build(options, cfg, PRESETS[cfg], data, "cuda", gpus=1, cores=2)[1]
-    add_method(args, options, PRESETS[cfg], None)
-    return args, dict(c_dim=0, img_resolution=data.resolution, img_channels=data.num_channels)
+    kept = add_method(args, options, PRESETS[cfg], None, data)
+    return args, dict(c_dim=0, img_resolution=data.resolution, img_channels=data.num_channels), data, kept
 
 
 def places(*objects):
@@ -40,9 +40,11 @@ def places(*objects):
     return found
 
 
-def parts(cfg):
+def parts(cfg, run_dir):
     """G, D and the loss of a preset on a GPU, and a batch"""
-    args, shape = on_cuda(cfg)
+    args, shape, data, kept = on_cuda(cfg)
+    for name, content in kept.items():
+        (run_dir / name).write_bytes(content)
     make = dnnlib.util.construct_class_by_name
     G, D = (make(**args[f"{name}_kwargs"], **shape).train().requires_grad_(False) for name in "GD")
     pipe = make(**args["augment_kwargs"]) if "augment_kwargs" in args else None
@@ -51,6 +53,7 @@ def parts(cfg):
     loss = make(
         device="cpu", G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, augment_pipe=pipe, **args["loss_kwargs"]
     )
+    loss.open_data(data, str(run_dir))
     images, none = torch.rand(8, 3, *[shape["img_resolution"]] * 2) * 2 - 1, torch.zeros(8, 0)
     return G, D, loss, dict(real_img=images, real_c=none, gen_z=torch.randn(8, G.z_dim), gen_c=none)
 
@@ -62,15 +65,16 @@ def as_on_a_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize("cfg", PRESETS)
-def test_phases_on_a_gpu(cfg):
+def test_phases_on_a_gpu(cfg, tmp_path):
     """Gradients are finite and lie as their parameters do; what a recorded phase changes, it changes in place."""
-    G, D, loss, part = parts(cfg)
+    G, D, loss, part = parts(cfg, tmp_path)
     assert graphs.is_recordable(loss) == (cfg in RECORDED)
     holders = [each for each in (G, D, loss.augment_pipe, loss) if each is not None]
     for phase in ("Gmain", "Greg", "Dmain", "Dreg") if cfg in RECORDED else ("Gboth", "Dboth"):
         net, before = {"G": G, "D": D}[phase[0]], places(*holders)
         net.requires_grad_(True)
-        trained, vector = graphs.PhaseRunner(loss, False, pytest.fail).gradients(phase, net, 1.0, [part])
+        inputs = [loss.inputs(phase, part)]
+        trained, vector = graphs.PhaseRunner(loss, False, pytest.fail).gradients(phase, net, 1.0, inputs)
         graphs.set_gradients(trained, vector)
         assert vector.isfinite().all() and (not trained or vector.abs().sum() > 0)
         net.requires_grad_(False).zero_grad(set_to_none=True)
@@ -93,12 +97,12 @@ class Again:
 
 
 @pytest.mark.parametrize("phase", ["Gmain", "Greg", "Dmain", "Dreg"])
-def test_a_recording_is_trusted_if_it_repeats_the_phase(phase):
+def test_a_recording_is_trusted_if_it_repeats_the_phase(phase, tmp_path):
     """Same random numbers, same gradients; and trying that out leaves moving averages and statistics alone.
 
     On a CPU the phases' random numbers are Python's, of which an ordinary run on trial draws one before.
     """
-    G, D, loss, part = parts("segan-mode2")
+    G, D, loss, part = parts("segan-mode2", tmp_path)
     loss.augment_pipe.p.fill_(0.5)
     net = {"G": G, "D": D}[phase[0]].requires_grad_(True)
     runner = graphs.PhaseRunner(loss, False, pytest.fail)

@@ -4,6 +4,7 @@ Also works on a reference checkout whose root comes first on the path: what only
 """
 
 import contextlib
+import hashlib
 import inspect
 import json
 import os
@@ -186,11 +187,13 @@ def start(
     dry_run: bool = False,
     training_set: torch.utils.data.Dataset | None = None,
     networks: dict[str, Any] | None = None,
+    kept: dict[str, bytes] = {},
 ) -> str | None:
     """Trains in a new directory `NNNNN-description` below `outdir`; returns its path (None for a dry run).
 
     args: of `training_loop`. options: what the user asked for, kept beside them in training_options.json.
     training_set: the open data set. networks: those to start from; a host that cannot take them finds them in a file.
+    kept: {name: content} of files that the run needs in its directory, which must be the same when it goes on.
     """
     taken = [int(m[1]) for name in listdir(outdir) if (m := re.match(r"(\d+)-", name))]
     run_dir = os.path.join(outdir, f"{max(taken, default=-1) + 1:05d}-{description}")
@@ -199,8 +202,12 @@ def start(
     needs_file = networks is not None and "resume_networks" not in opened
     if needs_file:
         args["resume_pkl"] = os.path.join(run_dir, "source.pkl")
-    digest = dict(data_digest=training_set.digest()) if hasattr(training_set, "digest") else {}
-    text = json.dumps(dict(args, options=dict(options, version=OPTIONS_VERSION, **digest)), indent=2)
+    said = dict(version=OPTIONS_VERSION)
+    if hasattr(training_set, "digest"):
+        said["data_digest"] = training_set.digest()
+    if kept:
+        said["kept_digests"] = {name: digest_of(content) for name, content in kept.items()}
+    text = json.dumps(dict(args, options=options | said), indent=2)
     print(f"Training options:\n{text}\n")
     summarise(args)
     if dry_run:
@@ -210,13 +217,19 @@ def start(
         os.makedirs(run_dir)
         hold(run_dir)
         processes.remember(run_dir)
-        write_atomically(os.path.join(run_dir, "training_options.json"), lambda file: file.write(text.encode()))
+        for name, content in (kept | {"training_options.json": text.encode()}).items():
+            write_atomically(os.path.join(run_dir, name), lambda file, content=content: file.write(content))
         if needs_file:
             save_snapshot(args["resume_pkl"], networks)
     except OSError as error:
         raise ValueError(f"--outdir: {run_dir} cannot be made ({error.strerror})") from error
     run(args, **opened)
     return run_dir
+
+
+def digest_of(content: bytes) -> str:
+    """16 hex digits that stand for the content of a file"""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def summarise(args: dict[str, Any]) -> None:

@@ -103,12 +103,29 @@ def continue_run(run_dir: str, given: dict[str, Any], dry_run: bool = False) -> 
             f"--data: {data.path} does not hold what the run began with; put that back, or begin a new run from its "
             "newest snapshot (--resume=….pkl)"
         )
+    _check_kept(run_dir, before.get("kept_digests", {}))
     launch.summarise(args)
     if dry_run:
         print("Dry run; exiting.")
         return
     cut_back(run_dir, saved)
     launch.run(args, training_set=data)
+
+
+def _check_kept(run_dir, digests):
+    """ValueError unless the files that the run keeps beside its options are what it began with."""
+    for name, digest in digests.items():
+        path = os.path.join(run_dir, os.path.basename(name))
+        try:
+            with open(path, "rb") as file:
+                same = launch.digest_of(file.read(files.MOST_JSON_BYTES)) == digest
+        except OSError as error:
+            raise ValueError(f"--resume: {path} cannot be read ({error.strerror}); put it back") from error
+        if not same:
+            raise ValueError(
+                f"--resume: {path} is not what the run began with; put that back, or begin a new run from its newest "
+                "snapshot (--resume=….pkl)"
+            )
 
 
 def _split_among(args, given):
@@ -155,6 +172,8 @@ def _check_arguments(args, options):
     """ValueError for arguments that no run of ours was started with"""
     if not isinstance(options, dict) or not isinstance(args.get("device"), str):
         raise ValueError("it lacks options or the device")
+    if not isinstance(options.get("kept_digests", {}), dict):
+        raise ValueError("what it says of files that the run keeps is no table")
     version = options.get("version", launch.OPTIONS_VERSION)
     if version != launch.OPTIONS_VERSION:
         raise ValueError(f"it is of version {version!r}; this version of SEGAN reads {launch.OPTIONS_VERSION}")

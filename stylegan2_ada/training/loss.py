@@ -19,6 +19,13 @@ class Loss:
 
     recordable = False
 
+    def open_data(self, training_set: torch.utils.data.Dataset, run_dir: str) -> None:
+        """Called once, before a run begins or goes on, for losses that need more of its data than batches."""
+
+    def inputs(self, phase: str, part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors that `accumulate_gradients` takes for a part of a batch: those of the loop, and any others."""
+        return part
+
     def accumulate_gradients(
         self,
         phase: str,

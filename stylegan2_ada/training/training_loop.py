@@ -293,6 +293,7 @@ class Trainer:
     def _build_phases(self):
         modules = dict(G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D, augment_pipe=self.augment_pipe)
         self.loss = dnnlib.util.construct_class_by_name(device=self.device, **modules, **self.o.loss_kwargs)
+        self.loss.open_data(self.training_set, self.o.run_dir)
         recording = self.device.type == "cuda" and self.o.cuda_graphs
         self.runner = graphs.PhaseRunner(self.loss, recording, self._without_graphs)
         if self.augment_pipe is not None:
@@ -468,7 +469,7 @@ class Trainer:
         phase.opt.zero_grad(set_to_none=True)
         phase.module.requires_grad_(True)
         parts = [
-            dict(real_img=real_img, real_c=real_c, gen_z=gen_z, gen_c=gen_c)
+            self.loss.inputs(phase.name, dict(real_img=real_img, real_c=real_c, gen_z=gen_z, gen_c=gen_c))
             for (real_img, real_c), (gen_z, gen_c) in zip(real, gen)
         ]
         trained, flat = self.runner.gradients(phase.name, phase.module, phase.interval, parts)
