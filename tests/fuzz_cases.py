@@ -49,6 +49,7 @@ class Case(NamedTuple):
 G = "--network={given}/G.pkl"
 E = "--extractor={given}/e.safetensors"
 FEW = "--detector=pixel-pyramid --num-gen=4"
+NAMED = "train_segan.py --cfg=segan-fast --mode=named --outdir=out --dry-run"
 TRAIN_ON = [
     "train_segan.py --data=in/DATA --outdir=out --dry-run",
     "train_segan.py --data=in/DATA --cond=1 --outdir=out --dry-run",
@@ -63,6 +64,7 @@ MEASURE_ON = [
     f"calc_metrics.py {G} --data=in/DATA --metrics=fid50k_full --detector={{given}}/detector.onnx --num-gen=4",
     f"segan_ext calc_metrics {G} --metrics=purity --attributes=in/DATA {FEW}",
     f"segan_ext explore {G} --atlas=out/a.html --seeds=0 --attributes=in/DATA",
+    f"{NAMED} --labels=factors --data=in/DATA",
 ]
 OF_ANY = [
     "generate.py --network=in/NET --seeds=0-1 --class=0 --trunc=0.5 --outdir=out",
@@ -139,6 +141,12 @@ OF_DETECTOR = [
 ]
 
 
+OF_ANSWERS = [
+    f"segan_ext discover {G} --method=labels --labels=in/seeds.csv --steps=0 --dest=out/x.safetensors",
+    "page answers {given}/G.pkl",
+]
+
+
 def _on(name, placeholder, commands):
     return [command.replace(placeholder, name) for command in commands]
 
@@ -158,6 +166,9 @@ KINDS = {
     "snapshot-golden": Kind(GOLDEN_BASES, ["*.pkl"], _on("G.pkl", "NET", OF_ANY + OF_PLAIN + CONVERT * 2), 3),
     "export": Kind(["export"], ["G.*"], _on("G.safetensors", "NET", OF_ANY + OF_SUBSPACES), 3),
     "run": Kind(["run"], ["run/training_options.json", "run/*.pt", "run/training_options.json"], OF_RUN, 3),
+    "run-named": Kind(["named"], ["run/training_options.json", "run/labels.json"], OF_RUN, 1),
+    "labels-images": Kind(["labels"], ["images.csv"], [f"{NAMED} --labels=in/images.csv --data={{given}}/data.zip"], 2),
+    "labels-seeds": Kind(["labels"], ["seeds.csv"], OF_ANSWERS, 2),
     "report": Kind(["run"], ["run/*.json*", "run/*.pkl"], ["segan_ext report in/run --seeds=0 --outdir=out"], 1.5),
     "edit": Kind(
         ["edit"],
@@ -248,6 +259,20 @@ def annotations(network):
         raise click.UsageError(str(error)) from error
 
 
+@main.command()
+@click.argument("network")
+def answers(network):
+    import gradio
+
+    from segan_ext.web.tabs.name import NameTab
+
+    _, session = _page(network)
+    try:
+        NameTab.read_answers(None, session, "in/seeds.csv")
+    except gradio.Error as error:
+        raise click.UsageError(str(error)) from error
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Cases
 
@@ -307,7 +332,18 @@ def _change_tree(dice, path):
 
 def build(folder):
     """Makes the bases, one folder each, and given/, what the commands need beside them. Some 30 seconds."""
-    for step in (_pictures, _archives, _runs, _networks, _latents_and_masks, _scripts, _onnx, _semantics, _measured):
+    for step in (
+        _pictures,
+        _labels,
+        _archives,
+        _runs,
+        _networks,
+        _latents_and_masks,
+        _scripts,
+        _onnx,
+        _semantics,
+        _measured,
+    ):
         step(folder)
 
 
@@ -337,6 +373,15 @@ def _pictures(folder):
     make_dataset(folder / "masks" / "data-masks.zip", count=0, extra=masks)
     make("given/data.zip", labels="classes")
     (folder / "given" / "x.png").write_bytes(png())
+
+
+def _labels(folder):
+    """Of all five pictures that training gets, and of some seeds"""
+    say = lambda i: f"{'yes' if i % 2 else 'no'},{i / 3}"
+    names = [f"00000/img{i:08d}.png" for i in range(5)]
+    for kind, keys in (("image", names), ("seed", range(8))):
+        lines = [f"{kind},glasses,tilt", *(f"{key},{say(i)}" for i, key in enumerate(keys))]
+        _inside(folder / "labels" / f"{kind}s.csv").write_text("\n".join(lines) + "\n")
 
 
 def _inside(path):
@@ -374,17 +419,19 @@ def _archives(folder):
 
 
 def _runs(folder):
-    """Three short trainings: with subspaces and without, with labels and without"""
+    """Short trainings: with subspaces and without, with labels and without, with names"""
     short = [*TINY, "--kimg=1", "--batch=32"]
     for name, args in (
         ("colour", ["--cfg=segan-mode2"]),
         ("labelled", ["--cfg=segan-mode1", "--cond=1", "--subspace-dim=4", "--aug=noaug"]),
         ("plain", ["--cfg=segan-mode0", "--aug=noaug"]),
+        ("named", ["--cfg=segan-named", "--aug=noaug", f"--labels={folder}/labels/images.csv"]),
     ):
         runs = folder / "trained" / name
         _call("train_segan.py", f"--data={folder}/classes/data.zip", f"--outdir={runs}", *short, *args)
         shutil.copy(newest(only_run(runs)), _inside(folder / name / "G.pkl"))
     shutil.copy(folder / "colour" / "G.pkl", folder / "given" / "G.pkl")
+    shutil.copytree(only_run(folder / "trained" / "named"), folder / "named" / "run")
 
 
 def _networks(folder):

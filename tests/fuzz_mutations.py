@@ -171,6 +171,55 @@ def json_lines_moved(dice, data):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# CSV
+
+CELLS = [
+    "",
+    " ",
+    "nan",
+    "N/A",
+    "?",
+    "1e999",
+    "-1",
+    "4294967296",
+    "0x1",
+    "1,5",
+    '"',
+    "a\0b",
+    "é",
+    "\udcff",
+    "=1+1",
+    "yes",
+]
+CELLS += ["a" * 200_000, "1" * 5000, "../../evil.png", "٣", "YES"]
+
+
+def csv_cell(dice, data):
+    rows = [line.split(",") for line in data.decode().splitlines()]
+    row = dice.choice(rows)
+    row[dice.randrange(len(row))] = dice.take(CELLS)
+    return "\n".join(map(",".join, rows)).encode("utf-8", "surrogatepass")
+
+
+def csv_rows(dice, data):
+    lines = data.splitlines()
+    more = dice.take([[], lines[1:2], [lines[1] + b",more"], [b"x"], [b""] * 9, [b"image" + b",a" * 30_000], lines * 3])
+    return b"\n".join(dice.choice([lines, lines[1:], lines[:2], lines[:1]]) + more)
+
+
+def csv_laid_out(dice, data):
+    text = (
+        data.decode()
+        .replace(",", dice.take([",", ";", "\t", "|", ", "]))
+        .replace("\n", dice.take(["\n", "\r\n", "\r"]))
+    )
+    return text.encode(dice.take(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-7"]))
+
+
+CSV = [csv_cell] * 5 + [csv_rows] * 2 + [csv_laid_out] * 2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Compressed zeros, in all the ways they are packed
 
 
@@ -703,4 +752,4 @@ TAR = [tar_member] * 5 + [tar_name, tar_name, tar_type, tar_type, tar_list, tar_
 GZIP = [gzip_inside, idx_head, idx_head, gzip_bomb]
 
 TABLES = {".png": PICTURE, ".json": JSON, ".jsonl": [json_line, json_line, json_lines_moved], ".zip": ZIP, ".pt": ZIP}
-TABLES |= {".npz": NPZ * 2 + ZIP, ".safetensors": SAFETENSORS, ".pkl": PICKLE, ".tar.gz": TAR, ".gz": GZIP}
+TABLES |= {".csv": CSV, ".npz": NPZ * 2 + ZIP, ".safetensors": SAFETENSORS, ".pkl": PICKLE, ".tar.gz": TAR, ".gz": GZIP}
