@@ -38,7 +38,8 @@ from segan_ext.web.api import Api
 from segan_ext.web.controls import readable
 from segan_ext.web.engine import Engine, View
 from segan_ext.web.server import application
-from segan_ext.web.session import Sessions
+from segan_ext.web.session import Session, Sessions
+from segan_ext.web.tabs.name import NameTab
 from segan_ext.web.turns import Request as Work
 from segan_ext.web.turns import Turns, working_on
 from test_segan_networks import SHAPE, build, randomise
@@ -1213,6 +1214,42 @@ def test_answers_become_a_slider(studio, G, folder, tmp_path):
     options = [f"--directions={tmp_path / 'sliders.json'}", "--set", "light=1", "--seeds=0", "--trunc=0.7"]
     run("-m segan_ext edit", network, *options, f"--outdir={tmp_path / 'b'}")
     assert (tmp_path / "a" / "seed0000.png").read_bytes() == (tmp_path / "b" / "seed0000.png").read_bytes()
+
+
+def test_positions_that_are_but_two_become_a_slider_and_keep_their_numbers(studio, tmp_path):
+    rows = "".join(f"{seed},{0.5 - seed % 2},\n" for seed in range(9))
+    (tmp_path / "answers.csv").write_text(f"seed,light,size\n{rows}20,,big\n21,,small\n")
+    naming_story.start(studio, "light", "dark", "bright", two=False)
+    upload(studio, "answers-load", tmp_path / "answers.csv")
+    until(studio, lambda: "Loaded the answers" in studio.locator("#told").inner_text(), "loaded")
+    naming_story.fill(studio, "position", "0.5")
+    studio.wait_for_timeout(100)
+    studio.locator("#say").first.click()
+    until(studio, lambda: "10 answers for light" in studio.locator("#told").inner_text(), "the tenth answer")
+    until(studio, lambda: studio.locator("#slider-made img").count() == 1, "the slider")
+    with studio.expect_download() as download:
+        click(studio, "answers-save")
+    download.value.save_as(tmp_path / "saved.csv")
+    cells = read_labels(tmp_path / "saved.csv").cells["light"]
+    assert cells[:9] == ["0.5", "-0.5"] * 4 + ["0.5"] and set(cells[9:]) == {"", "0.5"}
+
+
+@pytest.mark.parametrize(
+    "positions, kept",
+    [
+        ("0.2 0.4 0.6", "0.2 0.4 0.6"),
+        ("-30 15 0", "-1 0.5 0"),
+        ("0.25 -0.5 -0.5", "0.25 -0.5 -0.5"),
+        ("1 0 1", "1 0 1"),
+    ],
+)
+def test_answers_come_back_as_they_were_given(positions, kept, tmp_path):
+    session = Session("any.pkl")
+    rows = "".join(f"{seed},{x}\n" for seed, x in enumerate(positions.split()))
+    (tmp_path / "answers.csv").write_text(f"seed,tilt\n{rows}7,nan\n")
+    NameTab.read_answers(None, session, str(tmp_path / "answers.csv"))
+    assert session.learning.answers["tilt"] == dict(enumerate(kept.split()))
+    assert session.learning.kinds["tilt"] == (("0", "1") if positions == "1 0 1" else None)
 
 
 def test_wrong_questions_and_files_are_explained(studio, tmp_path):

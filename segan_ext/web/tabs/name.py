@@ -12,7 +12,7 @@ from segan_ext.directions.named import find_named, scores_of_probe
 from segan_ext.directions.probe import Probe
 from segan_ext.images import draw_traversal
 from segan_ext.latents import ws_of_seeds
-from segan_ext.metrics.labels import as_csv, labels_of_columns, read_labels
+from segan_ext.metrics.labels import as_csv, labels_of_columns, read_labels, summary
 from segan_ext.web.session import Session
 from segan_ext.web.tabs.common import LIVE, LONG, refused, stopper
 from segan_ext.web.widgets import downloads, figures, picture_of
@@ -181,7 +181,8 @@ class NameTab:
         seeds = sorted({seed for said in answers.values() for seed in said})
         columns = {n: [said.get(seed) or "" for seed in seeds] for n, said in answers.items()}
         with self.engine.long_work(network) as opened:
-            labels = labels_of_columns("seed", seeds, columns)
+            positions = [n for n in answers if learned.kinds[n] is None]
+            labels = labels_of_columns("seed", seeds, columns, numbers=positions)
             ws = ws_of_seeds(opened.G, seeds, class_idx=session.view.class_idx)
             scores = scores_of_probe(Probe(opened.G, ws, labels.attributes, labels.rows))
             held = [each for each in learned.held if each in answers] or None
@@ -241,16 +242,21 @@ class NameTab:
                 raise ValueError("these labels are of the files of a data set, not of seeds")
         except (OSError, ValueError) as error:
             raise refused(error) from error
-        for attribute, row in zip(labels.attributes, labels.rows.t().tolist()):
-            values = attribute.values
+        kinds = {attribute.name: attribute.values for attribute in labels.attributes}
+        for name, values in kinds.items():
             if values is not None and len(values) != 2:
-                raise refused(f"{attribute.name} has {len(values)} values; the page asks for two, or for a position")
-            known = {k: x for k, x in zip(labels.keys, row) if x == x}
-            said = {k: values[int(x)] if values else f"{x:g}" for k, x in known.items()}
-            session.learning.answers[attribute.name] = said
-            session.learning.kinds[attribute.name] = values
-        names = [attribute.name for attribute in labels.attributes]
-        return f"Loaded the answers for {', '.join(names)} ({len(labels.keys)} images).", names[0]
+                raise refused(f"{name} has {len(values)} values; the page asks for two, or for a position")
+            if values is not None and _are_positions(values, session.learning.kinds.get(name, values)):
+                kinds[name] = None
+        for (name, values), row in zip(kinds.items(), labels.rows.t().tolist()):
+            known = {k: (x, cell) for k, x, cell in zip(labels.keys, row, labels.cells[name]) if cell}
+            said = {k: cell if values is None else values[int(x)] for k, (x, cell) in known.items()}
+            if values is None:
+                said = _as_positions(said)
+            session.learning.answers[name] = said
+            session.learning.kinds[name] = values
+        text = "; ".join(summary(labels.attributes, labels.rows))
+        return f"Loaded the answers for {len(labels.keys)} images. {text}.", next(iter(kinds))
 
 
 def _words(name, low, high, kind):
@@ -258,8 +264,10 @@ def _words(name, low, high, kind):
     name, low, high = name.strip(), low.strip() or "no", high.strip() or "yes"
     if not name or len(name) > 40:
         raise refused("give the slider a name, of 40 letters at most")
-    if low == high:
-        raise refused("the two answers must differ")
+    try:
+        labels_of_columns("seed", [0, 1], {name: [low, high]})
+    except ValueError as error:
+        raise refused("the two answers must differ, and say something") from error
     return name, ((low, high) if kind == "two values" else None)
 
 
@@ -267,6 +275,21 @@ def _as_number(answer, values):
     if answer is None:
         return None
     return float(answer == values[1]) if values else float(answer)
+
+
+def _are_positions(values, kind):
+    """Whether the two answers of a file are positions, as those that are there already, of `kind`, or by their looks"""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return False
+    return kind is None or (kind == values and not all(number.is_integer() for number in numbers))
+
+
+def _as_positions(said):
+    """{seed: a number, as it was written, or divided by the largest where that lies beyond −1 … 1}"""
+    largest = max(abs(float(text)) for text in said.values())
+    return said if largest <= 1 else {seed: f"{float(text) / largest:g}" for seed, text in said.items()}
 
 
 def _given(said):
