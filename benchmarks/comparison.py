@@ -46,6 +46,7 @@ from segan_ext.metrics.selectivity import (  # noqa: E402
     measure,
     own_candidates,
     rotated_candidates,
+    rotated_controls,
     z_score,
 )
 from snapshots.load import load_generator  # noqa: E402
@@ -72,6 +73,7 @@ RUNS = {  # what is compared: options of train_segan.py
     "named, 500 labels": [*NAMED, "--num-labels=500"],
 }
 DETECTORS, KID_IMAGES = ("efficientnet-lite0", "pixel-pyramid"), 1000
+OWN_ROTATIONS = 5  # of own coordinates; the others' chance is of directions of mode 0
 SEEDS = dict.fromkeys(("mode 0", "eigen", "named, 50 labels", "named, 200 labels"), 3)  # the others: one
 
 
@@ -89,7 +91,7 @@ def measured(G, candidates, judge):
     ruler = Ruler(G, judge)
     with cached_weights.enabled():
         found = measure(ruler, candidates)
-        both = dict(zip(("disentanglement", "completeness"), entropies(effects_of(ruler, candidates))))
+        both = dict(zip(("disentanglement", "completeness"), entropies(effects_of(ruler, candidates), len(candidates))))
     row = found._asdict() | both
     return row | dict(scores=[score._asdict() for score in found.scores], candidates=len(candidates))
 
@@ -127,7 +129,11 @@ def of_run(network, out, judge, with_encoder):
     distances = kernel_distances(G, out / "bench.zip", KID_IMAGES, DETECTORS, others=False)
     kid = {name: kinds["generated"] for name, kinds in distances.items()}
     G = G if getattr(G, "subspaces", dict)() else with_directions(G, {}, DIMS)  # raw axes
-    row = measured(G, control_candidates(G, DIMS), judge)
+    controls = control_candidates(G, DIMS)
+    row = measured(G, controls, judge)
+    if getattr(G, "own_controls", list)():
+        rotated = [rotated_controls(G, len(controls), seed=i) for i in range(OWN_ROTATIONS)]
+        row |= dict(chance=[measured(G, each, judge)["selectivity"] for each in rotated])
     if with_encoder:
         row |= read_by_encoder(G, ImageFolderDataset(str(out / "bench.zip"), use_labels=True))
     last = json.loads((network.parent / "stats.jsonl").read_text().splitlines()[-1])
@@ -152,9 +158,14 @@ def found_afterwards(network, judge):
         found = with_directions(plain, {}, plain.w_dim)
         return measured(found, rotated_candidates(found, DIMS, seed=i), judge)
 
+    def through_all(i):
+        found = as_editable(plain)
+        return measured(found, rotated_controls(found, 10, seed=i), judge)  # as many as attributes
+
     rows = {f"mode 0 with {name}": lambda name=name: method(name) for name in METHODS}
     rows |= {f"mode 0 with {count} labels": lambda count=count: labels(count) for count in (50, 200, 500)}
-    return rows | {f"chance {i}": lambda i=i: rotated(i) for i in range(ROTATIONS)}
+    rows |= {f"chance {i}": lambda i=i: rotated(i) for i in range(ROTATIONS)}
+    return rows | {f"chance of names {i}": lambda i=i: through_all(i) for i in range(ROTATIONS)}
 
 
 COLUMNS = "trained|candidates|selectivity (95 %)|above {best}|z|signed|dependency|worst|disentanglement|completeness"
@@ -184,14 +195,16 @@ def line(name, group, best, groups):
     number = lambda field: f"{mean(field):.2f}" if field in group[0] else ""
     draws = torch.tensor([row["bootstrap"] for row in group]).mean(dim=0)
     each = " ".join(f"{row['selectivity']:.3f}" for row in group) if len(group) > 1 else ""
-    chance = [row["selectivity"] for row in groups.get("chance", [])]
+    of = "chance of names" if name.endswith("labels") else "chance"
+    chance = [row["selectivity"] for row in groups.get(of, [])]
+    chance = [value for row in group for value in row.get("chance", [])] or chance
     worst = min((s for row in group for s in row["scores"]), key=lambda s: s["selectivity"])
     return [
         name,
         str(group[0]["candidates"]),
         f"{mean('selectivity'):.3f} {between(draws)} {each}".strip(),
         between(draws - torch.tensor(best["bootstrap"])) if best else "",
-        f"{z_score(mean('selectivity'), chance):+.1f}" if len(chance) > 2 and name != "chance" else "",
+        f"{z_score(mean('selectivity'), chance):+.1f}" if len(chance) > 2 and not name.startswith("chance") else "",
         f"{mean('signed'):.3f}",
         f"{mean('dependency'):.3f}",
         f"{worst['attribute']} {worst['selectivity']:.2f}",
@@ -244,7 +257,7 @@ def main():
         with_encoder = name in SEEDS and seed == 0  # minutes each
         computed[f"{name}, seed {seed}"] = lambda n=network, e=with_encoder: of_run(n, out, judge, e)
     for name, compute in found_afterwards(networks[pairs.index(("mode 0", 0))], judge).items():
-        seeds.setdefault("chance" if name.startswith("chance") else name, []).append(name)
+        seeds.setdefault(name.rstrip(" 0123456789") if name.startswith("chance") else name, []).append(name)
         computed[name] = compute
     for name, compute in computed.items():
         if name.startswith(args.rows):

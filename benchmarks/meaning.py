@@ -44,6 +44,7 @@ from segan_ext.metrics.selectivity import (  # noqa: E402
     named_candidates,
     own_candidates,
     rotated_candidates,
+    rotated_controls,
     z_score,
 )
 from snapshots.load import load_generator  # noqa: E402
@@ -73,8 +74,11 @@ def with_names(G, scores):
     return found, named_candidates(found)
 
 
-def rows_of_methods(G):
-    """({row: function that gives (generator, candidates)} of the methods that need no labels, the same of chance)"""
+def rows_of_methods(G, names):
+    """({row: function that gives (generator, candidates)} of the methods that need no labels, the same of chance)
+
+    Chance is of directions of one layer each, and, for those with names, of `names` that move all layers.
+    """
 
     def own(found):
         return found, own_candidates(found, DIMS)
@@ -83,9 +87,14 @@ def rows_of_methods(G):
         found = with_directions(G, {}, G.w_dim)
         return found, rotated_candidates(found, DIMS, seed=i)
 
+    def through_all(i):
+        found = as_editable(G)
+        return found, rotated_controls(found, names, seed=i)
+
     rows = {"raw axes": lambda: own(with_directions(G, {}, DIMS))}
     rows |= {method: lambda method=method: own(find_directions(G, method, DIMS)[0]) for method in METHODS}
-    return rows, {f"chance {i}": lambda i=i: rotated(i) for i in range(ROTATIONS)}
+    chance = {f"chance {i}": lambda i=i: rotated(i) for i in range(ROTATIONS)}
+    return rows, chance | {f"chance of names {i}": lambda i=i: through_all(i) for i in range(ROTATIONS)}
 
 
 def rows_of_labels(G):
@@ -152,13 +161,14 @@ def computed(rows, judge, folder):
 
 def table(results, chance):
     """Markdown of all rows; those that differ in what was drawn alone are one line, with the span of their means"""
-    known = [each["selectivity"] for each in chance.values()]
+    alone = [row for name, row in chance.items() if not name.startswith("chance of names")]
+    together = [row for name, row in chance.items() if name.startswith("chance of names")]
     groups = {}
     for name, row in results.items():
         groups.setdefault(name.split(",")[0], []).append(row)
     lines = ["| directions | selectivity (95 %) | above PCA | z | signed | attribute dependency | worst attribute |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
-    for name, rows in (groups | dict(chance=list(chance.values()))).items():
+    for name, rows in (groups | {"chance": alone, "chance of names": together}).items():
         own, signed, dependency = (_mean(rows, field) for field in ("selectivity", "signed", "dependency"))
         draws = torch.tensor([row["bootstrap"] for row in rows]).mean(dim=0)
         said = f"{own:.3f} {_between(draws)}"
@@ -166,7 +176,8 @@ def table(results, chance):
             each = [row["selectivity"] for row in rows]
             said += f", {min(each):.3f} to {max(each):.3f}"
         above = _between(draws - torch.tensor(results["pca"]["bootstrap"])) if name != "pca" else ""
-        z = f"{z_score(own, known):+.1f}" if name != "chance" and max(known) > 0 else ""
+        known = [row["selectivity"] for row in (together if "label" in name else alone)]
+        z = f"{z_score(own, known):+.1f}" if not name.startswith("chance") and max(known) > 0 else ""
         worst = min((score for row in rows for score in row["scores"]), key=lambda score: score["selectivity"])
         worst = f"{worst['attribute']} {worst['selectivity']:.2f}"
         lines.append(f"| {name} | {said} | {above} | {z} | {signed:.3f} | {dependency:.3f} | {worst} |")
@@ -192,7 +203,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     network = args.network or BENCH / "generator.safetensors"
     plain = load_generator(str(network)).eval().requires_grad_(False)
-    rows, by_chance = rows_of_methods(plain)
+    rows, by_chance = rows_of_methods(plain, len(read_labels(args.labels).attributes) if args.network else 10)
     if args.network:
         scores, judge = halves(as_editable(plain), args.labels)
         print("skill of the judge: " + ", ".join(f"{name} {value:.2f}" for name, value in judge.skill.items()))

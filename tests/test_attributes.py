@@ -52,7 +52,7 @@ class Numbers:
     """A predictor that reads the coordinates off a `LinearGenerator`'s images"""
 
     attributes = [attributes.Attribute(name) for name in planted.VALUES]
-    scores = staticmethod(numbers)
+    scores, deviations = staticmethod(numbers), dict.fromkeys(planted.VALUES, 1.0)
 
     def reliable(self):
         return list(planted.VALUES)
@@ -80,6 +80,31 @@ def test_selectivity_of_known_directions():
     assert turned.selectivity < folded.selectivity < perfect.selectivity
     nothing = selectivity.measure(ruler, selectivity.own_candidates(ruler.G), steps=[0.1])
     assert nothing.selectivity == 0 and nothing.dependency == 1 and nothing.scores[0].direction == ""
+
+
+def dropped(c):
+    """The last attribute hardly varies, and moves with all coordinates"""
+    return torch.cat([c[:, :7], 1e-4 * c.sum(dim=1, keepdim=True)], dim=1)
+
+
+def test_what_hardly_varies_swamps_no_score():
+    G, last = LinearGenerator(mixing=dropped), list(planted.VALUES)[-1]
+    found = selectivity.measure(selectivity.Ruler(G, Numbers()), selectivity.own_candidates(G))
+    assert [score.selectivity for score in found.scores] == pytest.approx([1] * 7 + [0])
+    assert found.scores[-1].direction == "" and all(score.leaks[last] == 0 for score in found.scores[:7])
+    predict = attributes.Predictor(Numbers.attributes, lambda x: x[:, 0, 0] - 127.5, deviations=Numbers.deviations)
+    pure = purity.measure(LinearGenerator(mixing=lambda c: dropped(c) / 127.5), predict, samples=2)
+    assert last not in pure[0].effects and purity.overall(pure) == pytest.approx(1)
+
+
+def test_hardly_varying_is_told_by_what_it_does_over_data():
+    x = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
+    assert attributes.hardly_varies(0.05 * x, 1.0) and not attributes.hardly_varies(0.2 * x, 1.0)
+    assert attributes.hardly_varies(0.5 * x - 8) and not attributes.hardly_varies(4 * x - 8)  # logits of a classifier
+    assert attributes.hardly_varies(torch.zeros(5, 2)) and not attributes.hardly_varies(0.05 * x)
+    score = lambda likely: attributes._certainties(torch.stack([likely, 1 - likely], dim=1).log())
+    assert attributes.hardly_varies(score(0.001 + 0.001 * torch.rand(500)))
+    assert not attributes.hardly_varies(score((torch.arange(500) % 50 == 0) * 0.99 + 0.005))
 
 
 def test_predictors_on_disk(tmp_path):

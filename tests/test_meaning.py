@@ -12,7 +12,7 @@ import PIL.Image
 import planted
 import pytest
 import torch
-from test_attributes import LinearGenerator, Numbers
+from test_attributes import LinearGenerator, Numbers, dropped
 from test_calc_metrics import calc, lines, run_dir  # noqa: F401 (a fixture)
 from test_own import NAMED, generator
 
@@ -100,6 +100,16 @@ def test_names_undo_a_mix_of_layers():
         high = ruler(G.synthesis(ws))
     change = (high - ruler(G.synthesis(ws))).mean(dim=0).abs()
     assert change[2].item() == pytest.approx(1, abs=0.15) and change.sum() < 1.2
+
+
+def test_what_hardly_varies_is_not_held():
+    """A change of it by a thousandth would be many of its deviations"""
+    G = WithBuffer(mixing=dropped)
+    read = lambda ws: G.synthesis(ws)[None, :, 0, 0, :]
+    scores = named.Scores(G, read, Numbers.attributes, torch.ones(1, 8), deviations=Numbers.deviations)
+    first, *_, last = planted.VALUES
+    (found,) = named.find_named(G, scores, [first], steps=0)
+    assert scores.steady == {last} and found.selectivity > 0.95 and last not in found.leaks
 
 
 def test_what_is_not_held_may_change():
@@ -361,6 +371,36 @@ def test_entropies_of_known_effects():
     d, c = selectivity.entropies(two_each)
     assert d == pytest.approx(1) and c == pytest.approx(1 - math.log(2) / math.log(8))
     assert selectivity.entropies(torch.zeros(3, 2)) == (0, 0)
+    assert selectivity.entropies(two_each[:4], 16)[1] == pytest.approx(1 - math.log(2) / math.log(16))  # copies left
+
+
+def test_chance_of_own_coordinates_moves_what_they_move():
+    """A generator that nobody has trained has no better axes than any others: neither far above chance nor below"""
+    torch.manual_seed(2)
+    G, matrix = generator("named", NAMED), torch.randn(48, 4)
+
+    class Pixels(Numbers):
+        attributes, deviations = [Attribute(name) for name in "abcd"], {}
+        reliable = staticmethod(lambda: list("abcd"))
+        scores = staticmethod(
+            lambda images: dict(
+                zip("abcd", (torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1) @ matrix).t()[..., None])
+            )
+        )
+
+    ruler, own = selectivity.Ruler(G, Pixels()), selectivity.control_candidates(G, 8)
+    rotated = [selectivity.rotated_controls(G, len(own), seed) for seed in range(10)]
+    assert all(len(each) == len(own) == 4 for each in rotated)
+    (first, *_), layers = rotated[0], set(G.subspaces())
+    assert set(first.offsets) == layers  # and one change of e in all of them
+    assert all(torch.equal(offset, first.offsets[0, 0]) for offset in first.offsets.values())
+    (d, c), *others = (
+        selectivity.entropies(selectivity.effects_of(ruler, each, latents=32), 4) for each in (own, *rotated)
+    )
+    for i, score in enumerate((d, c)):
+        assert abs(selectivity.z_score(score, [other[i] for other in others])) < 3
+    plain = LinearGenerator()
+    assert [len(c.offsets) for c in selectivity.rotated_controls(plain, 11)] == [len(plain.subspaces())] * 11
 
 
 def test_effects_of_copies_count_once():

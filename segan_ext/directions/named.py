@@ -17,7 +17,13 @@ from segan_ext.control.named import Layer, NamedDirection, named_directions
 from segan_ext.directions.probe import WHOLE, Probe
 from segan_ext.directions.subspaces import with_directions
 from segan_ext.latents import coordinates_of, covariance_root, random_ws, ws_of_seeds
-from segan_ext.metrics.attributes import Attribute, Predictor, open_predictor
+from segan_ext.metrics.attributes import (
+    Attribute,
+    Predictor,
+    deviations_of_numbers,
+    hardly_varies,
+    open_predictor,
+)
 from segan_ext.metrics.labels import SUFFIXES, Labels, read_labels
 from segan_ext.networks import SEGANGenerator
 
@@ -40,7 +46,8 @@ class Scores:
     """What attributes the images of latents have, in deviations over the generator's images.
 
     read: ws [N, num_ws, w_dim] → [heads, N, Σ width], under the edits in force, differentiable. weights [heads, Σ
-    width]: of each head's effects in the whole.
+    width]: of each head's effects in the whole. deviations: {name: over data}, where known, as a `Predictor` has them.
+    steady: names of attributes that hardly vary in these images; effects on them, in deviations, say nothing.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class Scores:
         weights: torch.Tensor,
         batch: int = 32,
         seed: int = 0,
+        deviations: Mapping[str, float] = {},
     ) -> None:
         self.G, self.read, self.attributes, self.batch = G, read, list(attributes), batch
         self.widths = [a.width for a in self.attributes]
@@ -58,8 +66,10 @@ class Scores:
         self.shares = torch.stack([part.mean(dim=1) for part in weights.split(self.widths, dim=1)], dim=1)
         with torch.no_grad():
             parts = [self.mean(ws, units=False) for ws in random_ws(G, 512, seed + 1).split(batch)]
-        deviations = [p.var(dim=0).sum().sqrt().clamp(min=1e-6) for p in torch.cat(parts).split(self.widths, dim=1)]
-        self.units = torch.cat([d.expand(width) for d, width in zip(deviations, self.widths)])
+        parts = list(zip(self.attributes, torch.cat(parts).split(self.widths, dim=1)))
+        self.steady = {a.name for a, said in parts if hardly_varies(said, deviations.get(a.name))}
+        units = [said.var(dim=0).sum().sqrt().clamp(min=1e-6) for _, said in parts]
+        self.units = torch.cat([unit.expand(width) for unit, width in zip(units, self.widths)])
 
     def mean(self, ws: torch.Tensor, units: bool = True) -> torch.Tensor:
         """[N, Σ width]: the heads' weighted mean"""
@@ -88,7 +98,8 @@ class Scores:
 
 def scores_of_probe(probe: Probe) -> Scores:
     """`Scores` by a probe, learned from labels"""
-    return Scores(probe.G, probe, probe.attributes, probe.weights, probe.hooks.batch)
+    deviations = deviations_of_numbers(probe.attributes)
+    return Scores(probe.G, probe, probe.attributes, probe.weights, probe.hooks.batch, deviations=deviations)
 
 
 def find_named(
@@ -137,10 +148,12 @@ class _Finder:
     def _counted(self, name, hold):
         """[attributes]: how much a change of each counts for `name`
 
-        The picture as a whole stands for what nobody has labelled, and the less so the more is labelled.
+        The picture as a whole stands for what nobody has labelled, and the less so the more is labelled. Of others that
+        hardly vary every change would be many deviations: they do not count.
         """
-        whole = 1 / max(len(self.names) - 1, 1)
+        whole, steady = 1 / max(len(self.names) - 1, 1), self.scores.steady - {name}
         counts = [whole if n == WHOLE else float(hold is None or n in (name, *hold)) for n in self.names]
+        counts = [0.0 if n in steady else count for n, count in zip(self.names, counts)]
         return torch.tensor(counts, device=_device(self.G))
 
     def offsets(self, theta):
@@ -222,7 +235,7 @@ class _Finder:
         for _ in range(6):
             effect = float(self._mean_effects(ws, theta)[a])
             theta = theta * min(max(_EFFECT / max(effect, 1e-3), 0.3), 3.0)
-            theta = theta * min(longest / float(theta.norm()), 1.0)
+            theta = theta * min(longest / max(float(theta.norm()), 1e-12), 1.0)  # a layer may move nothing
         return theta
 
     @torch.no_grad()
@@ -279,9 +292,8 @@ class _Finder:
         own = self._towards(ws, theta * reaches[best])[self._own(a)]
         if own[_leading(attribute, own, towards)] < 0:  # effects are the same either way
             theta, own = -theta, -own
-        leaks = {
-            n: float(effects[best, i] / effects[best, a].clamp(min=1e-3)) for i, n in enumerate(self.names) if i != a
-        }
+        leak = lambda i: float(effects[best, i] / effects[best, a].clamp(min=1e-3))
+        leaks = {n: leak(i) for i, n in enumerate(self.names) if i != a and n not in self.scores.steady}
         offsets = {layer: (offset * unit).cpu() for layer, offset in self.offsets(theta).items()}
         towards = attribute.values[int(own.argmax())] if attribute.values else ""
         selectivity = float(shares[best]) if reached[best] else 0.0

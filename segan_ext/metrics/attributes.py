@@ -30,6 +30,7 @@ _RELIABLE = 0.5  # skill
 _VERSION = 2  # of the training below and its file; part of the cached files' names
 _FORMAT = "segan-attributes"
 _FORMAT_VERSION = 1
+_STEADY = 0.1  # share of an attribute's deviation over data, below which its deviation over images is no unit
 _DOUBT = 0.02  # how sure of a value a score can be: 1 − _DOUBT
 
 
@@ -51,6 +52,7 @@ class Predictor:
     network: images [N, C, H, W] in [0, 255] → [N, Σ width]: logits of each attribute's values, or its number, in turn.
     skill: {name: share of the mistakes that it avoids on images not trained on}: 0 is as good as always naming the most
     frequent value (the mean of a number), 1 is without mistakes (the R² of a number); empty if unknown.
+    deviations: {name: deviation over data} of what it says of numbers, where that is known.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class Predictor:
         network: Callable[[torch.Tensor], torch.Tensor],
         skill: dict[str, float] = {},
         name: str = "",
+        deviations: dict[str, float] = {},
     ) -> None:
         self.attributes, self.network, self.skill, self.name = list(attributes), network, dict(skill), name
+        self.deviations = dict(deviations)
 
     def reliable(self) -> list[str]:
         """Names of the attributes that this predictor knows well enough to judge by: skill 0.5 or more, or unknown"""
@@ -82,6 +86,23 @@ class Predictor:
     def _outputs(self, images):
         outputs = self.network((images * 127.5 + 127.5).clamp(0, 255))
         return zip(self.attributes, outputs.split([a.width for a in self.attributes], dim=1))
+
+
+def deviations_of_numbers(attributes: Iterable[Attribute]) -> dict[str, float]:
+    """{name: 1} of those that are numbers, which data and labels bring to deviation 1 (`known_attributes`)"""
+    return {attribute.name: 1.0 for attribute in attributes if attribute.values is None}
+
+
+@torch.no_grad()
+def hardly_varies(outputs: torch.Tensor, usual: float | None = None) -> bool:
+    """True if an attribute varies so little among images of a generator that its deviation there is no unit of effects.
+
+    outputs [N, k]: what is said of it for each image. usual: the deviation of that over data; where it is unknown, the
+    root mean square stands for it, as what says neither yes nor no is 0. Less than a tenth of it is hardly anything.
+    """
+    if usual is None:
+        usual = float(outputs.square().sum(dim=1).mean().sqrt())
+    return not float(outputs.var(dim=0).sum().sqrt()) > max(_STEADY * usual, 1e-12)
 
 
 def _certainties(logits):
@@ -107,7 +128,7 @@ def open_predictor(path: str | os.PathLike, device: str | torch.device = "cpu", 
     if os.path.isfile(cached):
         return _load(cached, device)
     network, skill = train(data, attributes, rows, device=device, progress=progress)
-    predictor = Predictor(attributes, network, skill, data.name)
+    predictor = Predictor(attributes, network, skill, data.name, deviations_of_numbers(attributes))
     os.makedirs(os.path.dirname(cached), exist_ok=True)
     save_predictor(predictor, cached)
     return predictor
@@ -313,7 +334,8 @@ def _load(path, device):
         raise ValueError(f"{path} holds no attributes: {str(error).splitlines()[0]}") from error
     if sum(attribute.width for attribute in attributes) != network.shape[2]:
         raise ValueError(f"{path} is damaged: its attributes do not fit its network")
-    return Predictor(attributes, network.eval().requires_grad_(False).to(device), skill, str(said["name"]))
+    network = network.eval().requires_grad_(False).to(device)
+    return Predictor(attributes, network, skill, str(said["name"]), deviations_of_numbers(attributes))
 
 
 def _open_classifier(path, device):

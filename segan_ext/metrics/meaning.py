@@ -18,6 +18,7 @@ from segan_ext.metrics.selectivity import (
     measure,
     named_candidates,
     rotated_candidates,
+    rotated_controls,
     strongest_candidates,
     z_score,
 )
@@ -32,6 +33,7 @@ def _ruler(opts):
     check_subspaces(opts)
     predictor, G = open_predictor_of(opts), generator_of(opts)
     opts.protocol |= dict(dims_a_layer=_DIMS, rotations=_ROTATIONS)
+    opts.protocol["version"] = 2  # 1 compared names with directions of one layer, and what hardly varies swamped all
     return G, Ruler(G, predictor, seed=opts.seed or 0)
 
 
@@ -43,9 +45,11 @@ def selectivity(opts: metric_utils.MetricOptions) -> dict[str, float]:
     latents = opts.count(SELECTION + HELD_OUT)  # a third to choose on, the rest to report on
     counts = dict(selection=max(latents // 3, 1), held_out=max(latents - latents // 3, 1))
     opts.protocol |= dict(num_gen=latents, steps=list(STEPS))
-    candidates = strongest_candidates(G, _DIMS) + named_candidates(G)
-    own = measure(ruler, candidates, seed=opts.seed or 0, count=counted(opts, "selectivity"), **counts)
-    others = chance(ruler, _DIMS, _ROTATIONS, opts.seed or 0, counted(opts, "selectivity of chance"), **counts)
+    names, seed = named_candidates(G), opts.seed or 0
+    candidates = strongest_candidates(G, _DIMS) + names
+    own = measure(ruler, candidates, seed=seed, count=counted(opts, "selectivity"), **counts)
+    progress = counted(opts, "selectivity of chance")
+    others = chance(ruler, _DIMS, _ROTATIONS, seed, progress, controls=len(names), **counts)
     opts.details |= {score.attribute: score._asdict() for score in own.scores}
     opts.details["interval"] = dict(zip(("low", "high"), own.selectivity_interval))
     return dict(
@@ -67,9 +71,13 @@ def disentanglement(opts: metric_utils.MetricOptions) -> dict[str, float]:
     latents = opts.count(SELECTION)
     opts.protocol |= dict(num_gen=latents)
     own = control_candidates(G, _DIMS)
-    sets: list[list[Candidate]] = [own, *(rotated_candidates(G, _DIMS, seed + i) for i in range(_ROTATIONS))]
+    if getattr(G, "own_controls", list)():
+        rotated = [rotated_controls(G, len(own), seed + i) for i in range(_ROTATIONS)]
+    else:
+        rotated = [rotated_candidates(G, _DIMS, seed + i) for i in range(_ROTATIONS)]
+    sets: list[list[Candidate]] = [own, *rotated]
     found = [
-        entropies(effects_of(ruler, each, seed=seed, latents=latents))
+        entropies(effects_of(ruler, each, seed=seed, latents=latents), len(each))
         for each in counted(opts, "disentanglement")(sets)
     ]
     (d, c), others = found[0], found[1:]

@@ -10,6 +10,7 @@ from metrics.metric_main import register_metric
 from segan_ext.control.address import Address
 from segan_ext.control.sweep import Moved, Progress, sweep
 from segan_ext.latents import coordinate_sigmas, random_ws
+from segan_ext.metrics.attributes import hardly_varies
 from segan_ext.metrics.shared import check_subspaces, counted, generator_of, open_predictor_of
 from torch_utils import cached_weights
 
@@ -46,7 +47,7 @@ class AttributeEffects:
 
     predict: images [N, C, H, W] in [−1, 1] → {attribute: numbers or probabilities [N, k]}, such as
     `attributes.Predictor`. names: of the attributes that count (None: all). Effects are in units of each attribute's
-    deviation over random images of G; what does not vary there is left out.
+    deviation over random images of G; what hardly varies there (`attributes.hardly_varies`) is left out.
     """
 
     def __init__(self, G: torch.nn.Module, predict: Predict, names: Sequence[str] | None = None, seed: int = 0) -> None:
@@ -97,12 +98,13 @@ def by_subspace(purities: Sequence[Purity]) -> dict[tuple[int, int], float]:
 
 @torch.no_grad()
 def _deviations(G, predict, names, seed, samples=512, batch=64):
-    """{attribute: root of the total variance of its prediction over images of G}, without attributes that never vary"""
+    """{attribute: root of the total variance of its prediction over images of G}, without those that hardly vary"""
     ws = random_ws(G, samples, seed + 1)
     predictions = [predict(G.synthesis(part, noise_mode="const")) for part in ws.split(batch)]
     chosen = names if names is not None else list(predictions[0])
-    deviations = {n: torch.cat([p[n] for p in predictions]).var(dim=0).sum().sqrt().item() for n in chosen}
-    return {name: deviation for name, deviation in deviations.items() if deviation > 1e-6}
+    said, usual = {n: torch.cat([p[n] for p in predictions]) for n in chosen}, getattr(predict, "deviations", {})
+    varying = {n: outputs for n, outputs in said.items() if not hardly_varies(outputs, usual.get(n))}
+    return {n: outputs.var(dim=0).sum().sqrt().item() for n, outputs in varying.items()}
 
 
 @register_metric
@@ -113,7 +115,7 @@ def purity(opts: metric_utils.MetricOptions) -> dict[str, float]:
     dims = sum(subspace.dims for subspace in G.subspaces().values())
     samples = max(opts.count(16 * dims) // (2 * dims), 1)  # latents that every dimension is moved on
     opts.protocol["num_gen"] = opts.num_gen or "16 a dimension"
-    opts.protocol["version"] = 2  # 1 drew other latents
+    opts.protocol["version"] = 3  # 1 drew other latents; in 2 what hardly varies swamped all
     with cached_weights.enabled():
         found = measure(
             G, predictor, predictor.reliable(), samples, seed=opts.seed or 0, progress=counted(opts, "purity")

@@ -12,9 +12,9 @@ import torch
 
 from segan_ext.control.alike import originals, signature
 from segan_ext.control.traversal import rank_dimensions
-from segan_ext.latents import coordinates_of, covariance_root, random_ws
+from segan_ext.latents import SIGMA_SAMPLES, coordinates_of, covariance_root, random_w, random_ws
 from segan_ext.layers import resume, run_until
-from segan_ext.metrics.attributes import Predictor
+from segan_ext.metrics.attributes import Predictor, hardly_varies
 
 Layer = tuple[int, int]
 Count = Callable[[Sequence], Iterable]  # hands on what it gets, and shows how far the work is; tqdm is one
@@ -35,7 +35,7 @@ class Ruler:
     """Scores of a generator's images in units of each attribute's deviation over them.
 
     predictor: knows the attributes. names: of those that count (None: all that it knows reliably). Attributes that
-    never vary in these images have no unit; they count as moved by nothing.
+    hardly vary in these images (`hardly_varies`) have no unit; they count as moved by nothing.
     """
 
     def __init__(
@@ -46,8 +46,10 @@ class Ruler:
         parts = [self._raw(G.synthesis(ws, noise_mode="const")) for ws in random_ws(G, 512, seed + 1).split(64)]
         scores = torch.cat(parts)
         self.widths = [a.width for name in self.names for a in predictor.attributes if a.name == name]
-        deviations = [part.var(dim=0).sum().sqrt().clamp(min=1e-6) for part in scores.split(self.widths, dim=1)]
-        self.units = torch.cat([d.expand(width) for d, width in zip(deviations, self.widths)])
+        parts = dict(zip(self.names, scores.split(self.widths, dim=1)))
+        steady = {name: hardly_varies(part, predictor.deviations.get(name)) for name, part in parts.items()}
+        units = [scores.new_tensor(torch.inf) if steady[n] else p.var(dim=0).sum().sqrt() for n, p in parts.items()]
+        self.units = torch.cat([unit.expand(width) for unit, width in zip(units, self.widths)])
 
     def _raw(self, images):
         scores = self.predictor.scores(images)
@@ -139,15 +141,39 @@ def control_candidates(G: torch.nn.Module, dims: int) -> list[Candidate]:
 
 
 def rotated_candidates(G: torch.nn.Module, dims: int | None = None, seed: int = 0) -> list[Candidate]:
-    """As many directions, drawn at random: Haar rotations of each layer's whitened coordinates"""
+    """As many directions as `own_candidates`, drawn at random: Haar rotations of each layer's whitened coordinates"""
     generator, found = torch.Generator().manual_seed(seed), []
     for (L, N), c in coordinates_of(G).items():
         K = c.shape[1]
-        root = covariance_root(c)
-        rotation = torch.linalg.qr(torch.randn(K, K, generator=generator, dtype=torch.float64))[0]
-        steps = (root @ rotation).t().float().to(c.device)
+        steps = _rotated(c, generator)
         found += [Candidate(f"L{L}.N{N} rotated {d}", {(L, N): steps[d]}) for d in range(min(dims or K, K))]
     return found
+
+
+def rotated_controls(G: torch.nn.Module, count: int, seed: int = 0) -> list[Candidate]:
+    """`count` directions drawn at random that move all layers, as names do
+
+    Haar rotations of the whitened own coordinates, where G has some; else each layer moves along one of its own.
+    """
+    generator, own = torch.Generator().manual_seed(seed), getattr(getattr(G, "mapping", None), "own", None)
+    if count == 0:
+        return []
+    if own is not None:
+        e = random_w(G, SIGMA_SAMPLES)[:, -own.outputs :].float()
+        drawn = torch.cat([_rotated(e, generator) for _ in range(math.ceil(count / own.outputs))])[:count]
+        drawn = torch.nn.functional.pad(drawn, [G.w_dim - own.outputs, 0])
+        steps = {layer: subspace.coordinates(drawn) for layer, subspace in G.subspaces().items()}
+    else:
+        repeated = lambda c: [_rotated(c, generator) for _ in range(math.ceil(count / c.shape[1]))]
+        steps = {layer: torch.cat(repeated(c)) for layer, c in coordinates_of(G).items()}
+    return [Candidate(f"rotated {i}", {layer: each[i] for layer, each in steps.items()}) for i in range(count)]
+
+
+def _rotated(coordinates, generator):
+    """[K, K]: steps of one deviation, by whitened coordinates [N, K], along the axes of a Haar rotation of those"""
+    K = coordinates.shape[1]
+    rotation = torch.linalg.qr(torch.randn(K, K, generator=generator, dtype=torch.float64))[0]
+    return (covariance_root(coordinates) @ rotation).t().float().to(coordinates.device)
 
 
 @torch.no_grad()
@@ -251,22 +277,24 @@ def _image_changes(G, candidates, ws, step):
         yield (high - low)[None]
 
 
-def entropies(effects: torch.Tensor) -> tuple[float, float]:
+def entropies(effects: torch.Tensor, candidates: int | None = None) -> tuple[float, float]:
     """(disentanglement, completeness) of effects [M, A], 0 to 1, as DCI takes them of importances (Eastwood 2018).
 
     1 where each dimension moves one attribute; 1 where each attribute is moved by one dimension. Weighted by how much
-    is moved; 0 where nothing is.
+    is moved; 0 where nothing is. candidates: how many there were before copies were left out (None: M), in whose
+    logarithm completeness is measured, so that it compares between as many.
     """
     effects = effects.double().clamp(min=0)
     if effects.sum() == 0:
         return 0.0, 0.0
-    return _one_minus_entropy(effects), _one_minus_entropy(effects.t())
+    M, A = effects.shape
+    return _one_minus_entropy(effects, A), _one_minus_entropy(effects.t(), candidates or M)
 
 
-def _one_minus_entropy(effects):
+def _one_minus_entropy(effects, outcomes):
     totals = effects.sum(dim=1)
     shares = effects / totals.clamp(min=1e-12)[:, None]
-    entropy = -torch.xlogy(shares, shares).sum(dim=1) / math.log(max(effects.shape[1], 2))
+    entropy = -torch.xlogy(shares, shares).sum(dim=1) / math.log(max(outcomes, 2))
     return float(((1 - entropy) * totals).sum() / totals.sum())
 
 
@@ -312,14 +340,16 @@ def chance(
     rotations: int = 20,
     seed: int = 0,
     count: Count = list,
+    controls: int = 0,
     **latents: int,
 ) -> list[Selectivity]:
     """`measure` of as many random directions as `own_candidates`, with the whole protocol, once a rotation
 
-    latents: `selection` and `held_out` of `measure`.
+    controls: how many that move all layers besides, for as many names. latents: selection and held_out of `measure`.
     """
-    turns = count(list(range(rotations)))
-    return [measure(ruler, rotated_candidates(ruler.G, dims, seed + i), seed=seed, **latents) for i in turns]
+    G, turns = ruler.G, count(list(range(rotations)))
+    drawn = lambda i: rotated_candidates(G, dims, seed + i) + rotated_controls(G, controls, seed + i)
+    return [measure(ruler, drawn(i), seed=seed, **latents) for i in turns]
 
 
 def z_score(own: float, others: Sequence[float]) -> float:
