@@ -3,11 +3,14 @@
 import base64
 import json
 import re
+from pathlib import Path
 
 import PIL.Image
 import pytest
 
+import segan_ext.metrics  # noqa: F401 (registers them)
 from helpers import TINY, make_dataset, run
+from metrics import metric_main
 from segan_ext.report.runs import Result, Run, columns_of, read_run, short_names
 
 
@@ -17,16 +20,45 @@ def some_run(name, *results):
 
 def test_columns_never_mix_protocols(tmp_path):
     a, b = '{"seed": 0}', '{"seed": 1}'
-    runs = [
-        some_run(tmp_path / "0-mode0", ("fid", 9, 1, a), ("fid", 7, 2, a), ("old", 1, 1, a), ("purity", 0.4, 2, a)),
-        some_run(tmp_path / "1-mode2", ("fid", 8, 2, a), ("fid", 3, 2, b), ("purity", 0.6, 2, a)),
-    ]
+    mode0 = [("fid50k", 9, 1, a), ("fid50k", 7, 2, a), ("old", 1, 1, a), ("purity", 0.4, 2, a)]
+    mode2 = [("fid50k", 8, 2, a), ("fid50k", 3, 2, b), ("purity", 0.6, 2, a)]
+    runs = [some_run(tmp_path / "0-mode0", *mode0), some_run(tmp_path / "1-mode2", *mode2)]
     columns = {column.title: column for column in columns_of(runs)}
-    assert list(columns) == ["fid (1)", "fid (2)", "purity"]
-    assert columns["fid (1)"].values == [7, 8] and columns["fid (1)"].best == 7
-    assert columns["fid (2)"].values == [None, 3] and columns["fid (2)"].best is None
+    assert list(columns) == ["fid50k (1)", "fid50k (2)", "purity"]
+    assert columns["fid50k (1)"].values == [7, 8] and columns["fid50k (1)"].best == 7
+    assert columns["fid50k (2)"].values == [None, 3] and columns["fid50k (2)"].best is None
     assert columns["purity"].best == 0.6
     assert short_names(runs) == ["0-mode0", "1-mode2"]
+
+
+def test_which_way_is_better_is_said_where_a_metric_is_registered(monkeypatch):
+    """Of every metric that there is; what nobody has said it of is never printed bold."""
+    for name in metric_main.list_valid_metrics():
+        assert metric_main._ways[name], name
+    ways = dict(ppl_wend="lower", ppl2_wend_n500="lower", attribute_dependency_n9="lower", mig="higher", odd="neither")
+    ways |= {"is50k_std": "neither", "selectivity_z_n24": "higher", "selectivity_chance": "neither", "ls_w": "lower"}
+    ways |= {"pr50k3_full_recall_efficientnet-lite0_n200": "higher", "fid50k_full_vgg-hed": "lower"}
+    assert {result: metric_main.better_way(result) for result in ways} == ways
+    results = [[(name, 1, 2, "{}") for name in ways], [(name, 2, 2, "{}") for name in ways]]
+    columns = columns_of([some_run(Path(f"{i}-run"), *each) for i, each in enumerate(results)])
+    assert {column.title: column.best for column in columns} == {
+        name: dict(lower=1, higher=2, neither=None)[way] for name, way in ways.items()
+    }
+
+    monkeypatch.setattr(metric_main, "_metrics", {})
+    monkeypatch.setattr(metric_main, "_ways", {})
+
+    @metric_main.register_metric  # as the reference has it
+    def plain(_opts):
+        return dict(any=1)
+
+    @metric_main.register_metric(higher="good", lower="bad")
+    def forgetful(_opts):
+        return dict(good=1, new=2)
+
+    assert metric_main.calc_metric("plain").results == dict(any=1) and metric_main.better_way("any") == "neither"
+    with pytest.raises(TypeError, match="forgetful is registered with good, bad, and gives good, new"):
+        metric_main.calc_metric("forgetful")
 
 
 @pytest.fixture(scope="module")

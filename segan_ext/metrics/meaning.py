@@ -37,7 +37,11 @@ def _ruler(opts):
     return G, Ruler(G, predictor, seed=opts.seed or 0)
 
 
-@register_metric
+@register_metric(
+    higher="selectivity selectivity_signed selectivity_worst selectivity_z",
+    lower="attribute_dependency",
+    neither="selectivity_chance",
+)
 @cached_weights.enabled()
 def selectivity(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """How selectively each attribute can be moved, beside random directions (needs attributes and subspaces)"""
@@ -62,7 +66,7 @@ def selectivity(opts: metric_utils.MetricOptions) -> dict[str, float]:
     )
 
 
-@register_metric
+@register_metric(higher="disentanglement completeness disentanglement_z completeness_z")
 @cached_weights.enabled()
 def disentanglement(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Whether a dimension moves one attribute, and an attribute has one dimension, of interventions (as DCI)"""
@@ -101,7 +105,7 @@ def _codes_of(opts):
     return codes.encoded(encoder, data, len(rows)), encoder.widths, attributes, rows
 
 
-@register_metric
+@register_metric(higher="mig")
 def mig(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Mutual information gap: how much more the best dimension tells of an attribute than the next (needs factors)"""
     found, widths, attributes, rows = _codes_of(opts)
@@ -110,7 +114,7 @@ def mig(opts: metric_utils.MetricOptions) -> dict[str, float]:
     return dict(mig=sum(gaps) / len(gaps))
 
 
-@register_metric
+@register_metric(higher="factorvae")
 def factorvae(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """FactorVAE's score: how often the dimension that stays still tells which attribute was held (needs factors)"""
     found, widths, attributes, rows = _codes_of(opts)

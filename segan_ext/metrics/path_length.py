@@ -5,7 +5,7 @@ from metrics.metric_main import register_metric
 from metrics.perceptual_path_length import compute_ppl
 
 
-@register_metric
+@register_metric(lower="ppl_segan")
 def ppl_segan(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in z along 30 000 paths, ε = 0.01, whole picture, noise kept, mean of all
 

@@ -107,7 +107,7 @@ def _deviations(G, predict, names, seed, samples=512, batch=64):
     return {n: outputs.var(dim=0).sum().sqrt().item() for n, outputs in varying.items()}
 
 
-@register_metric
+@register_metric(higher="purity")
 def purity(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """How far single dimensions move single attributes, 1 being one attribute each (needs attributes and subspaces)"""
     check_subspaces(opts)

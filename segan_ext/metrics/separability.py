@@ -77,7 +77,7 @@ def _entropy(x, y):
     return total
 
 
-@register_metric
+@register_metric(lower="ls_z ls_w")
 def ls(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Linear separability in z and in w over 200 000 images (needs attributes)
 

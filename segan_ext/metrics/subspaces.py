@@ -35,7 +35,7 @@ def subspace_states(G: torch.nn.Module) -> dict[tuple[int, int], SubspaceState]:
     return states
 
 
-@register_metric
+@register_metric(neither="subspaces_deviation subspaces_rank")
 def subspaces(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Largest deviation from orthonormality of any basis, and the mean effective rank of the importances"""
     check_subspaces(opts)

@@ -11,19 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import segan_ext.metrics  # noqa: F401 (registers them, and which way each is better)
+from metrics.metric_main import better_way
 from training.files import parse_json
 
-_HIGHER_IS_BETTER = (
-    "is50k_mean",
-    "pr50k3",
-    "purity",
-    "selectivity",
-    "disentanglement",
-    "completeness",
-    "mig",
-    "factorvae",
-)
-_NEITHER_IS_BETTER = ("is50k_std", "subspaces", "selectivity_chance")
 _METHODS = {"EigenGANGenerator": "eigengan", "StyleGAN1Generator": "stylegan1", "TraditionalGenerator": "traditional"}
 _LOSSES = {"Loss/G/loss": "loss of G", "Loss/D/loss": "loss of D", "Loss/signs/real": "mean sign of D on reals"}
 
@@ -141,19 +132,20 @@ def results_beside(snapshot: str | Path) -> list[Result]:
 
 
 class Column(NamedTuple):
-    """One result under one protocol. values: of each run's newest snapshot, or None."""
+    """One result under one protocol. values: of each run's newest snapshot, or None. better: as `better_way` has it."""
 
     title: str
     protocol: str
     values: list[float | None]
+    better: str = "neither"
 
     @property
     def best(self) -> float | None:
         """The best value; None with fewer than two, or where neither high nor low is better"""
         known = [value for value in self.values if value is not None]
-        if len(known) < 2 or self.title.startswith(_NEITHER_IS_BETTER):
+        if len(known) < 2 or self.better == "neither":
             return None
-        return (max if self.title.startswith(_HIGHER_IS_BETTER) else min)(known)
+        return (max if self.better == "higher" else min)(known)
 
 
 def short_names(runs: Sequence[Run]) -> list[str]:
@@ -182,17 +174,5 @@ def columns_of(runs: Sequence[Run]) -> list[Column]:
     for (name, protocol), values in sorted(found.items(), key=lambda item: item[0][0]):
         seen[name] = seen.get(name, 0) + 1
         title = name if names.count(name) == 1 else f"{name} ({seen[name]})"
-        columns.append(Column(title, protocol, values))
+        columns.append(Column(title, protocol, values, better_way(name)))
     return columns
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Pictures
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Pages
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Command

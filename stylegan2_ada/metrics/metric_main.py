@@ -21,17 +21,40 @@ from snapshots.atomic import append_line, write_atomically
 from torch_utils import misc
 from training import files
 
-_metrics = {}  # name → function(opts) returning {result: number}
+Metric = Callable[[metric_utils.MetricOptions], dict[str, float]]
+
+_metrics: dict[str, Metric] = {}  # name → function(opts) returning {result: number}
+_ways: dict[str, dict[str, str]] = {}  # name of a metric → {result: higher, lower or neither}
 
 
 def register_metric(
-    fn: Callable[[metric_utils.MetricOptions], dict[str, float]],
-) -> Callable[[metric_utils.MetricOptions], dict[str, float]]:
-    """Decorator: makes `fn(opts)` available under its name. It returns a dict of numbers."""
-    if not callable(fn):
-        raise TypeError(f"a metric is a function, not {fn!r}")
-    _metrics[fn.__name__] = fn
-    return fn
+    fn: Metric | None = None, *, higher: str = "", lower: str = "", neither: str = ""
+) -> Metric | Callable[[Metric], Metric]:
+    """Decorator: makes `fn(opts)` available under its name. It returns a dict of numbers.
+
+    higher, lower, neither: names of its results, between spaces, of which so is better. `@register_metric` alone, as
+    the reference has it, says it of none. TypeError for what is no function.
+    """
+
+    def register(fn):
+        if not callable(fn):
+            raise TypeError(f"a metric is a function, not {fn!r}")
+        _metrics[fn.__name__] = fn
+        said = dict(higher=higher, lower=lower, neither=neither)
+        _ways[fn.__name__] = {result: way for way, results in said.items() for result in results.split()}
+        return fn
+
+    return register if fn is None else register(fn)
+
+
+def better_way(result: str) -> str:
+    """higher, lower or neither: which of two values of a result is better; neither where no metric says so.
+
+    result: its name, or one with what it was computed with, such as fid50k_full_vgg-hed_n1000.
+    """
+    ways = {name: way for known in _ways.values() for name, way in known.items()}
+    names = [name for name in ways if f"{result}_".startswith(f"{name}_")]
+    return ways[max(names, key=len)] if names else "neither"
 
 
 def is_valid_metric(metric: str) -> bool:
@@ -68,6 +91,8 @@ def calc_metric(metric: str, **kwargs: Any) -> dnnlib.EasyDict:
     with misc.without_tf32():  # in training too, so that the numbers are those of calc_metrics
         results = _metrics[metric](opts)
     seconds = time.time() - start
+    if _ways[metric] and _ways[metric].keys() != results.keys():
+        raise TypeError(f"{metric} is registered with {', '.join(_ways[metric])}, and gives {', '.join(results)}")
     special = _departure(opts)
     opts.protocol["metric"] = metric
     return dnnlib.EasyDict(
@@ -144,32 +169,32 @@ def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snaps
 # Of StyleGAN2-ADA: all real images, without mirrored copies
 
 
-@register_metric
+@register_metric(lower="fid50k_full")
 def fid50k_full(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """FID between 50 000 generated images and all of the data set"""
     return dict(fid50k_full=compute_fid(_plain(opts), max_real=None, num_gen=opts.count(50000)))
 
 
-@register_metric
+@register_metric(lower="kid50k_full")
 def kid50k_full(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """KID between 50 000 generated images and all of the data set"""
     return dict(kid50k_full=_kid(_plain(opts), max_real=1000000))
 
 
-@register_metric
+@register_metric(higher="pr50k3_full_precision pr50k3_full_recall")
 def pr50k3_full(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Precision and recall, k = 3, of 50 000 generated images against all of the data set (200 000 at most)"""
     precision, recall = _pr(_plain(opts), max_real=200000)
     return dict(pr50k3_full_precision=precision, pr50k3_full_recall=recall)
 
 
-@register_metric
+@register_metric(lower="ppl2_wend")
 def ppl2_wend(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in w at the ends of 50 000 paths, whole picture"""
     return dict(ppl2_wend=_ppl(opts, space="w", sampling="end", crop=False))
 
 
-@register_metric
+@register_metric(higher="is50k_mean", neither="is50k_std")
 def is50k(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Inception score of 50 000 generated images in ten parts"""
     mean, std = compute_is(_plain(opts), num_gen=opts.count(50000), num_splits=10)
@@ -180,44 +205,44 @@ def is50k(opts: metric_utils.MetricOptions) -> dict[str, float]:
 # Of StyleGAN and StyleGAN2: at most 50 000 real images, path lengths of the middle of the picture
 
 
-@register_metric
+@register_metric(lower="fid50k")
 def fid50k(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """FID between 50 000 generated images and at most 50 000 of the data set"""
     return dict(fid50k=compute_fid(_all_images(opts), max_real=50000, num_gen=opts.count(50000)))
 
 
-@register_metric
+@register_metric(lower="kid50k")
 def kid50k(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """KID between 50 000 generated images and at most 50 000 of the data set"""
     return dict(kid50k=_kid(_all_images(opts), max_real=50000))
 
 
-@register_metric
+@register_metric(higher="pr50k3_precision pr50k3_recall")
 def pr50k3(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Precision and recall, k = 3, of 50 000 generated images against at most 50 000 of the data set"""
     precision, recall = _pr(_all_images(opts), max_real=50000)
     return dict(pr50k3_precision=precision, pr50k3_recall=recall)
 
 
-@register_metric
+@register_metric(lower="ppl_zfull")
 def ppl_zfull(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in z along 50 000 paths, middle of the picture"""
     return dict(ppl_zfull=_ppl(opts, space="z", sampling="full", crop=True))
 
 
-@register_metric
+@register_metric(lower="ppl_wfull")
 def ppl_wfull(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in w along 50 000 paths, middle of the picture"""
     return dict(ppl_wfull=_ppl(opts, space="w", sampling="full", crop=True))
 
 
-@register_metric
+@register_metric(lower="ppl_zend")
 def ppl_zend(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in z at the ends of 50 000 paths, middle of the picture"""
     return dict(ppl_zend=_ppl(opts, space="z", sampling="end", crop=True))
 
 
-@register_metric
+@register_metric(lower="ppl_wend")
 def ppl_wend(opts: metric_utils.MetricOptions) -> dict[str, float]:
     """Path length in w at the ends of 50 000 paths, middle of the picture"""
     return dict(ppl_wend=_ppl(opts, space="w", sampling="end", crop=True))
