@@ -383,7 +383,7 @@ def _onto_simplex(x):
     """The nearest points of which all entries are 0 or more and sum to 1 (Duchi et al. 2008). [N, n] → [N, n]"""
     ordered = x.sort(dim=1, descending=True).values
     surplus = (ordered.cumsum(1) - 1) / torch.arange(1, x.shape[1] + 1, device=x.device)
-    count = (ordered > surplus).sum(dim=1, keepdim=True)
+    count = (ordered > surplus).sum(dim=1, keepdim=True).clamp(min=1)  # of huge numbers float32 drops the 1
     return (x - surplus.gather(1, count - 1)).clamp(min=0)
 
 

@@ -27,6 +27,7 @@ from test_semantics import CLASSES, brightness, write_network
 
 from helpers import ROOT, command, run
 from segan_ext.cli import main
+from segan_ext.control.named import NamedDirection, as_file
 from segan_ext.control.render import render
 from segan_ext.directions.asking import Questions
 from segan_ext.latents import draw_ws, random_w, ws_of_seeds
@@ -115,8 +116,11 @@ def served(*args, **environment):
             break
     else:
         raise AssertionError("".join(seen))
-    yield found[1]
-    server.kill()
+    try:
+        yield found[1]
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -440,16 +444,24 @@ def test_a_seed_is_picked_from_the_sheet_and_mixed_in(page, G):
     first[:, :3] = other[:, :3]
     assert style_groups(G)["coarse"] == [0, 1, 2]
     shows(page, expected(G, ws=first), what="mixed by dragging")
+    assert "Mixed: layers 0, 1, 2 of seed 4" in page.locator("#origin").inner_text()
+    until(page, lambda: page.locator("#history .thumb").count() == 2, "its step")
+    assert "with layers 0, 1, 2 of seed 4" in page.locator("#history .thumb").last.get_attribute("title")
     panel(page, "Mix")
     shows(page, expected(G, 4), "#mix-image", what="what is mixed in")
     page.locator("#mix-layers input").nth(5).check()
     first[:, 5] = other[:, 5]
     shows(page, expected(G, ws=first), what="a further layer")
     panel(page, "Seeds")
+    page.locator("#sheet-on").click()
+    shows(page, expected(G, 30), '#sheet [data-seed="30"]', what="the sheet has the seeds themselves")
+    click(page, "reset")
+    shows(page, expected(G), what="Reset takes the mixing out")
+    click(page, "undo")
+    shows(page, expected(G, ws=first), what="mixed again")
+    page.locator("#sheet-back").click()
     page.locator('#sheet [data-seed="7"]').click()
-    seventh = ws_of_seeds(G, [7], 0.7)
-    seventh[:, [0, 1, 2, 5]] = other[:, [0, 1, 2, 5]]
-    shows(page, expected(G, ws=seventh), what="a click shows another seed")
+    shows(page, expected(G, 7), what="a click shows that seed")
 
 
 def test_any_image_is_mixed_in(page, G):
@@ -467,6 +479,7 @@ def test_any_image_is_mixed_in(page, G):
     fine = style_groups(G)["fine"]
     ws[:, fine] = ws_of_seeds(G, [0], 1)[:, fine]
     shows(page, expected(G, ws=ws), what="mixed")
+    until(page, lambda: page.locator('#history [title*="a mix of images"]').count(), "the history says what it is")
     page.locator("#stage").focus()
     page.keyboard.press("z")
     shows(page, expected(G, 2, 0.5), what="undone")
@@ -496,9 +509,201 @@ def test_a_link_shows_the_same_image(page, browser, url, G):
     other.reload()
     shows(other, expected(G, 9, edits={address: -2.5}), what="a reload keeps it")
     other.context.close()
-    broken = opened(browser, url, "/#network=first.pkl&seed=1&psi=0.7&move=L9.N9.D9:1")
-    complains(broken, "has no layer L9.N9")
-    broken.context.close()
+
+
+@pytest.mark.parametrize(
+    "values, sentence, seed, edits",
+    [
+        ("network=first.pkl&seed=1&move=L9.N9.D9:1&move=L1.N0.D0:3", "has no layer L9.N9", 1, {"L1.N0.D0": 3}),
+        ("network=first.pkl&seed=1&move=L1.N0.D0:3&move=smile:1", "the slider smile is not known", 1, {"L1.N0.D0": 3}),
+        ("network=other.pkl&seed=1&move=L1.N0.D0:3", "the network other.pkl is not open here", 1, {}),
+        ("network=first.pkl&seed=1&psi=much&class=9", "truncation is a number", 1, {}),
+        ("network=first.pkl&seed=1&w=????", "its w is", 1, {}),
+        ("network=first.pkl&seed=1&inside=hat", "no extractor knows the class hat", 1, {}),
+    ],
+)
+def test_a_link_with_what_is_not_here_shows_the_rest(browser, url, G, values, sentence, seed, edits):
+    page = opened(browser, url, f"/#{values}")
+    complains(page, sentence)
+    shows(page, expected(G, seed, edits=edits), what="the rest")
+    page.wait_for_selector(".card[data-ready]")
+    assert not page.errors
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_is_said_until_it_is_back_and_forgets_sliders_aloud(browser, folder, tmp_path, G):
+    first = Engine([str(folder / "first.pkl")]).network("first.pkl")
+    (tmp_path / "sliders.json").write_text(json.dumps(as_file([direction(first.G, "toString")])))
+    with contextlib.closing(served(f"--network={folder / 'first.pkl'}")) as addresses:
+        url = next(addresses)
+        page = opened(browser, url)
+        panel(page, "Export")
+        upload(page, "load", tmp_path / "sliders.json")
+        complains(page, "Loaded toString")
+        panel(page, "Controls")
+        slide(page, "toString", 1)
+        address = slide(page, "L1.N0.D0", 2)
+        until(page, lambda: "2 sliders moved · mean change" in page.locator("#status").inner_text(), "both moved")
+    write(page, "seed", 4)
+    page.get_by_text("The server does not answer").wait_for()
+    until(page, lambda: "no sliders" not in page.locator("#status").inner_text(), "two are moved")
+    with contextlib.closing(served(f"--network={folder / 'first.pkl'}", f"--port={url.rpartition(':')[2]}")) as again:
+        next(again)
+        page.get_by_text("The server does not answer").wait_for(state="hidden")
+        complains(page, "the slider toString is not known here")
+        shows(page, expected(G, 4, edits={address: 2}), what="the rest")
+        click(page, "undo")
+        shows(page, expected(G, edits={address: 2}), what="the history is kept, without the slider")
+    assert not page.errors
+    page.context.close()
+
+
+def direction(G, name, size=0.1):
+    """One that moves every layer somewhere"""
+    offsets = {layer: torch.full([subspace.dims], size) for layer, subspace in G.subspaces().items()}
+    return NamedDirection(name, offsets, low=-2.0, high=2.0)
+
+
+def test_sliders_of_any_name_and_a_file_that_moves_too_far(page, G, folder, tmp_path):
+    names = ["toString", "constructor", "__proto__", "n" * 5000]
+    made = Engine([str(folder / "first.pkl")]).network("first.pkl").G
+    (tmp_path / "sliders.json").write_text(json.dumps(as_file(direction(made, name) for name in names)))
+    (tmp_path / "far.json").write_text(json.dumps(as_file([direction(made, "far", 1e30)])))
+    panel(page, "Export")
+    upload(page, "load", tmp_path / "far.json")
+    complains(page, "far moves images farther than makes sense")
+    upload(page, "load", tmp_path / "sliders.json")
+    complains(page, "Loaded toString")
+    panel(page, "Controls")
+    for name in names:
+        box = card(page, name).locator("input[type=number]")
+        assert box.input_value() == "0" and not card(page, name).evaluate("node => node.classList.contains('moved')")
+        assert card(page, name).bounding_box()["height"] < 200
+    offsets = direction(made, "__proto__").offsets
+    slide(page, "__proto__", 2)
+    with torch.no_grad(), G.edited(offsets={layer: 2 * offset for layer, offset in offsets.items()}):
+        moved = as_pixels(G.synthesis(ws_of_seeds(G, [0], 0.7), noise_mode="const")[0])
+    shows(page, moved, what="its slider moves the image")
+    card(page, "__proto__").locator(".back").click()
+    shows(page, expected(G), what="and back")
+
+
+def test_huge_edits_of_values_make_an_image():
+    """float32 drops the 1 of "sums to 1" beside numbers from 2^24 on."""
+    engine = Engine([str(KNOWN)])
+    (name,) = engine.paths
+    image = engine.render(View(name, edits=(("hairVariant curly", 9e5), ("hairVariant long", 9e5))))
+    assert image.isfinite().all()
+    far = engine.network(name).named["hairVariant curly"]
+    far = far._replace(offsets={layer: 1e5 * offset for layer, offset in far.offsets.items()})
+    assert engine.render(View(name, edits=(("far", 9e5),)), named=dict(far=far)).isfinite().all()
+
+
+def test_an_error_of_the_server_leaves_no_trace_on_the_page(browser, url, G):
+    page = opened(browser, url)
+    page.route("**/image", lambda route: route.fulfill(status=500, json=dict(error="a fault of the server")))
+    write(page, "seed", 3)
+    complains(page, "a fault of the server")
+    until(page, lambda: page.locator("#seed").input_value() == "0", "the seed before")
+    page.unroute("**/image")
+    assert page.locator("#history .thumb").count() == 1
+    page.context.close()
+
+
+def test_fields_show_what_counts(page, G):
+    for typed, seed in (("-5", 0), ("99999999999", 4294967295), ("3.7", 4), ("", 0)):
+        write(page, "seed", typed)
+        assert page.locator("#seed").input_value() == str(seed)
+    slide(page, 0, 6)
+    slide(page, 0, 99)
+    assert card(page, 0).locator("input[type=number]").input_value() == "6"
+    panel(page, "Mix")
+    write(page, "mix-seed", "-1")
+    assert page.locator("#mix-seed").input_value() == "0"
+    assert page.locator("#seed").evaluate("node => node.scrollWidth <= node.clientWidth")
+
+
+def test_a_view_of_latents_says_so_and_any_seed_leaves_it(browser, url, G):
+    w = base64.urlsafe_b64encode(random_w(G, 1).float().numpy().tobytes()).decode().rstrip("=")
+    page = opened(browser, url, f"/#network=first.pkl&seed=0&w={w}&of=picture")
+    shows(page, expected(G, ws=random_w(G, 1).float()[:, None].repeat(1, G.num_ws, 1)), what="the link's latents")
+    assert page.locator("#seed").input_value() == "" and page.locator("#psi").is_disabled()
+    assert "found for a picture: seed and truncation do not count" in page.locator("#origin").inner_text()
+    write(page, "seed", "0")
+    shows(page, expected(G), what="seed 0")
+    assert page.locator("#psi").is_enabled() and page.locator("#origin").is_hidden()
+    page.context.close()
+
+
+def test_the_first_value_is_named_on_the_cards_of_the_others(page):
+    page.locator("#network").select_option(KNOWN.name)
+    card(page, "hairVariant curly").wait_for()
+    page.locator("#search").fill("glasses")
+    until(page, lambda: page.locator(".card").count() == 2, "both controls that lead to glasses")
+    assert "left: glasses" in card(page, "eyesVariant open").inner_text()
+
+
+def test_a_search_without_hits_and_a_class_that_is_not_there_are_said(page, G, folder):
+    slide(page, 0, 2)
+    page.locator("#search").fill("nothing like it")
+    until(page, lambda: page.locator("#none").is_visible(), "nothing found")
+    assert page.locator(".card").count() == 1  # what is moved
+    page.route("**/api/labels", lambda route: route.fulfill(json=NO_CLASS))
+    page.locator(".chip").first.click()
+    complains(page, f"This image has no {CLASSES[0]}")
+
+
+NO_CLASS = dict(side=1, labels=base64.b64encode(b"\x01").decode(), classes=list(CLASSES))
+
+
+def test_pictures_of_another_state_are_marked(page, G):
+    page.wait_for_selector(".card[data-ready]")
+    page.route("**/api/thumbs", lambda route: None)  # never answered
+    write(page, "seed", 5)
+    page.locator(".card.stale").first.wait_for()
+    page.get_by_text("Change only inside").click()
+    page.locator("#inside").get_by_text(CLASSES[1]).click()
+    page.get_by_text("Change only inside").click()
+    assert CLASSES[1] in page.locator("#inside-box summary").inner_text()
+
+
+LIVE = """() => {
+  const make = URL.createObjectURL.bind(URL), drop = URL.revokeObjectURL.bind(URL);
+  window.live = new Set();
+  URL.createObjectURL = each => { const url = make(each); live.add(url); return url; };
+  URL.revokeObjectURL = url => { live.delete(url); drop(url); };
+}"""
+
+
+def test_the_browser_gives_back_its_pictures(browser, url, tmp_path, G):
+    context = browser.new_context()
+    context.add_init_script(f"({LIVE})()")
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_selector(".card[data-ready]")
+    page.evaluate(f"({MOVES})(170)")
+    assert page.evaluate("live.size") <= 160
+    panel(page, "Photo")
+    before = page.evaluate("live.size")
+    for i in range(3):
+        PIL.Image.fromarray(expected(G, i).astype(np.uint8)).save(tmp_path / f"{i}.png")
+        page.locator("#photo").set_input_files(tmp_path / f"{i}.png")
+        shows(page, expected(G, i), "#photo-shown img", 0)
+    assert page.evaluate("live.size") <= before + 1
+    context.close()
+
+
+MOVES = """async count => {
+  const slider = document.querySelector(".card input[type=range]"), stage = document.querySelector("#stage");
+  slider.step = "any";
+  for (let i = 0; i < count; i++) {
+    const old = stage.dataset.shown;
+    slider.value = +slider.min + (slider.max - slider.min) * ((0.1 + i * 0.618034) % 1);
+    slider.dispatchEvent(new Event("input", {bubbles: true}));
+    while (stage.dataset.shown === old) await new Promise(requestAnimationFrame);
+  }
+}"""
 
 
 def test_grey_conditional_and_plain_generators(page, grey):
@@ -693,6 +898,39 @@ def test_a_projection_is_cancelled(page, G, tmp_path):
     complains(page, "the file cannot be opened as a picture")
 
 
+def test_a_second_projection_ends_the_first_with_a_word(folder, tmp_path, G):
+    PIL.Image.fromarray(expected(G, 77).astype(np.uint8)).save(tmp_path / "target.png")
+    api = Api(Engine([str(folder / "first.pkl")]), Sessions("first.pkl"))
+    begin = lambda steps: api.project(tmp_path / "target.png", dict(session="a" * 16, network="first.pkl", steps=steps))
+    first = begin(1000)
+    next(first)
+    second = begin(2)
+    assert "another picture is being projected" in [*first][-1]["error"]
+    assert [*second][-1]["view"]["source"] == "picture"
+    third = begin(1000)
+    while next(third)["what"] != "projecting":
+        pass
+    api.cancel(dict(session="a" * 16))
+    assert [*third][-1]["view"]  # what there was
+
+
+def test_messages_are_not_pythons(url):
+    octets, where = {"Content-Type": "application/octet-stream"}, "/api/{}?session=0123456789abcdef&network=first.pkl"
+    answers = [asked(url, "/image", content) for content in (b"{", b"[" * 10**5, b'{"session": "\xff"}', b"[]")]
+    answers += [asked(url, where.format("load"), content, octets) for content in (b"[" * 10**5, b"{", b"\xff")]
+    answers += [asked(url, where.format("project") + "&" + more, b"no", octets) for more in ("steps=x", "class_idx=x")]
+    answers += [asked(url, "/api/search", ASKED | dict(network="first.pkl", layer=each)) for each in ("L", "x")]
+    answers += [asked(url, "/api/search", ASKED | dict(network="first.pkl", count="x"))]
+    answers += [asked(url, "/api/mix", ASKED | dict(other=3)), asked(url, "/api/thumbs", ASKED | dict(ids=[""]))]
+    answers += [asked(url, "/api/sheet", ASKED | dict(seeds="x")), asked(url, "/api/fit", ASKED | dict(view=3))]
+    answers += [asked(url, f"/api/{name}", dict()) for name in Api.QUESTIONS]
+    for status, content in answers:
+        sentence = json.loads(content)["error"]
+        assert status == 400 and not re.search(
+            r"literal|recursion|line 1|fromhex|codec|'str'|NoneType|KeyError", sentence
+        )
+
+
 def test_two_browsers_do_not_mix(browser, url, G):
     one, two = opened(browser, url), opened(browser, url)
     write(one, "seed", 11)
@@ -804,8 +1042,12 @@ def asked(url, path, data, headers={}):
     "change, sentence",
     [
         (dict(psi=float("nan")), "truncation lies between"),
-        (dict(seed=-1), "a seed lies between"),
-        (dict(seed="x"), "invalid literal"),
+        (dict(seed=-1), "seed: a whole number from 0 to 4294967295"),
+        (dict(seed="x"), "seed: a whole number"),
+        (dict(seed=1.5), "seed: a whole number"),
+        (dict(psi="much"), "truncation is a number"),
+        (dict(psi=None), "truncation is a number"),
+        (dict(source="elsewhere"), "the source of its w is one of"),
         (dict(network="../secret.pkl"), "there is no network"),
         (dict(edits={"L9.N9.D9": 1}), "has no layer"),
         (dict(edits={"L1.N0.D0": "much"}), "no amount that makes sense"),
@@ -814,7 +1056,7 @@ def asked(url, path, data, headers={}):
         (dict(mix_layers=3), "of the wrong kind"),
         (dict(inside=["hat"], edits={"L1.N0.D0": 1}), "no class 'hat'"),
         (dict(w="ff" * 4), "its w is of another size"),
-        (dict(w="zz"), "hexadecimal"),
+        (dict(w="zz"), "its w is not hexadecimal"),
         (dict(w="0000c07f" * 12), "not finite"),
         (dict(cutoff=1.5), "truncated layers"),
         (dict(class_idx=1), "class: a whole number from 0 to 0"),

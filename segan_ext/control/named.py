@@ -97,6 +97,8 @@ def _check(direction, subspaces):
         fits = layer in subspaces and list(offset.shape) == [subspaces[layer].dims]
         if not fits or not offset.isfinite().all():
             raise ValueError(f"{direction.name} is of another generator")
+        if offset.abs().max() > 1e6:
+            raise ValueError(f"{direction.name} moves images farther than makes sense")
 
 
 def _layer(item):

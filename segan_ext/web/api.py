@@ -20,10 +20,10 @@ from segan_ext.control.named import read_directions
 from segan_ext.images import averaged_down, data_uri, draw_traversal, encoded, to_pictures, webp, write_pictures
 from segan_ext.layers import style_groups
 from segan_ext.semantics.evaluation import colour_of
-from segan_ext.web.controls import described
+from segan_ext.web.controls import described, readable
 from segan_ext.web.engine import Engine, View, as_w
 from segan_ext.web.projecting import project_lines
-from segan_ext.web.session import Session, Sessions, as_json, checked_view, loaded, saved
+from segan_ext.web.session import Projection, Session, Sessions, as_json, checked_view, fitted, loaded, saved
 from training.files import parse_json
 from training.latents import label_table
 from training.projection import SPACES, open_target
@@ -37,7 +37,7 @@ _KINDS = {"png": "image/png", "gif": "image/gif", "mp4": "video/mp4"}
 class Api:
     """The questions. Their errors are ValueError, in one sentence, as all of this comes from outside."""
 
-    QUESTIONS = ("open", "search", "thumbs", "sheet", "labels", "mix", "walk", "picture", "save", "cancel")
+    QUESTIONS = ("open", "search", "thumbs", "sheet", "labels", "mix", "walk", "picture", "save", "cancel", "fit")
 
     def __init__(self, engine: Engine, sessions: Sessions) -> None:
         self.engine, self.sessions = engine, sessions
@@ -58,7 +58,7 @@ class Api:
             num_ws=G.num_ws,
             classes_of_G=len(label_table(G)),
             layers=[f"L{L}.N{N}" for L, N in opened.subspaces],
-            named=[described(opened, Name(name), sliders) for name in opened.named | sliders],
+            named=[_card(opened, Name(name), sliders) for name in opened.named | sliders],
             classes=[dict(name=name, colour=colour_of(i)) for i, name in enumerate(classes)],
             groups=style_groups(G),
             view=as_json(session.view if session.view.network == network else View(network)),
@@ -67,7 +67,7 @@ class Api:
     def search(self, data: dict[str, Any]) -> dict[str, Any]:
         """Controls whose label has all words. data: session, network, text, layer ("L3.N1" or ""), count, ids
 
-        ids: of controls that are wanted whatever the text is.
+        ids: of controls that are wanted whatever the text is; those that there are not are left out.
         """
         opened, sliders = (
             self.engine.network(data.get("network")),
@@ -77,10 +77,23 @@ class Api:
         chosen = Address.parse(f"{layer}.D0").layer if layer else None
         count = min(_whole(data.get("count", 24)), _MOST_FOUND)
         every = opened.search(text, chosen, 10**6, sliders)
-        wanted = [parse_address(each) for each in _texts(data.get("ids", []))]
-        wanted = [each.check(opened.G, sliders) for each in wanted]
-        show = lambda found: [described(opened, each, sliders) for each in found]
+        wanted = []
+        for each in _texts(data.get("ids", [])):
+            with contextlib.suppress(ValueError):  # a slider that is not known any more
+                wanted.append(parse_address(each).check(opened.G, sliders))
+        show = lambda found: [_card(opened, each, sliders) for each in found]
         return dict(found=show(every[:count]), more=max(len(every) - count, 0), wanted=show(wanted))
+
+    def fit(self, data: dict[str, Any]) -> dict[str, Any]:
+        """What of a view from a link, or from before a new start, can be shown. data: session, view
+
+        "left_out": {what cannot: why}
+        """
+        kept = data.get("view")
+        if not isinstance(kept, dict):
+            raise ValueError("a view is missing")
+        view, left_out = fitted(kept, self.sessions.of(data.get("session")), self.engine)
+        return dict(view=as_json(view), left_out=left_out)
 
     # Pictures
 
@@ -173,7 +186,7 @@ class Api:
         if not isinstance(layers, list) or not all(isinstance(i, int) and 0 <= i < ws.shape[1] for i in layers):
             raise ValueError(f"layers to mix: whole numbers from 0 to {ws.shape[1] - 1}")
         ws[:, layers] = self.engine.ws(other)[:, layers]
-        return dict(view=as_json(dataclasses.replace(view, w=as_w(ws[0]), mix_layers=())))
+        return dict(view=as_json(dataclasses.replace(view, w=as_w(ws[0]), mix_layers=(), source="mix")))
 
     # Files
 
@@ -213,11 +226,13 @@ class Api:
     def load(self, path: Path, asked: dict[str, str]) -> dict[str, Any]:
         """The view of an edit file, or the names of a file of sliders. asked: session, network"""
         session, opened = self.sessions.of(asked.get("session")), self.engine.network(asked.get("network"))
-        with contextlib.suppress(ValueError, AttributeError):
-            if parse_json(path.read_bytes(), dict).get("format") == "segan-directions":
-                found = read_directions(path, opened.G)
-                session.named_of(asked["network"]).update(found)
-                return dict(view=None, names=list(found))
+        content = {}
+        with contextlib.suppress(ValueError):
+            content = parse_json(path.read_bytes(), dict)
+        if content.get("format") == "segan-directions":
+            found = read_directions(path, opened.G)
+            session.named_of(asked["network"]).update(found)
+            return dict(view=None, names=list(found))
         return dict(view=as_json(loaded(path, session, self.engine, asked["network"])), names=[])
 
     # Projection
@@ -232,14 +247,16 @@ class Api:
             raise ValueError("steps: a whole number from 1 to 1000")
         if space not in SPACES:
             raise ValueError(f"space is one of {', '.join(SPACES)}")
-        session.projection += 1  # which ends the one before
-        mine = session.projection
-        wanted = lambda: session.projection == mine
-        return project_lines(self.engine, asked["network"], target, space, steps, class_idx, wanted)
+        if session.projection is not None:
+            session.projection.replaced = True  # which ends it
+        session.projection = Projection()
+        return project_lines(self.engine, asked["network"], target, space, steps, class_idx, session.projection)
 
     def cancel(self, data: dict[str, Any]) -> dict[str, Any]:
         """Ends the projection after its current step, with what there is. data: session"""
-        self.sessions.of(data.get("session")).projection += 1
+        going_on = self.sessions.of(data.get("session")).projection
+        if going_on is not None:
+            going_on.stopped = True
         return {}
 
     # Checks
@@ -251,6 +268,14 @@ class Api:
         opened = self.engine.network(network)
         known = dict(extractor=session.extractor(opened, network), named=session.named_of(network))
         return session, checked_view(kept, self.engine, opened.named | known["named"]), known
+
+
+def _card(opened, address, sliders):
+    """`described`, and "opposite": the value that − leads to, where there is one"""
+    opposite = opened.opposites.get(address, "")
+    return described(opened, address, sliders) | dict(
+        opposite=readable(f"value {opposite}", opposite)[1] if opposite else ""
+    )
 
 
 def _place(data):

@@ -39,7 +39,7 @@ class View:
 
     noise: 'const', 'none', or the seed of random noise as text. edits: ((address, σ), …). mix_layers: entries of ws
     taken from mix_seed. inside: classes that alone may change. w: float32 as bytes, of one w for all layers or of one
-    for each, instead of the seed.
+    for each, instead of the seed. source: what w came of, one of `session.SOURCES`.
     """
 
     network: str
@@ -53,6 +53,7 @@ class View:
     mix_layers: tuple = ()
     inside: tuple = ()
     w: bytes | None = None
+    source: str = ""
 
     def with_edit(self, address: str, amount: float) -> "View":
         """This view with one dimension moved to `amount` σ, or a named direction to so many units"""
@@ -71,6 +72,7 @@ class Opened:
             self.G = with_named(self.G, sefa_controls(self.G))
         self.named, self.questions = named_directions(self.G), None
         self.known, self.names, self.extractor = {}, {}, None
+        self.opposites = _opposites(self.G)  # {name: the value that its − leads to}
         self.readers = {}  # of a class, to begin projections from
         with cached_weights.enabled(self.known):
             self.sigmas = coordinate_sigmas(self.G)
@@ -109,7 +111,8 @@ class Opened:
         if isinstance(address, Name):
             each = (self.named | dict(named))[address]
             share = f" · {each.selectivity:.0%} its own" if each.source else ""  # nothing was measured of coordinates
-            return each.name + share + (f" · + is {each.towards}" if each.towards else "")
+            opposite = f" · − is {self.opposites[address]}" if address in self.opposites else ""
+            return each.name + share + (f" · + is {each.towards}" if each.towards else "") + opposite
         name = self.names.get(address)
         return f"{address} · {name}" if name else str(address)
 
@@ -129,6 +132,16 @@ class Opened:
         hits = names + [a for a in self.ranking if layer is None or a.layer == layer]
         hits = [a for a in hits if all(word in self.label(a, named).lower() for word in words)]
         return hits[:count]
+
+
+def _opposites(G):
+    """Own coordinates have a control for each value but the first, which is what − of all of them leads to"""
+    groups = getattr(getattr(G.mapping, "own", None), "groups", [])
+    valued = [group for group in groups if "shares" in group]
+    names = {known["name"] for known, _ in G.own_controls()}
+    each = {f"{group['name']} {value}": group["values"][0] for group in valued for value in group["values"][1:]}
+    each |= {group["name"]: group["values"][0] for group in valued}
+    return {Name(name): value for name, value in each.items() if name in names}
 
 
 def _where(entry):

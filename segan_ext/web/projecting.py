@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from segan_ext.control.inversion import Reader, bounds_of
 from segan_ext.images import averaged_down, data_uri, webp
 from segan_ext.latents import labels_of
 from segan_ext.web.engine import Engine, View, as_w
-from segan_ext.web.session import as_json
+from segan_ext.web.session import Projection, as_json
 from training.projection import project_many, psnr
 
 _SHOWN = 192  # pixels of a picture's side at most
@@ -26,11 +26,12 @@ def project_lines(
     space: str,
     steps: int,
     class_idx: int,
-    wanted: Callable[[], bool],
+    state: Projection,
 ) -> Iterator[dict[str, Any]]:
     """Yields {"step", "steps", "what"}, and at last {"view", "difference", "psnr", "pictures"} or {"error"}.
 
-    target: uint8 [C, H, W]. space: w or w+. wanted: once it is False, all ends with what there is.
+    target: uint8 [C, H, W]. space: w or w+. state: once it is stopped, all ends with what there is; once it is
+    replaced, with an error.
     "difference": mean of a pixel, of 255; "psnr": dB; "pictures": of the target, the image, and where they differ.
     """
     lines, gone = queue.Queue(), threading.Event()
@@ -39,12 +40,14 @@ def project_lines(
         if step % 5 == 0:
             lines.put(dict(step=step, steps=count, what=what))
         engine.breathe()
-        return wanted() and not gone.is_set()
+        if state.replaced:
+            raise ValueError("another picture is being projected by this browser now, so this projection has ended")
+        return not state.stopped and not gone.is_set()
 
     def work():
         try:
             ws = _projected(engine, network, target, space, steps, class_idx, goes_on)
-            lines.put(_result(engine, View(network, class_idx=class_idx, w=as_w(ws)), target))
+            lines.put(_result(engine, View(network, class_idx=class_idx, w=as_w(ws), source="picture"), target))
         except Exception as error:  # the browser waits for a last line
             lines.put(dict(error=str(error)))
 

@@ -21,6 +21,7 @@ from training.latents import label_table
 
 _MOST_SESSIONS = 64  # of which the server knows; the one that was used longest ago is forgotten
 _MOST_EDITS = 1000
+SOURCES = ("", "picture", "mix", "painting", "file")  # what a view's w came of
 
 
 @dataclasses.dataclass
@@ -55,6 +56,14 @@ class Learned:
     sliders: dict = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass
+class Projection:
+    """A projection that may be going on. stopped: by the user, who takes what there is; replaced: by a newer one"""
+
+    stopped: bool = False
+    replaced: bool = False
+
+
 class Session:
     """What is kept for one browser, which has its history itself. view: the one that it showed last."""
 
@@ -67,7 +76,7 @@ class Session:
         self.learned = {}  # {network: Learned}
         self.extractors = {}  # {network: extractor trained here}, before those of the command line
         self.stopped = set()  # long work of the studio that the user wants to end: edit, train, refine
-        self.projection = 0  # grows with each one that is begun or stopped
+        self.projection = None  # the last `Projection`
 
     @property
     def work(self) -> Annotating:
@@ -137,7 +146,7 @@ def loaded(path: str | Path, session: Session, engine: Engine, network: str) -> 
     kept = content.get("page")
     try:
         if kept is None:
-            return View(network, edits=edits, w=as_w(content["ws"][0]))
+            return View(network, edits=edits, w=as_w(content["ws"][0]), source="file")
         return checked_view(dict(kept) | dict(network=network, edits=dict(edits)), engine, opened.named | sliders)
     except (IndexError, TypeError, ValueError) as error:
         raise ValueError(f"this edit does not fit the network ({error})") from error
@@ -170,6 +179,7 @@ def checked_view(kept: Any, engine: Engine, named: dict[str, NamedDirection]) ->
             mix_layers=tuple(_whole("layers to mix", i, G.num_ws - 1) for i in list(kept["mix_layers"])[: G.num_ws]),
             inside=tuple(str(name)[:100] for name in list(kept["inside"])[:256]),
             w=None if kept["w"] is None else _checked_w(kept["w"], G),
+            source=_checked_source(kept.get("source", "")),
         )
     except (AttributeError, KeyError, TypeError, OverflowError) as error:
         raise ValueError("this is no view of the page: something in it is missing or of the wrong kind") from error
@@ -178,8 +188,60 @@ def checked_view(kept: Any, engine: Engine, named: dict[str, NamedDirection]) ->
     return view
 
 
+def fitted(kept: dict[str, Any], session: Session, engine: Engine) -> tuple[View, dict[str, str]]:
+    """(what of a view from elsewhere can be shown here, {what is left out: why, in a sentence}).
+
+    Such a view comes from a link, or from before the server was started anew. kept: as in `checked_view`.
+    """
+    network, left_out = kept.get("network") or session.view.network, {}
+    if not isinstance(network, str) or network not in engine.paths:
+        left_out["network"] = f"the network {str(network)[:60]} is not open here, so another one is shown"
+        network = next(iter(engine.paths))
+        kept = {name: value for name, value in kept.items() if name in ("seed", "psi", "noise")}
+    opened, sliders = engine.network(network), session.named_of(network)
+    named, extractor = opened.named | sliders, session.extractor(opened, network)
+    view = as_json(View(network))
+    for name, value in _pieces(kept):
+        tried = view | {name: view[name] | value if name == "edits" else value}
+        try:
+            checked_view(tried, engine, named)
+            view = tried
+        except ValueError as error:
+            what = str(next(iter(value)))[:100] if name == "edits" else name
+            known = name != "edits" or what in named or re.fullmatch(r"L\d+\.N\d+\.D\d+", what)
+            left_out[what] = str(error) if known else _UNKNOWN_SLIDER.format(what)
+    classes = () if extractor is None else extractor.classes
+    for name in set(view["inside"]) - set(classes):
+        left_out[name] = f"no extractor knows the class {name} here"
+    view["inside"] = [name for name in view["inside"] if name in classes]
+    return checked_view(view, engine, named), left_out
+
+
+_UNKNOWN_SLIDER = (
+    "the slider {} is not known here: it was named in another browser, or before the server was started anew. "
+    "Load its file (Export), or name it again"
+)
+
+
+def _pieces(kept):
+    """The values of a view one by one: [(name, value)], each edit by itself"""
+    edits = kept.get("edits")
+    each = [("edits", {address: x}) for address, x in edits.items()] if isinstance(edits, dict) else []
+    names = {field.name for field in dataclasses.fields(View)} - {"network", "edits"}
+    return [(name, value) for name, value in kept.items() if name in names] + each
+
+
+def _checked_source(text):
+    if text not in SOURCES:
+        raise ValueError(f"the source of its w is one of {', '.join(SOURCES[1:])}")
+    return text
+
+
 def _checked_w(text, G):
-    content = bytes.fromhex(text)
+    try:
+        content = bytes.fromhex(text)
+    except ValueError as error:
+        raise ValueError("its w is not hexadecimal") from error
     if len(content) not in (4 * G.w_dim, 4 * G.num_ws * G.w_dim):
         raise ValueError("its w is of another size")
     w = np.frombuffer(content, np.float32)
@@ -189,24 +251,24 @@ def _checked_w(text, G):
 
 
 def _number(what, value, low, high):
-    value = float(value)
+    try:
+        value = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} is a number from {low} to {high}") from error
     if not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f"{what} lies between {low} and {high}")
     return value
 
 
 def _whole(what, value, most):
-    if value != int(value) or not 0 <= value <= most:
+    if not isinstance(value, (int, float)) or not 0 <= value <= most or value != int(value):
         raise ValueError(f"{what}: a whole number from 0 to {most}")
     return int(value)
 
 
 def checked_seed(value: Any) -> int:
     """A seed. ValueError for a number that cannot be one"""
-    seed = int(value)
-    if not 0 <= seed < 2**32:
-        raise ValueError("a seed lies between 0 and 4294967295")
-    return seed
+    return _whole("seed", value, 2**32 - 1)
 
 
 def checked_noise(text: Any) -> str:

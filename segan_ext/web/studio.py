@@ -58,7 +58,9 @@ def _from_edit(session, key):
     """Address of the page, which begins with what painting has made of the view"""
     if session.view.network not in session.edited:
         raise gr.Error("apply an edit first", print_exception=False)
-    session.view = dataclasses.replace(session.view, w=session.edited[session.view.network], mix_layers=())
+    session.view = dataclasses.replace(
+        session.view, w=session.edited[session.view.network], mix_layers=(), source="painting"
+    )
     return f"/?session={key}&painted=1"
 
 

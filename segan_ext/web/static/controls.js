@@ -1,5 +1,5 @@
 // The gallery: a card for each control, with a slider between its two pictures.
-import {$, state, on, move, keyOf, nameOf, signed, element} from "./state.js";
+import {$, state, on, move, amountOf, without, keyOf, nameOf, signed, element} from "./state.js";
 import {ask, said, quiet, isBusy} from "./server.js";
 import {place, pickClass, choose} from "./stage.js";
 
@@ -27,6 +27,7 @@ export async function find(first = true) {
     const found = answer.found.map(c => c.id);
     shown = [...answer.wanted.map(c => c.id).filter(id => !found.includes(id)), ...found];
     more = answer.more;
+    $("none").hidden = found.length > 0;
     arrange();
   } catch (error) { said(error); }
 }
@@ -42,7 +43,6 @@ function arrange() {
   }
   $("more").hidden = !more;
   $("more").textContent = `Show more (${more})`;
-  $("none").hidden = now.length > 0;
   listControls(order);
   renew();
 }
@@ -75,19 +75,21 @@ function makeCard(control) {
   const title = element("label", {htmlFor: sliderId}, control.label);
   if (control.colour) title.append(" ", element("i", {className: "swatch", title: control.colour, style: `background:${control.colour}`}), element("span", {className: "hidden", textContent: control.colour}));
   else if (control.value) title.append(element("span", {className: "value", textContent: `: ${control.value}`}));
+  const [less, more] = control.opposite ? [`towards ${control.opposite}`, `towards ${control.value || "the other"}`] : ["less", "more"];
   const set = x => move(id, Math.round(Math.min(Math.max(x, low), high) * 1000) / 1000);
   const end = (side, x, word) => element("button", {type: "button", className: `end ${side}`, "aria-label": `${name} ${word}: ${signed(x)}`, onclick: () => set(x)}, element("img", {alt: "", draggable: false}));
   const card = element("article", {className: "card"},
-    element("header", {}, title, control.note && !control.own ? element("small", {textContent: control.note}) : "", amount, back),
-    element("div", {className: "row"}, end("minus", control.minus, "less"), slider, end("plus", control.plus, "more")));
+    element("header", {}, title, control.opposite ? element("small", {textContent: `left: ${control.opposite}`}) : control.note && !control.own ? element("small", {textContent: control.note}) : "", amount, back),
+    element("div", {className: "row"}, end("minus", control.minus, less), slider, end("plus", control.plus, more)));
   card.dataset.id = id;
   slider.oninput = () => set(Number(slider.value));
-  amount.onchange = () => set(Number(amount.value) || 0);
+  amount.onchange = () => { set(Number(amount.value) || 0); card.show(state.view, true); };
   back.onclick = () => { set(0); slider.focus(); };
-  card.show = view => {
-    const x = view.edits[id] ?? 0;
+  card.show = (view, always = false) => {
+    const x = amountOf(view, id);
     slider.value = x;
-    if (document.activeElement !== amount || Number(amount.value) !== x) amount.value = Math.round(100 * x) / 100;
+    card.classList.toggle("stale", card.of !== undefined && isStale(id));
+    if (always || document.activeElement !== amount || Number(amount.value) !== x) amount.value = Math.round(100 * x) / 100;
     slider.setAttribute("aria-valuetext", signed(x));
     slider.style.setProperty("--at", `${100 * (Math.min(Math.max(x, low), high) - low) / range}%`);
     slider.style.setProperty("--zero", `${100 * Math.min(Math.max(-low / range, 0), 1)}%`);
@@ -109,7 +111,7 @@ export function forget() {
 
 // Small pictures: renewed in the background, what is on the screen first, and given up as soon as the image changes
 
-const stateOf = (id, view) => { const edits = {...view.edits}; delete edits[id]; return keyOf({...view, edits}); };
+const stateOf = (id, view) => keyOf({...view, edits: without(view, [id]).edits});
 const isStale = id => cards.get(id)?.of !== stateOf(id, state.view);
 
 async function renew() {
@@ -150,6 +152,7 @@ function fill(card, thumb, of) {
   minus.src = thumb.minus;
   plus.src = thumb.plus;
   card.of = of;
+  card.classList.toggle("stale", isStale(thumb.id));
   card.change = Uint8Array.from(atob(thumb.change), c => c.charCodeAt(0));
   card.dataset.ready = "";
 }
@@ -173,6 +176,7 @@ on("view", view => {
   for (const id of Object.keys(view.edits)) if (!shown.includes(id)) { find(false); break; }
   cards.forEach(card => card.show(view));
   for (const box of $("inside").querySelectorAll("input")) box.checked = view.inside.includes(box.value);
+  $("inside-chosen").textContent = view.inside.length ? `: ${view.inside.join(", ")}` : "";
 });
 on("idle", renew);
 on("panel", name => { if (name === "controls") renew(); });

@@ -1,5 +1,5 @@
 // Starts the page: opens the network, binds fields and keys.
-import {$, state, on, tell, change, undo, redo, go, recalled, fromHash, keep, element, session, keyOf} from "./state.js";
+import {$, state, on, tell, change, undo, redo, go, recalled, fromHash, keep, element, session, keyOf, originOf, mixOf, without, whole, seedOnly} from "./state.js";
 import {ask, said, settle} from "./server.js";
 import {draw, hold, wipe, choose} from "./stage.js";
 import {find, forget, known} from "./controls.js";
@@ -28,13 +28,24 @@ async function openNetwork(network) {
 
 function showFields(view) {
   const fill = (id, value) => { if (document.activeElement !== $(id) || $(id).type === "range") $(id).value = value; };
-  fill("seed", view.seed);
+  fill("seed", view.w ? "" : view.seed);  // no seed counts, so that typing any is a change
   fill("psi", view.psi);
+  $("psi").disabled = $("cutoff").disabled = view.w !== null && !view.mix_layers.length;
   fill("cutoff", view.cutoff ?? state.info.num_ws);
   fill("noise", view.noise);
   fill("class", view.class_idx);
   $("psi-value").textContent = view.psi;
   $("cutoff-value").textContent = view.cutoff ?? "all";
+  showOrigin(view);
+}
+
+// What the image is made of beside its seed, with a way back
+function showOrigin(view) {
+  const mix = mixOf(view), [text, button] = $("origin").children;
+  $("origin").hidden = !view.w && !mix;
+  text.textContent = mix ? `Mixed: ${mix}.` : `This image is ${originOf(view)}: seed and truncation do not count.`;
+  button.textContent = mix ? "Take it out" : `Back to seed ${view.seed}`;
+  button.onclick = () => change(mix ? {mix_layers: []} : seedOnly(view.seed));
 }
 
 // Another network keeps seed, ψ and noise, and has its own place in the history
@@ -55,14 +66,21 @@ on("view", async view => {
   draw(view);
 });
 
+// What of a view from outside can be shown here; says what cannot. What is left out of it goes from the history too.
+async function fitted(view) {
+  const {view: fit, left_out} = await ask("fit", {view}), gone = Object.keys(left_out);
+  if (gone.length) tell("lasting", `Left out: ${Object.values(left_out).join("; ")}.`);
+  return {fit, clean: each => without(each, gone)};
+}
+
 async function start() {
   const painted = new URLSearchParams(location.search).has("painted"), old = recalled();
-  const remembered = old?.history?.[old.at]?.network, link = location.hash;
-  const first = fromHash(link, {network: null})?.network ?? remembered ?? null;
-  const info = await openNetwork(first).catch(error => { said(error); return openNetwork(null); });
-  const fresh = info.view, ofLink = painted ? null : fromHash(link, fresh);
-  if (old?.history?.length && remembered === info.network) Object.assign(state, {history: old.history, at: old.at, pins: old.pins ?? []});
-  else Object.assign(state, {history: [ofLink ?? fresh], at: 0});
+  const remembered = old?.history?.[old.at], link = painted ? null : fromHash(location.hash);
+  const {fit = null, clean} = link ?? remembered ? await fitted(link ?? remembered) : {};
+  const info = await openNetwork(painted ? null : fit?.network ?? null);
+  const fresh = info.view, ofLink = link ? fit : null;
+  if (remembered?.network === info.network) Object.assign(state, {history: old.history.map(clean), at: old.at, pins: (old.pins ?? []).map(clean)});
+  else Object.assign(state, {history: [fit ?? fresh], at: 0});
   state.view = state.history[state.at];
   find();
   tell("view", state.view);
@@ -78,10 +96,10 @@ const bind = (id, event, name, read = Number) => $(id).addEventListener(event, (
 bind("psi", "input", "psi");
 bind("cutoff", "input", "cutoff", text => Number(text) === state.info.num_ws ? null : Number(text));
 bind("noise", "change", "noise", text => text.trim() || "const");
-bind("class", "change", "class_idx");
-const setSeed = seed => change({seed: Math.min(Math.max(seed, 0), 2 ** 32 - 1), w: null}, "seed");
-$("seed").addEventListener("change", () => setSeed(Math.round(Number($("seed").value)) || 0));
-const random = () => { change({seed: Math.floor(Math.random() * 2 ** 31), w: null}); };
+$("class").addEventListener("change", () => change({class_idx: whole($("class"))}, "class_idx"));
+const setSeed = seed => change(seedOnly(Math.min(Math.max(seed, 0), 2 ** 32 - 1)), "seed");
+$("seed").addEventListener("change", () => { if ($("seed").value || !state.view.w) setSeed(whole($("seed"))); });
+const random = () => { change(seedOnly(Math.floor(Math.random() * 2 ** 31))); };
 $("random").onclick = random;
 $("network").onchange = () => anotherNetwork($("network").value);
 $("inside").addEventListener("change", () => change({inside: [...$("inside").querySelectorAll("input:checked")].map(box => box.value)}));
@@ -90,7 +108,8 @@ const smooth = () => document.documentElement.classList.toggle("smooth", $("smoo
 $("smooth").checked = localStorage.getItem("smooth") === "true";
 smooth();
 
-const reset = () => change({edits: {}});
+// The image of the seed, or of the picture, alone
+const reset = () => change({edits: {}, ...state.view.source === "mix" ? seedOnly(state.view.seed) : {mix_layers: []}});
 $("undo").onclick = undo;
 $("redo").onclick = redo;
 $("reset").onclick = reset;
@@ -135,21 +154,42 @@ addEventListener("keydown", event => {
 });
 addEventListener("keyup", event => { if (event.key.toLowerCase() === "b") hold(false); });
 addEventListener("blur", () => hold(false));
-addEventListener("hashchange", () => {
-  const view = fromHash(location.hash, state.info.view);
-  if (view) change(view);
+addEventListener("hashchange", async () => {
+  const view = fromHash(location.hash);
+  if (view) await fitted(view).then(({fit}) => change(fit)).catch(said);
 });
 
 // Messages
 
 let fading = null;
-function say(text, kind) {
-  const box = $("said");
-  Object.assign(box, {textContent: text, className: kind, hidden: false});
+function say(text, kind, lasting = false) {
+  const box = $("said"), shown = text.length > 400 ? text.slice(0, 400) + " …" : text;
+  Object.assign(box, {className: kind, hidden: false});
+  box.replaceChildren(shown, element("button", {type: "button", textContent: "×", "aria-label": "Close the message", onclick: () => { box.hidden = true; }}));
   clearTimeout(fading);
-  fading = setTimeout(() => { box.hidden = true; }, 6000);
+  if (!lasting) fading = setTimeout(() => { box.hidden = true; }, 6000 + 30 * shown.length);
 }
 on("error", text => say(text, "error"));
 on("note", text => say(text, "note"));
+on("lasting", text => say(text, "error", true));
+
+// A server that is away: a message that stays, and a question every other second. What it has forgotten is left out.
+
+let away = false;
+on("reached", here => {
+  if (here !== away) return;
+  away = !here;
+  $("away").hidden = here;
+  if (away) return setTimeout(askAgain, 2000);
+  if (!state.view) return location.reload();
+  fitted(state.view).then(async ({clean}) => {
+    Object.assign(state, {history: state.history.map(clean), pins: state.pins.map(clean), view: clean(state.view)});
+    await openNetwork(state.view.network);
+    tell("view", state.view);
+    keep();
+    find();
+  }).catch(said);
+});
+const askAgain = () => ask("fit", {view: state.view ?? {}}).catch(() => setTimeout(askAgain, 2000));
 
 start().catch(said);

@@ -1,5 +1,5 @@
 // The panels beside the gallery: seeds, mixing, photos, files.
-import {$, state, on, change, tell, keyOf, element, toHash} from "./state.js";
+import {$, state, on, change, tell, keyOf, element, toHash, whole, seedOnly} from "./state.js";
 import {ask, said, download, upload, lines, picture, settle} from "./server.js";
 import {drag, offer} from "./stage.js";
 import {find} from "./controls.js";
@@ -32,20 +32,20 @@ NAMES.forEach((name, i) => {
 // Seeds
 
 let sheetOf = null;
-const viewOfSeed = seed => ({...state.view, seed, w: null});
+const viewOfSeed = seed => ({...state.view, ...seedOnly(seed)});
 
 async function showSheet() {
   if ($("seeds-panel").hidden) return;
-  const edited = $("sheet-edited").checked, {seed, w, edits, inside, ...rest} = state.view;
+  const edited = $("sheet-edited").checked, {seed, w, source, mix_seed, mix_layers, edits, inside, ...rest} = state.view;
   const key = JSON.stringify([rest, edited ? [edits, inside] : 0, $("sheet-seeds").value]);
   if (key === sheetOf) return markSeed();
   sheetOf = key;
   try {
-    const {seeds} = await ask("sheet", {view: state.view, seeds: $("sheet-seeds").value, edited});
+    const {seeds} = await ask("sheet", {view: viewOfSeed(0), seeds: $("sheet-seeds").value, edited});
     if (key !== sheetOf) return;
     $("sheet").replaceChildren(...seeds.map(({seed, image}) => {
       const button = element("button", {type: "button", className: "thumb", title: `Seed ${seed}`, "aria-label": `Seed ${seed}`}, element("img", {alt: "", src: image, draggable: false}), element("span", {textContent: seed}));
-      button.onclick = () => $("sheet-click").value === "mix" ? offer(viewOfSeed(seed)) : change({seed, w: null});
+      button.onclick = () => $("sheet-click").value === "mix" ? offer(viewOfSeed(seed)) : change(seedOnly(seed));
       button.onkeydown = event => { if (event.key.toLowerCase() === "m") { offer(viewOfSeed(seed)); event.stopPropagation(); } };
       button.dataset.seed = seed;
       drag(button, () => viewOfSeed(seed));
@@ -56,7 +56,7 @@ async function showSheet() {
 }
 
 function markSeed() {
-  for (const button of $("sheet").querySelectorAll("button")) button.toggleAttribute("aria-current", !state.view.w && Number(button.dataset.seed) === state.view.seed);
+  for (const button of $("sheet").querySelectorAll("button")) button.toggleAttribute("aria-current", !state.view.w && !state.view.mix_layers.length && Number(button.dataset.seed) === state.view.seed);
 }
 
 function turn(by) {
@@ -68,7 +68,7 @@ function turn(by) {
 $("sheet-back").onclick = () => turn(-1);
 $("sheet-on").onclick = () => turn(1);
 for (const id of ["sheet-seeds", "sheet-edited"]) $(id).onchange = showSheet;
-$("sheet-save").onclick = () => download("sheet", {view: state.view, seeds: $("sheet-seeds").value, file: true}).then(made).catch(said);
+$("sheet-save").onclick = () => download("sheet", {view: viewOfSeed(0), seeds: $("sheet-seeds").value, file: true}).then(made).catch(said);
 on("panel", showSheet);
 
 // Mixing: a seed's style is part of the view; that of any other image becomes w, from the view before
@@ -125,18 +125,27 @@ on("mix", detail => mix(detail).catch(said));
 on("view", () => { showMix(); });
 on("idle", () => { if (!$("seeds-panel").hidden) showSheet(); });
 on("panel", showMix);
-$("mix-seed").onchange = () => { mixing = null; change({mix_seed: Number($("mix-seed").value)}, "mix_seed"); };
+$("mix-seed").onchange = () => { mixing = null; change({mix_seed: whole($("mix-seed"))}, "mix_seed"); };
 
 // Photos
 
 let photo = null;
+const CLOSE = 14;  // dB; two faces of one generator have some 10
 const figures = [...$("photo-shown").children];
 
 function choosePhoto(file) {
   photo = file;
+  $("photo-note").textContent = "";
   $("photo-shown").hidden = !file;
   figures.forEach((figure, i) => { figure.hidden = i > 0; });
-  if (file) figures[0].firstElementChild.src = URL.createObjectURL(file);
+  const image = figures[0].firstElementChild;
+  URL.revokeObjectURL(image.src);
+  if (!file) return;
+  image.src = URL.createObjectURL(file);
+  image.onerror = () => {
+    $("photo-shown").hidden = true;
+    $("photo-note").textContent = `This browser cannot show ${file.name}; the server may still be able to read it.`;
+  };
 }
 
 $("photo").onchange = () => choosePhoto($("photo").files[0] ?? null);
@@ -158,15 +167,19 @@ $("project").onclick = async () => {
         $("photo-note").textContent = `Step ${line.step} of ${line.steps}, ${line.what}`;
       }
     }
-  } catch (error) { $("photo-note").textContent = ""; said(error); }
+  } catch (error) {
+    $("photo-note").textContent = error.away ? "" : `Nothing was found: ${error.message}.`;
+    said(error);
+  }
   working(false);
 };
 
 function showFound({view, difference, psnr, pictures}, network, file) {
   if (state.view.network !== network) throw new Error("another network is shown by now; project the picture again");
-  $("photo-note").textContent = `Found, on average ${difference.toFixed(1)} of 255 from the picture at a pixel (PSNR ${psnr.toFixed(1)} dB).`;
+  $("photo-note").textContent = `Found, on average ${difference.toFixed(1)} of 255 from the picture at a pixel (PSNR ${psnr.toFixed(1)} dB).` +
+    (psnr < CLOSE ? " This generator cannot make your picture: that is only the nearest image that was found." : "");
   if (photo === file) figures.forEach((figure, i) => { figure.hidden = false; figure.firstElementChild.src = pictures[i]; });
-  change({w: view.w, class_idx: view.class_idx, mix_layers: []});
+  change({w: view.w, source: view.source, class_idx: view.class_idx, mix_layers: []});
 }
 
 // Files

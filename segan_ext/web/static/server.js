@@ -4,20 +4,28 @@ import {session, page, keyOf, tell} from "./state.js";
 let number = Math.floor(performance.timeOrigin);
 let waiting = null, busy = false;
 const pictures = new Map();  // key of a view → address of its image
-const MOST = 300;
+const MOST = 150;  // more than the history has steps
 
-async function post(path, data, signal) {
-  const response = await fetch(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({session, ...data}), signal});
-  if (!response.ok) throw Object.assign(new Error(await sentence(response)), {refused: response.status === 400});
+// "reached" tells whether the server answers; a proxy before it says 502 to 504 where it does not
+async function reach(path, options) {
+  const response = await fetch(path, options).catch(error => {
+    if (error.name !== "AbortError") tell("reached", false);
+    throw Object.assign(error, {away: true});
+  });
+  const away = [502, 503, 504].includes(response.status);
+  tell("reached", !away);
+  if (!response.ok) throw Object.assign(new Error(away ? "" : await sentence(response)), {away, refused: [400, 500].includes(response.status)});
   return response;
 }
+
+const post = (path, data, signal) => reach(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({session, ...data}), signal});
 
 const sentence = async response => (await response.json().catch(() => ({}))).error ?? `the server answers ${response.status}`;
 
 export const ask = async (name, data, signal) => (await post(`/api/${name}`, data, signal)).json();
 export const isBusy = () => busy;
 export const pictureOf = view => pictures.get(keyOf(view));
-export const said = error => { if (error.name !== "AbortError") tell("error", error.message === "Failed to fetch" ? "the server does not answer" : error.message); };
+export const said = error => { if (!error.away) tell("error", error.message); };  // of a server that is away, the page speaks itself
 
 async function fetched(view, shown) {
   const key = keyOf(view);
@@ -26,8 +34,13 @@ async function fetched(view, shown) {
   if (response.status === 204) return null;
   const url = URL.createObjectURL(await response.blob());
   pictures.set(key, url);
-  if (pictures.size > MOST) pictures.delete(pictures.keys().next().value);
+  while (pictures.size > MOST) drop(pictures.keys().next().value);
   return url;
+}
+
+function drop(key) {
+  URL.revokeObjectURL(pictures.get(key));
+  pictures.delete(key);
 }
 
 // Shows a view as soon as it can be; `done(url, view, milliseconds)` is called for each image that comes.
@@ -55,7 +68,7 @@ async function pump() {
 
 // The server's session has this view from now on, and nothing that was fetched counts any more
 export async function settle(view) {
-  pictures.clear();
+  [...pictures.keys()].forEach(drop);
   await post("/image", {view, page, number: ++number, shown: true});
 }
 
@@ -65,28 +78,35 @@ export async function picture(view) {
   return fetched(view, false);
 }
 
+// One that can wait: small pictures come one by one
+let last = Promise.resolve();
+export function later(view) {
+  const made = last.then(() => picture(view));
+  last = made.catch(() => {});
+  return made;
+}
+
 export async function quiet(milliseconds = 0) {
   if (milliseconds) await new Promise(done => setTimeout(done, milliseconds));
   while (busy) await new Promise(done => setTimeout(done, 15));
 }
 
+let saved = "";  // the last one, which the page may show
 export async function download(name, data) {
   const response = await post(`/api/${name}`, data), blob = await response.blob();
   const file = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition"))?.[1] ?? "segan";
-  const url = URL.createObjectURL(blob);
-  save(url, file);
-  return {url, file};
+  URL.revokeObjectURL(saved);
+  saved = URL.createObjectURL(blob);
+  save(saved, file);
+  return {url: saved, file};
 }
 
 function save(href, download) {
   Object.assign(document.createElement("a"), {href, download}).click();
 }
 
-export async function upload(name, values, file) {
-  const response = await fetch(`/api/${name}?${new URLSearchParams({session, ...values})}`, {method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: file});
-  if (!response.ok) throw new Error(await sentence(response));
-  return response;
-}
+export const upload = (name, values, file) =>
+  reach(`/api/${name}?${new URLSearchParams({session, ...values})}`, {method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: file});
 
 // The lines of an answer, as they come
 export async function* lines(response) {

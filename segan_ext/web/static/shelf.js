@@ -1,13 +1,13 @@
 // Strips of pictures: the history, and the pins with their comparison.
 import {$, state, on, go, change, keep, keyOf, describe, element} from "./state.js";
-import {picture, said} from "./server.js";
+import {picture, later, said} from "./server.js";
 import {drag, offer} from "./stage.js";
 import {known} from "./controls.js";
 
 // A small picture of a view; `act` on click, M mixes it in
 function thumb(view, label, act, current = false) {
   const image = element("img", {alt: "", draggable: false});
-  picture(view).then(url => { if (url) image.src = url; }).catch(said);
+  later(view).then(url => { image.src = url; }).catch(said);
   const button = element("button", {type: "button", className: "thumb", "aria-label": label, title: label, onclick: act}, image);
   if (current) button.setAttribute("aria-current", "step");
   button.addEventListener("keydown", event => { if (event.key.toLowerCase() === "m") { offer(view); event.preventDefault(); event.stopPropagation(); } });

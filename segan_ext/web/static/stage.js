@@ -43,7 +43,8 @@ async function fetchBefore() {
 // Mean difference of a pixel, of 255, as soon as both images are there
 function countChange() {
   const edited = Object.keys(state.view.edits).length, text = $("status").textContent.split(" · ")[0];
-  if (!edited || before.dataset.key !== keyOf(plain(state.view))) return $("status").textContent = `${text} · no sliders moved`;
+  const moved = edited ? `${edited} slider${edited > 1 ? "s" : ""} moved` : "no sliders moved";
+  if (!edited || before.dataset.key !== keyOf(plain(state.view))) return $("status").textContent = `${text} · ${moved}`;
   const n = Math.min(state.info.resolution, 256), [a, b] = [before, image].map(each => {
     const context = new OffscreenCanvas(n, n).getContext("2d", {willReadFrequently: true});
     context.drawImage(each, 0, 0, n, n);
@@ -51,7 +52,7 @@ function countChange() {
   });
   let sum = 0;
   for (let i = 0; i < a.length; i++) if (i % 4 < 3) sum += Math.abs(a[i] - b[i]);
-  $("status").textContent = `${text} · ${edited} slider${edited > 1 ? "s" : ""} moved · mean change ${(sum / (3 * n * n)).toFixed(1)} of 255`;
+  $("status").textContent = `${text} · ${moved} · mean change ${(sum / (3 * n * n)).toFixed(1)} of 255`;
 }
 
 // Before and after
@@ -119,6 +120,7 @@ export async function pickClass(name) {
   if (n < SIDE) for (let i = 0; i < mask.length; i++)
     mask[i] = map[Math.floor(Math.floor(i / SIDE) * n / SIDE) * n + Math.floor(i % SIDE * n / SIDE)] === index;
   else mask.forEach((_, i) => mask[i] /= count[i] || 1);
+  if (!mask.some(Boolean)) tell("note", `This image has no ${name}.`);
   choose(mask.some(Boolean) ? {name, mask} : null);
 }
 

@@ -8,6 +8,8 @@ export const page = randomId();
 
 export const on = (what, listener) => (listeners[what] ??= []).push(listener);
 export const tell = (what, detail) => (listeners[what] ?? []).forEach(listener => listener(detail));
+export const amountOf = (view, id) => Object.hasOwn(view.edits, id) ? view.edits[id] : 0;
+export const without = (view, ids) => ({...view, edits: Object.fromEntries(Object.entries(view.edits).filter(([id]) => !ids.includes(id))), inside: view.inside.filter(name => !ids.includes(name))});
 export const keyOf = view => JSON.stringify({...view, edits: Object.entries(view.edits).sort()});
 export const $ = id => document.getElementById(id);
 
@@ -48,7 +50,7 @@ export function change(values, what = null) {
 }
 
 export function move(id, amount) {
-  const edits = {...state.view.edits};
+  const edits = Object.assign(Object.create(null), state.view.edits);  // names of sliders may be those of its members
   if (amount) edits[id] = amount; else delete edits[id];
   change({edits}, id);
 }
@@ -68,6 +70,9 @@ function show(view) {
   tell("view", view);
   keep();
 }
+
+// What choosing a seed changes: that seed is shown, whatever was mixed in
+export const seedOnly = seed => ({seed, w: null, source: "", mix_layers: []});
 
 // A view that the server refuses leaves no trace
 on("refused", view => {
@@ -93,8 +98,9 @@ export const recalled = () => { try { return JSON.parse(sessionStorage.getItem("
 
 // A link holds the view
 
+const binary = text => { try { return atob(text.replaceAll("-", "+").replaceAll("_", "/")); } catch { return "?"; } };  // of a broken link
 const bytes = hex => btoa(String.fromCharCode(...hex.match(/../g).map(two => parseInt(two, 16)))).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-const hex = text => [...atob(text.replaceAll("-", "+").replaceAll("_", "/"))].map(c => c.charCodeAt(0).toString(16).padStart(2, "0")).join("");
+const hex = text => [...binary(text)].map(c => c.charCodeAt(0).toString(16).padStart(2, "0")).join("");
 
 export function toHash(view) {
   const values = new URLSearchParams({network: view.network, seed: view.seed, psi: view.psi});
@@ -105,24 +111,38 @@ export function toHash(view) {
   for (const name of view.inside) values.append("inside", name);
   for (const [id, amount] of Object.entries(view.edits)) values.append("move", `${id}:${amount}`);
   if (view.w) values.set("w", bytes(view.w));
+  if (view.source) values.set("of", view.source);
   return "#" + values;
 }
 
-export function fromHash(text, start) {
+const PLAIN = {network: null, cutoff: null, mix_seed: 1};
+
+export function fromHash(text, start = PLAIN) {
   const values = new URLSearchParams(text.slice(1)), number = (name, otherwise) => values.has(name) ? Number(values.get(name)) : otherwise;
   if (!values.has("seed")) return null;
   const [mix_seed, layers] = (values.get("mix") ?? `${start.mix_seed}:`).split(":");
   const edits = Object.fromEntries(values.getAll("move").map(each => [each.slice(0, each.lastIndexOf(":")), Number(each.slice(each.lastIndexOf(":") + 1))]));
   return {...start, network: values.get("network") ?? start.network, seed: number("seed", 0), psi: number("psi", 0.7), cutoff: number("cutoff", null),
     noise: values.get("noise") ?? "const", class_idx: number("class", 0), mix_seed: Number(mix_seed), mix_layers: layers ? layers.split(",").map(Number) : [],
-    inside: values.getAll("inside"), edits, w: values.has("w") ? hex(values.get("w")) : null};
+    inside: values.getAll("inside"), edits, w: values.has("w") ? hex(values.get("w")) : null, source: values.get("of") ?? ""};
+}
+
+// The number of a field as a whole one within its bounds, which it shows from then on
+export function whole(field) {
+  const number = Math.round(Number(field.value)) || 0, low = Number(field.min || 0), high = Number(field.max || Infinity);
+  field.value = Math.min(Math.max(number, low), high);
+  return Number(field.value);
 }
 
 // Words
 
-export const nameOf = control => control.value ? `${control.label}: ${control.value}` : control.label;
+const short = text => text.length > 60 ? text.slice(0, 59) + "…" : text;
+export const nameOf = control => short(control.value ? `${control.label}: ${control.value}` : control.label);
+const SOURCES = {picture: "found for a picture", mix: "a mix of images", painting: "painted", file: "latents of a file"};
+export const originOf = view => view.w ? SOURCES[view.source] ?? "latents" : `seed ${view.seed}`;
+export const mixOf = view => view.mix_layers.length ? `layers ${view.mix_layers.join(", ")} of seed ${view.mix_seed}` : "";
 export const signed = amount => (amount > 0 ? "+" : "") + (Math.round(amount * 100) / 100);
 export function describe(view, known) {
   const edits = Object.entries(view.edits).map(([id, amount]) => `${nameOf(known.get(id) ?? {label: id})} ${signed(amount)}`);
-  return [view.w ? "latents of a picture" : `seed ${view.seed}`, ...edits].join(", ");
+  return [originOf(view), ...mixOf(view) ? [`with ${mixOf(view)}`] : [], ...edits].join(", ");
 }
