@@ -24,7 +24,7 @@ def check_file(path: str, endings: Iterable[str] = ()) -> str:
     """The path itself, if a file can be written there that ends in one of `endings`. OSError or ValueError if not."""
     endings = list(endings)
     if endings and os.path.splitext(path)[1].lower() not in endings:
-        raise ValueError(f"{path} must end in {' or '.join(endings)}")
+        raise ValueError(f"{path} must end in {' or '.join(filter(None, [', '.join(endings[:-1]), endings[-1]]))}")
     if os.path.isdir(path) or path.endswith(os.sep):
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     check_directory(os.path.dirname(os.path.abspath(path)))
