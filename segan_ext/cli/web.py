@@ -5,6 +5,7 @@ import click
 from runs.launch import choose_device
 from runs.options import command, usage_errors
 from segan_ext.semantics.extractors import open_extractor
+from segan_ext.web import memory
 from segan_ext.web.engine import Engine
 from segan_ext.web.server import serve
 from snapshots import box
@@ -26,6 +27,7 @@ from snapshots import box
 @click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]")
 def web(networks, trust_pickle, extractors, atlas, address, port, device):
     """Open a page to explore a generator, edit images by painting, and train extractors."""
+    memory.give_back()
     networks = networks or box.names()
     for path in extractors:
         with usage_errors("--extractor"):

@@ -30,6 +30,7 @@ from training.projection import SPACES, open_target
 
 _THUMB = 96  # pixels of a small picture's side at most
 _CHANGE = 32  # of a map of where a control changes the image
+_FILM, _FRAMES, _FPS = 384, 25, 20  # of a film: pixels of its side, as near as whole enlargements come; one way
 _MOST_THUMBS, _MOST_SEEDS, _MOST_FOUND = 16, 64, 400
 _KINDS = {"png": "image/png", "gif": "image/gif", "mp4": "video/mp4"}
 
@@ -200,7 +201,7 @@ class Api:
         address = parse_address(str(data.get("id", ""))).check(opened.G, known["named"])
         control = described(opened, address, known["named"])
         low, high = (control["minus"], control["plus"]) if control["own"] else (-4.0, 4.0)
-        steps = torch.linspace(low, high, 9).tolist()
+        steps = torch.linspace(low, high, 9 if kind == "png" else _FRAMES).tolist()
         moved = [view.with_edit(str(address), step) for step in steps]
         images = self.engine.variants(view, moved, **known)
         label, columns = (
@@ -209,7 +210,9 @@ class Api:
         )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{'strip' if kind == 'png' else 'walk'}.{kind}"
-            write_pictures(path, images[None], [label], columns, fps=6)
+            scale = 1 if kind == "png" else max(_FILM // images.shape[-1], 1)
+            images = torch.nn.functional.interpolate(images, scale_factor=scale)
+            write_pictures(path, images[None], [label], columns, fps=_FPS)
             return _file(path.read_bytes(), path.name)
 
     def picture(self, data: dict[str, Any]) -> Response:

@@ -28,7 +28,7 @@ from snapshots import box
 from snapshots.load import load_generator
 from torch_utils import cached_weights
 
-_KEPT = 16  # images
+_KEPT, _KEPT_NUMBERS = 16, 2**23  # images, and numbers in all of them: two of 1024×1024
 _TOGETHER, _PIXELS = 8, 2**17  # images that are made at once, at most; together of so many pixels
 _SMALL = 64  # sides up to this are faster on one thread, beside a browser
 
@@ -310,7 +310,8 @@ class Engine:
         image = self.kept.get(view)  # others may drop it at any moment
         if image is None:
             image = self.render(view)
-            self.kept = dict([*self.kept.items()][1 - _KEPT :]) | {view: image}
+            most = max(min(_KEPT, _KEPT_NUMBERS // image.numel()), 1)
+            self.kept = dict([*self.kept.items()][len(self.kept) + 1 - most :]) | {view: image}
         return image
 
     def offsets(self, view: View, named: Mapping[str, NamedDirection] = {}) -> dict[tuple[int, int], torch.Tensor]:
