@@ -210,7 +210,8 @@ def test_a_restart_takes_up_no_earlier_run(data, undisturbed, tmp_path):
     (earlier / "training_options.json").write_text(json.dumps(options))
     (tmp_path / "script.py").write_text(DIES_AT_FIRST)
     torchrun = [*TORCHRUN[:-1], "--nproc-per-node=1", "--max-restarts=1", tmp_path / "script.py"]
-    process = start([*torchrun, *OPTIONS, f"--data={data}", f"--outdir={tmp_path / 'out'}"])
+    args = [*torchrun, *OPTIONS, f"--data={data}", f"--outdir={tmp_path / 'out'}"]
+    process = start(args, env=dict(PYTHONPATH=str(ROOT)))
     output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output + errors
     assert "Continuing at" not in output and output.count("Done.") == 1
