@@ -1,6 +1,7 @@
 """The door from tensors to pictures that people look at: sheets with labels, GIF, MP4, data URIs."""
 
 import base64
+import importlib.util
 import io
 import itertools
 from collections.abc import Sequence
@@ -55,6 +56,16 @@ def draw_traversal(images: torch.Tensor, labels: Sequence[str], columns: Sequenc
     return picture
 
 
+def check_ending(dest: str | Path) -> str:
+    """The ending in small letters. ValueError for a file that `write_pictures` does not write, or not on this machine."""
+    ending = Path(dest).suffix.lower()
+    if ending not in (".png", ".gif", ".mp4"):
+        raise ValueError(f"--dest: {dest} must end in .png, .gif or .mp4")
+    if ending == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise ValueError("--dest: videos need `pip install imageio-ffmpeg`; .gif works without")
+    return ending
+
+
 def write_pictures(
     dest: str | Path, images: torch.Tensor, labels: Sequence[str], columns: Sequence[str], fps: int = 10
 ) -> None:
@@ -62,23 +73,18 @@ def write_pictures(
 
     ValueError for another ending of `dest`, and for MP4 without imageio-ffmpeg.
     """
-    dest = Path(dest)
-    if dest.suffix not in (".png", ".gif", ".mp4"):
-        raise ValueError(f"--dest: {dest} must end in .png, .gif or .mp4")
+    dest, ending = Path(dest), check_ending(dest)
     dest.parent.mkdir(parents=True, exist_ok=True)
-    if dest.suffix == ".png":
+    if ending == ".png":
         save_picture(draw_traversal(images, labels, columns), dest)
         return
     across, scale = int(np.ceil(np.sqrt(len(images)))), enlargement(images.shape[-1], 128)
     frames = [_frame(images[:, step], labels, across, scale) for step in range(images.shape[1])]
     frames += frames[-2:0:-1]
-    if dest.suffix == ".gif":
+    if ending == ".gif":
         save_picture(frames[0], dest, save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0)
         return
-    try:
-        save_video(str(dest), (np.asarray(frame) for frame in itertools.chain(frames, frames[:1])), fps)
-    except ImportError as error:
-        raise ValueError("--dest: videos need `pip install imageio-ffmpeg`; .gif works without") from error
+    save_video(str(dest), (np.asarray(frame) for frame in itertools.chain(frames, frames[:1])), fps)
 
 
 def _frame(images, labels, across, scale):

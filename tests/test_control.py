@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from test_calc_metrics import run_dir  # noqa: F401 (a fixture)
 
 import legacy
-from helpers import run
+from helpers import ROOT, run
 from segan_ext import latents, layers
 from segan_ext.atlas import atlas
 from segan_ext.cli import main
@@ -26,10 +26,13 @@ from segan_ext.control.render import keep_outside, mixed_offsets, offsets_of, pa
 from segan_ext.directions import pca, sefa, subspaces
 from segan_ext.images import write_pictures
 from segan_ext.networks import style_layers
+from segan_ext.web.engine import Engine, View
 from snapshots.safetensors import save_safetensors
 from test_segan_networks import FORMS, build, randomise
 from training import images, networks
 from training.latents import class_label
+
+PLAIN = ROOT / "benchmarks" / "emoji" / "generator.safetensors"  # without subspaces
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +163,29 @@ def test_edit_and_replay(run_dir, tmp_path):  # noqa: F811
         read_edit(tmp_path / "bad.json", G)
 
 
+def test_a_plain_network_is_edited_by_the_names_that_the_page_shows(tmp_path):
+    start = ["edit", f"--network={PLAIN}"]
+    options = ["--seeds=0", "--set=coarse 1=+2", "--set=middle 3=-1", f"--outdir={tmp_path / 'a'}"]
+    for args in (options, [f"--replay={tmp_path / 'a' / 'edit.json'}", f"--outdir={tmp_path / 'b'}"]):
+        done = CliRunner().invoke(main, [*start, *args], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    picture = (tmp_path / "a" / "seed0000.png").read_bytes()
+    assert picture == (tmp_path / "b" / "seed0000.png").read_bytes()
+    engine = Engine([str(PLAIN)])
+    name = next(iter(engine.paths))
+    assert {"coarse 1", "middle 3", "fine 8"} <= set(engine.network(name).named)
+    view = View(name, psi=1, edits=(("coarse 1", 2.0), ("middle 3", -1.0)))
+    assert np.array_equal(images.to_pictures(engine.render(view)[None])[0], PIL.Image.open(io.BytesIO(picture)))
+
+
+def test_a_plain_generator_is_rendered_without_edits(source):
+    ws = latents.ws_of_seeds(source, [0])
+    assert torch.equal(render(source, ws, {}, noise_mode="const"), source.synthesis(ws, noise_mode="const"))
+    for edits in ({"L1.N0.D2": 1}, [("hair", 1)]):
+        with pytest.raises(ValueError, match="this generator has no subspaces; give a snapshot of mode 1, 2 or 3, or"):
+            render(source, ws, edits)
+
+
 def test_pictures_of_traversals_and_walks(run_dir, tmp_path):  # noqa: F811
     network = f"--network={run_dir / 'network-snapshot-000000.pkl'}"
     for args, name in [
@@ -198,6 +224,7 @@ def test_what_cannot_be_edited_is_explained(run_dir, tmp_path):  # noqa: F811
     network = f"--network={run_dir / 'network-snapshot-000000.pkl'}"
     PIL.Image.new("L", (8, 8)).save(tmp_path / "small.png")
     (tmp_path / "no.json").write_text("{}")
+    plain = f"--network={PLAIN}"
     out = [f"--outdir={tmp_path / 'out'}"]
     for args, sentence in [
         (["edit", network, "--set=L1.N0.D2", "--seeds=0", *out], "write L3.N1.D5=+2.5"),
@@ -209,12 +236,41 @@ def test_what_cannot_be_edited_is_explained(run_dir, tmp_path):  # noqa: F811
             "the mask is 8×8; the images are 16×16",
         ),
         (["edit", network, f"--replay={tmp_path / 'no.json'}", *out], "is no edit"),
+        (["edit", network, "--mix=L1.N0=3", "--seeds=0", "--class=7", "--inside=hair", *out], "--inside: classes are"),
+        (
+            ["edit", network, "--seeds=0", "--inside=hair", f"--extractor={tmp_path / 'no.json'}", *out],
+            "--extractor: ",
+        ),
+        (["explore", network, "--projected-w=none.npz"], "--projected-w: none.npz is no .npz"),
         (["explore", network, "--dims=L1.N0.D99"], "dimensions D0 to D7"),
         (["explore", network, "--dest=t.bmp"], "must end in .png, .gif or .mp4"),
         (["explore", network, "--interpolate=1"], "name two seeds"),
         (["explore", network, "--atlas=a.html", "--attributes=none.zip"], "none.zip does not exist"),
         (["discover", network, "--dest=x.pkl"], "has subspaces of mode 2 already"),
         (["discover", network, "--dest=x.txt"], "must end in .pkl or .safetensors"),
+        (["discover", plain, "--dest=x.safetensors", "--dims=1000"], "--dims: dims must lie between 1 and w_dim = 64"),
+        (["discover", plain, "--dest=x.safetensors", "--samples=2"], "--samples: 2 latents do not tell 32 directions"),
+        (["discover", plain, "--dest=x.safetensors", "--layers=0-99"], "--layers: 0-99: this generator has style"),
+        (["edit", plain, "--set=coarse 9=1", "--seeds=0", *out], "no named direction; there is coarse 1, coarse 2"),
+        (
+            ["edit", plain, "--set=L1.N0.D2=1", "--seeds=0", *out],
+            "L1.N0.D2: this network has no subspaces; move coarse 1",
+        ),
+        (["explore", plain], "generator.safetensors has no subspaces; give a snapshot of mode 1, 2 or 3"),
+        (
+            [
+                "semantics",
+                "train",
+                network,
+                "--segmenter=x",
+                "--kind=NSE-2",
+                "--method=sgd",
+                "--loss=normallayer",
+                "--dest=x.safetensors",
+            ],
+            "--loss: normallayer is for",
+        ),
+        (["report", str(run_dir), "--attributes=none.zip"], "--attributes: "),
     ]:
         done = CliRunner().invoke(main, args)
         assert done.exit_code == 2 and sentence in done.output, done.output

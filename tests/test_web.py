@@ -777,6 +777,7 @@ def test_keys_and_the_link_that_is_copied(page, browser, url, G):
 
 def test_names_read_as_people_read_them(page):
     assert readable("hairVariant curly", "curly") == ("hair", "curly")
+    assert readable("hairVariant sideComed", "sideComed") == ("hair", "side combed")
     assert readable("clothingColor #e24553", "#e24553") == ("clothing colour", "#e24553")
     assert readable("translateX") == ("translate x", "") and readable("My smile", "yes") == ("My smile", "")
     page.locator("#network").select_option(KNOWN.name)

@@ -5,7 +5,7 @@ from tqdm import tqdm
 
 from runs.launch import choose_device
 from runs.options import SEED, OneOf, OutputFile, command, generator_options, refuse_given, usage_errors
-from segan_ext.directions import FINDERS, find_directions
+from segan_ext.directions import FINDERS, check_samples, find_directions
 from segan_ext.directions.named import (
     STEPS,
     TELLABLE,
@@ -17,7 +17,10 @@ from segan_ext.directions.named import (
     scores_of_labels,
     with_named,
 )
+from segan_ext.directions.subspaces import check_plain, number_of_dims, parse_layers
+from segan_ext.layers import FeatureHooks
 from segan_ext.metrics.labels import summary
+from segan_ext.networks import style_layers
 from snapshots import hub
 from snapshots.load import load_snapshot
 from snapshots.safetensors import save_safetensors
@@ -85,11 +88,18 @@ def _refuse_useless(method):
 
 
 def _unnamed(G, method, dims, layers, samples, seed):
+    with usage_errors("--network"):
+        check_plain(G)
+    with usage_errors("--dims"):
+        dims = number_of_dims(G, dims)
+    with usage_errors("--samples"):
+        check_samples(method, dims, samples)
+    with usage_errors("--layers"):
+        parse_layers(layers, [address for address, _, _ in style_layers(G.synthesis)])
     try:
         found, strengths = find_directions(G, method, dims, layers, samples, seed)
-    except (OSError, ValueError) as error:
-        option = next((name for name in ("samples", "layers") if name in str(error)), "network")
-        raise click.UsageError(f"--{'method' if isinstance(error, OSError) else option}: {error}") from error
+    except (OSError, ValueError) as error:  # OSError: a library that the method needs is missing
+        raise click.UsageError(f"--{'method' if isinstance(error, OSError) else 'network'}: {error}") from error
     for (L, N), values in strengths.items():
         print(f"L{L}.N{N}: " + " ".join(f"{value:.3g}" for value in values[:8].tolist()))
     return found.cpu()
@@ -106,7 +116,9 @@ def _scores(G, path, class_idx):
 
 
 def _named(G, seed, labels, names, hold, steps, class_idx):
-    G = as_editable(G)
+    with usage_errors("--network"):
+        FeatureHooks(G)
+        G = as_editable(G)
     with usage_errors("--labels"):
         scores, source = _scores(G, labels, class_idx)
     skill = scores.read.skill

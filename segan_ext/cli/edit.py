@@ -19,11 +19,11 @@ from runs.options import (
     usage_errors,
 )
 from segan_ext.control.address import Address, parse_address
-from segan_ext.control.edit_file import PARTS, describe, names_directions, read_edit, read_mask
+from segan_ext.control.edit_file import PARTS, describe, read_edit, read_mask
 from segan_ext.control.inversion import Reader, bounds_of, reading_bar
 from segan_ext.control.named import named_directions, read_directions
-from segan_ext.control.render import check_editable, keep_outside, mixed_offsets, offsets_of, parse_edits
-from segan_ext.directions.named import as_editable
+from segan_ext.control.render import keep_outside, mixed_offsets, offsets_of, parse_edits
+from segan_ext.directions.sefa import with_sefa_controls
 from segan_ext.images import draw_change
 from segan_ext.latents import coordinate_sigmas
 from segan_ext.semantics.extractors import open_extractor
@@ -54,10 +54,10 @@ def _parse_mix(G, texts, trunc, class_idx):
         try:
             address = Address.parse(f"{layer}.D0").check(G)
             z = seed_latents(G, [int(seed)], device)
-            w = G.mapping(z, class_label(G, class_idx, 1, device), truncation_psi=trunc)[0, 0]
-            found.append((*address.layer, int(seed), w.cpu()))
         except ValueError as error:
             raise click.UsageError(f"--mix: {text!r} is not of the form L3.N1=SEED ({error})") from error
+        w = G.mapping(z, class_label(G, class_idx, 1, device), truncation_psi=trunc)[0, 0]
+        found.append((*address.layer, int(seed), w.cpu()))
     return found
 
 
@@ -120,15 +120,14 @@ def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, nois
     directions = source.pop("directions")
     _refuse_useless(replay, inside, **source)
     device = choose_device(device)
-    G = open_generator(network, device, trust_pickle)
-    if directions or replay and names_directions(replay):
-        G = as_editable(G)
-    check_editable(G, network)
+    loaded = open_generator(network, device, trust_pickle)
+    G = with_sefa_controls(loaded)
     with usage_errors("--directions"):
         named = named_directions(G) | (read_directions(directions, G) if directions else {})
     with usage_errors("--replay" if replay else "--set"):
         content = read_edit(replay, G) if replay else None
         edits = content["edits"] if replay else parse_edits(G, list(_parse_set(sets)), named)
+        _check_dimensions(loaded, edits, named)
     if content is None:
         mix = _parse_mix(G, mix, source["trunc"], source["class_idx"])
         with usage_errors("--keep"):
@@ -159,13 +158,23 @@ def _refuse_useless(replay, inside, seeds, projected_w, image, **_others):
         refuse_given(["--extractor"], "without --inside")
 
 
+def _check_dimensions(G, edits, named):
+    """ValueError if an edit moves a dimension of a generator that has names alone"""
+    dimension = next((address for address in edits if isinstance(address, Address)), None)
+    if dimension is not None and not getattr(G, "subspaces", dict)():
+        known = ", ".join(named)
+        cure = "or find some with `python -m segan_ext discover`"
+        raise ValueError(f"{dimension}: this network has no subspaces; move {known}, {cure}")
+
+
 def _class_masks(G, ws, names, extractor, noise_mode):
     """Masks [N, H, W] of the classes in the images of ws"""
     if extractor is None:
         raise click.UsageError("--inside: classes are found by an extractor; give one with --extractor")
     names = [name.strip() for name in names.split(",")]
-    with usage_errors("--inside"), torch.no_grad():
+    with usage_errors("--extractor"):
         opened = open_extractor(extractor, G)
+    with usage_errors("--inside"), torch.no_grad():
         mask = torch.cat([class_mask(G, opened, w, names, noise_mode=noise_mode) for w in ws.split(1)])
     return mask[:, 0]
 

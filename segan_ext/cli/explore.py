@@ -1,6 +1,5 @@
 """`segan explore` and `segan samples`."""
 
-import importlib.util
 from pathlib import Path
 
 import click
@@ -26,7 +25,7 @@ from segan_ext.control.named import named_directions
 from segan_ext.control.noise import parse_blocks, stochastic_variation
 from segan_ext.control.render import check_editable
 from segan_ext.control.traversal import Dimension, captions, interpolation, strongest, traversal
-from segan_ext.images import draw_grid, write_pictures
+from segan_ext.images import check_ending, draw_grid, write_pictures
 from segan_ext.latents import chosen_class, coordinate_sigmas, labels_of, ws_of_seeds
 from torch_utils import cached_weights
 from training.images import save_picture
@@ -123,8 +122,7 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     they change the image. With --atlas, a page that ranks and names all dimensions.
     """
     _refuse_useless(interpolate, atlas, options)
-    if dest.endswith(".mp4") and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise click.UsageError("--dest: videos need `pip install imageio-ffmpeg`; .gif works without")
+    check_ending(dest)
     G = open_generator(network, choose_device(device), trust_pickle)
     trunc, steps, class_idx = options["trunc"], options["steps"], chosen_class(G, options["class_idx"])
     if interpolate is not None:
@@ -148,12 +146,12 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
         write_atlas(G, atlas, seeds, attributes, detector, title, bar, extractor, class_idx)
         print(atlas)
         return
+    given = options["projected_w"]
+    ws = None if given is None else load_ws(G, given, next(G.parameters()).device)[:1]
     if options["dims"]:
         chosen = _chosen(G, options["dims"])
     else:
         chosen = strongest(G, options["rows"], options["seed"], class_idx, bar)
-    given = options["projected_w"]
-    ws = None if given is None else load_ws(G, given, next(G.parameters()).device)[:1]
     images = traversal(G, chosen, options["seed"], options["sigmas"], steps, trunc, class_idx, ws)
     rows, columns = captions(G, chosen, options["sigmas"], steps)
     write_pictures(dest, images, rows, columns)

@@ -47,8 +47,8 @@ def export(network, trust_pickle, device, dest, half, to, licence, public, atlas
     if to:
         _share(G, path, to, public, licence, atlas, extractor)
         return
-    Path(dest).parent.mkdir(parents=True, exist_ok=True)
     with usage_errors("--dest"):
+        Path(dest).parent.mkdir(parents=True, exist_ok=True)
         if ending == ".safetensors":
             print("Wrote {} and {}.".format(*save_safetensors(G, dest, half)))
         else:

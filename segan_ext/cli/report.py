@@ -7,21 +7,14 @@ import click
 import calc_metrics
 from metrics import metric_main
 from runs.launch import choose_device
-from runs.options import (
-    Numbers,
-    OutputDir,
-    command,
-    metric_options,
-    open_generator,
-    refuse_given,
-    usage_errors,
-)
+from runs.options import Numbers, OutputDir, command, metric_options, refuse_given, usage_errors
 from runs.recipe import metric_kwargs, metric_names
 from segan_ext.metrics.attributes import source_digest
 from segan_ext.report.page import draw_curves, draw_samples, page
 from segan_ext.report.runs import columns_of, json_lines, read_run, short_names
 from segan_ext.report.table import in_words, markdown, table_of
 from snapshots.atomic import write_atomically
+from snapshots.load import load_generator
 
 
 @command()
@@ -45,13 +38,16 @@ def report(run_dirs, outdir, metrics, seeds, truncation_psi, device, **options):
     device, metrics = choose_device(device), metric_names(metrics)
     if not metrics:
         refuse_given(["--detector", "--num-gen", "--attributes"], "without --metrics")
+    if options["attributes"] is not None:
+        with usage_errors("--attributes"):
+            source_digest(options["attributes"])
     kwargs = dict(metric_kwargs(**options), seed=0, num_gpus=1, device=device) if metrics else {}
     with usage_errors("RUN"):
         runs = [read_run(path) for path in run_dirs]
+        generators = [load_generator(str(run.snapshot)).to(device) for run in runs]
         for run in runs:
             _compute_missing(run, metrics, kwargs)
         runs = [read_run(path) for path in run_dirs]
-    generators = [open_generator(str(run.snapshot), device) for run in runs]
 
     columns = columns_of(runs)
     header, rows = table_of(runs, generators, columns)

@@ -90,9 +90,12 @@ def train(network, trust_pickle, device, segmenter, annotations, dest, **options
     if options["kind"] != "LSE" and (few or options["method"] != "sgd"):
         raise click.UsageError(f"--kind: {options['kind']} needs --segmenter and --method=sgd, without --shots")
     _refuse_useless(annotations, options)
+    if options["loss"] == "normallayer" and not hasattr(KINDS[options["kind"]], "layer_logits"):
+        raise click.UsageError("--loss: normallayer is for extractors with logits of each layer, LSE and NSE-1")
     device = choose_device(device)
     G = open_generator(network, device, trust_pickle)
     layers = options["layers"].split(",") if options["layers"] else None
+    _opened(FeatureHooks, "--network", G)
     _opened(FeatureHooks, "--layers", G, layers)
     source = segmenter or annotations
     if annotations is not None:
@@ -110,7 +113,8 @@ def train(network, trust_pickle, device, segmenter, annotations, dest, **options
         else:
             extractor = _train_many(G, labeller, layers, dest, options)
     except ValueError as error:
-        raise click.UsageError(f"--method: {error}") from error
+        said = "" if str(error).startswith("--") else "--segmenter: " if segmenter else "--annotations: "
+        raise click.UsageError(f"{said}{error}") from error
     about = {name: options[name] for name in ("method", "samples", "shots", "trunc", "seed", "loss", "latents")}
     save_extractor(dest, extractor, network=str(network), source=str(source), **about)
     print(dest)

@@ -103,14 +103,6 @@ def read_edit(path: str | Path, G: torch.nn.Module, masks: bool = True) -> dict[
     return content
 
 
-def names_directions(path: str | Path) -> bool:
-    """True if the file is an edit that brings directions with it"""
-    try:
-        return bool(parse_json(Path(path).read_bytes(), dict).get("directions"))
-    except (OSError, ValueError):
-        return False
-
-
 def _are_names(names, count):
     """True for that many different names of files in one folder"""
     plain = lambda name: isinstance(name, str) and re.fullmatch(r"[^/\\\x00-\x1f]{1,100}", name) and name.strip(". ")

@@ -10,6 +10,10 @@ from segan_ext.control.named import NamedDirection
 from segan_ext.latents import coordinate_sigmas, coordinates_of
 from segan_ext.layers import row_of
 
+_NOTHING_TO_MOVE = (
+    "has no subspaces; give a snapshot of mode 1, 2 or 3, or find some with `python -m segan_ext discover`"
+)
+
 
 def parse_edits(
     G: torch.nn.Module, edits: dict | Iterable[tuple], named: Mapping[str, NamedDirection] = {}
@@ -45,8 +49,13 @@ def render(
     sigmas: those of `latents.coordinate_sigmas`, which take a moment to compute. named: directions beside those of G.
     synthesis_kwargs: of G.synthesis, such as noise_mode='const'. An edit whose sum is zero gives the very bytes of no
     edit, and an edit at (L, N, D) leaves every layer before (L, N) as it was. ValueError for an address that there is
-    not.
+    not, and for edits of a G without subspaces.
     """
+    edits = edits if isinstance(edits, dict) else list(edits)
+    if not getattr(G, "subspaces", dict)():
+        if edits:
+            raise ValueError(f"this generator {_NOTHING_TO_MOVE}")
+        return G.synthesis(ws, **synthesis_kwargs)
     with G.edited(offsets=offsets_of(G, parse_edits(G, edits, named), sigmas, named)):
         return G.synthesis(ws, **synthesis_kwargs)
 
@@ -85,10 +94,7 @@ def keep_outside(before: torch.Tensor, after: torch.Tensor, kept: torch.Tensor) 
 def check_editable(G: torch.nn.Module, network: str) -> None:
     """ValueError if a generator, from the file `network`, has no subspaces."""
     if not getattr(G, "subspaces", dict)():
-        raise ValueError(
-            f"--network: {network} has no subspaces; give a snapshot of mode 1, 2 or 3, or find some with "
-            "`python -m segan_ext discover`"
-        )
+        raise ValueError(f"--network: {network} {_NOTHING_TO_MOVE}")
 
 
 def offsets_of(

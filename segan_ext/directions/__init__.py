@@ -11,7 +11,7 @@ from segan_ext import host
 host.activate()
 
 from segan_ext.directions import ica, pca, sefa, varimax  # noqa: E402 (the host has to be on the path)
-from segan_ext.directions.subspaces import parse_layers, with_directions  # noqa: E402
+from segan_ext.directions.subspaces import number_of_dims, parse_layers, with_directions  # noqa: E402
 from segan_ext.networks import style_layers  # noqa: E402
 
 
@@ -30,6 +30,12 @@ FINDERS = {
 }
 
 
+def check_samples(method: str, dims: int, samples: int | None) -> None:
+    """ValueError for fewer latents than a method needs for so many directions; None: its own number, which is enough"""
+    if samples is not None and samples <= dims and method != "varimax":
+        raise ValueError(f"{samples} latents do not tell {dims} directions; take more samples")
+
+
 def find_directions(
     G: torch.nn.Module,
     method: str = "sefa",
@@ -46,9 +52,8 @@ def find_directions(
     """
     if method not in FINDERS:
         raise ValueError(f"method must be one of {', '.join(FINDERS)}, not {method!r}")
-    dims = min(32, G.w_dim) if dims is None else dims
-    if samples is not None and samples <= dims and method != "varimax":
-        raise ValueError(f"{samples} latents do not tell {dims} directions; take more samples")
+    dims = number_of_dims(G, dims)
+    check_samples(method, dims, samples)
     found = FINDERS[method](G, dims, layers, samples, seed)
     directions, strengths = ({address: pair[i] for address, pair in found.items()} for i in (0, 1))
     return with_directions(G, directions, dims), strengths

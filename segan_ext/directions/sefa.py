@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 
 from segan_ext.control.named import NamedDirection
+from segan_ext.directions.named import as_editable, with_named
 from segan_ext.directions.subspaces import check_finite
 from segan_ext.latents import random_w
 from segan_ext.layers import row_of, style_groups
@@ -51,3 +52,11 @@ def sefa_controls(G: torch.nn.Module, count: int = 8) -> list[NamedDirection]:
         for i, d in enumerate((directions * (w @ directions).std(dim=0)).float().t()):
             found.append(NamedDirection(f"{group} {i + 1}", dict.fromkeys(layers, d), -_REACH, _REACH))
     return found
+
+
+def with_sefa_controls(G: torch.nn.Module) -> torch.nn.Module:
+    """G itself if it has subspaces; else a generator with its images and `sefa_controls`, for the page and edit."""
+    if getattr(G, "subspaces", dict)():
+        return G
+    editable = as_editable(G)
+    return with_named(editable, sefa_controls(editable))

@@ -15,6 +15,21 @@ def host_kwargs(G: torch.nn.Module) -> dict[str, Any]:
     return {name: value for name, value in G.init_kwargs.items() if name not in ours}
 
 
+def check_plain(G: torch.nn.Module) -> None:
+    """ValueError if G has subspaces already"""
+    if getattr(G, "subspaces", dict)():
+        mode = f" of mode {G.mode}" if hasattr(G, "mode") else ""
+        raise ValueError(f"this generator has subspaces{mode} already; nothing needs to be discovered")
+
+
+def number_of_dims(G: torch.nn.Module, dims: int | None) -> int:
+    """How many directions a layer gets: `dims`, or for None 32, w_dim at most. ValueError for a number out of range."""
+    dims = min(32, G.w_dim) if dims is None else dims
+    if not 1 <= dims <= G.w_dim:
+        raise ValueError(f"dims must lie between 1 and w_dim = {G.w_dim}, not {dims}")
+    return dims
+
+
 @torch.no_grad()
 def with_directions(G: torch.nn.Module, directions: dict[tuple[int, int], torch.Tensor], dims: int) -> SEGANGenerator:
     """A generator of mode 2 in residual form with G's weights and, at each (L, N), the first `dims` directions.
@@ -22,10 +37,8 @@ def with_directions(G: torch.nn.Module, directions: dict[tuple[int, int], torch.
     directions: {(L, N): [w_dim, ≥ dims]}; a layer that is not there gets w's own axes. Without edits its images are G's
     bit for bit. ValueError if G has subspaces already, or for dims out of range.
     """
-    if getattr(G, "mode", 0) != 0:
-        raise ValueError(f"this generator has subspaces of mode {G.mode} already; nothing needs to be discovered")
-    if not 1 <= dims <= G.w_dim:
-        raise ValueError(f"dims must lie between 1 and w_dim = {G.w_dim}, not {dims}")
+    check_plain(G)
+    number_of_dims(G, dims)
     maker = type(G) if isinstance(G, SEGANGenerator) else SEGANGenerator
     found = maker(*G.init_args, **host_kwargs(G), mode=2, subspace_dim=dims, subspace_init="identity")
     found = found.eval().requires_grad_(False).to(next(G.parameters()).device)

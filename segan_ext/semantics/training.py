@@ -142,4 +142,4 @@ def _restore(path, config, trained):
             each.load_state_dict(content)
         return state["epoch"]
     except Exception as error:  # whatever a damaged file leads to
-        raise ValueError(f"{path} cannot be continued ({error}); remove it to start anew") from error
+        raise ValueError(f"--dest: {path} cannot be continued ({error}); remove it to start anew") from error

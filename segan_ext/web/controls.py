@@ -30,6 +30,7 @@ def _words(text):
     if text.startswith("#") or " " in text:
         return text
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text)
+    words = re.sub("comed$", "combed", words, flags=re.IGNORECASE)  # as toon-head spells sideComed
     return re.sub(r"\bcolor\b", "colour", words.lower()) if words != text else text
 
 

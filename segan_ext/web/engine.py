@@ -17,8 +17,7 @@ import torch
 from segan_ext.control.address import Address, Name, parse_address
 from segan_ext.control.named import NamedDirection, named_directions
 from segan_ext.control.render import offsets_of, parse_edits
-from segan_ext.directions.named import as_editable, with_named
-from segan_ext.directions.sefa import sefa_controls
+from segan_ext.directions.sefa import with_sefa_controls
 from segan_ext.latents import coordinate_sigmas, ws_of_seeds
 from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import Extractor, open_extractor
@@ -67,9 +66,7 @@ class Opened:
     def __init__(self, path: str | Path, device: str | torch.device, trust: bool) -> None:
         loaded = load_generator(str(path), trust).to(device)
         self.path, self.subspaces = path, getattr(loaded, "subspaces", dict)()
-        self.G = as_editable(loaded)  # so that sliders can be learned for any network
-        if not self.subspaces:
-            self.G = with_named(self.G, sefa_controls(self.G))
+        self.G = with_sefa_controls(loaded)  # so that any network has sliders, and more can be learned
         self.named, self.questions = named_directions(self.G), None
         self.known, self.names, self.extractor = {}, {}, None
         self.opposites = _opposites(self.G)  # {name: the value that its − leads to}
