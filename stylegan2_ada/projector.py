@@ -22,6 +22,8 @@ from training.images import save_video as write_video
 from training.latents import class_label
 from training.projection import open_target, project, psnr
 
+_WRITTEN = ("target.png", "proj.png", "projected_w.npz", "proj.mp4")
+
 
 @command()
 @generator_options
@@ -42,6 +44,8 @@ def main(network, trust_pickle, device, target, num_steps, seed, save_video, cla
     label = class_label(G, class_idx, 1, device)
     with usage_errors("--target"):
         pixels = open_target(target, G)
+    if any(os.path.realpath(target) == os.path.realpath(os.path.join(outdir, name)) for name in _WRITTEN):
+        raise ValueError(f"--outdir: {target} would be overwritten; name another folder")
     with usage_errors("--detector"):
         features = perceptual_features(detector, device)
     print(f"Projecting in {num_steps} steps; distances are of {features.name}.")

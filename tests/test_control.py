@@ -21,7 +21,7 @@ from segan_ext.atlas import atlas
 from segan_ext.cli import main
 from segan_ext.control import traversal
 from segan_ext.control.address import Address
-from segan_ext.control.edit_file import read_edit
+from segan_ext.control.edit_file import read_edit, read_mask
 from segan_ext.control.render import keep_outside, mixed_offsets, offsets_of, parse_edits, render, truncation
 from segan_ext.directions import pca, sefa, subspaces
 from segan_ext.images import write_pictures
@@ -218,6 +218,17 @@ def test_captions_of_moving_pictures_stay_above_their_own_image(tmp_path):
     height = ink.shape[0] // 2
     assert not ink[[0, height - 128, height - 1, height, 2 * height - 128]].any()
     assert ink[: height - 128, :128].any() and ink[: height - 128, 128:].any() and ink[height:-128, :128].any()
+
+
+def test_a_mask_of_any_kind_is_the_same(tmp_path):
+    mask = np.zeros([16, 16], np.uint8)
+    mask[:8], mask[8] = 255, 100
+    expected = torch.from_numpy(mask / np.float32(255))
+    painted = np.dstack([np.full([16, 16], 255, np.uint8), mask])  # white on nothing
+    kinds = [mask, mask.astype(np.uint16) * 257, painted, np.dstack([mask] * 3)]
+    for i, pixels in enumerate(kinds):
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        assert torch.equal(read_mask(tmp_path / f"{i}.png", 16), expected), i
 
 
 def test_what_cannot_be_edited_is_explained(run_dir, tmp_path):  # noqa: F811

@@ -15,7 +15,7 @@ from metrics.detectors import PixelPyramid
 from snapshots.safetensors import save_safetensors
 from training import networks
 from training.images import to_pictures
-from training.projection import open_target, project
+from training.projection import open_target, open_targets, project
 
 
 class Detector(torch.nn.Module):
@@ -121,3 +121,58 @@ def test_a_picture_that_was_taken_sideways_is_turned_upright(network, tmp_path):
     upright.transpose(PIL.Image.Transpose.ROTATE_90).save(tmp_path / "sideways.png", exif=exif)
     upright.save(tmp_path / "upright.png")
     assert torch.equal(open_target(tmp_path / "sideways.png", G), open_target(tmp_path / "upright.png", G))
+
+
+def as_stored(grey, kind):
+    """(suffix, picture, options to save it) of an 8-bit grey picture, stored as another kind of file"""
+    wide = PIL.Image.fromarray(grey.astype(np.uint16) * 257)
+    return {
+        "16-bit PNG": (".png", wide, {}),
+        "16-bit TIFF": (".tiff", wide, {}),
+        "16-bit PGM": (".pgm", wide.convert("I"), {}),
+        "palette": (".png", PIL.Image.fromarray(grey).convert("P"), {}),
+        "CMYK": (".tiff", PIL.Image.fromarray(grey).convert("RGB").convert("CMYK"), {}),
+        "opaque alpha": (".png", PIL.Image.fromarray(grey).convert("RGBA"), {}),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["16-bit PNG", "16-bit TIFF", "16-bit PGM", "palette", "CMYK", "opaque alpha"])
+def test_a_picture_of_any_kind_is_the_same_target(network, kind, tmp_path, capsys):
+    G, _, _ = network
+    grey = np.random.RandomState(0).randint(0, 256, [16, 16], dtype=np.uint8)
+    suffix, picture, options = as_stored(grey, kind)
+    picture.save(tmp_path / f"x{suffix}", **options)
+    target = open_target(tmp_path / f"x{suffix}", G)
+    assert torch.equal(target, torch.from_numpy(grey)[None].expand(G.img_channels, -1, -1))
+    assert not capsys.readouterr().out
+
+
+def test_what_is_transparent_is_laid_on_white_and_said_once(network, tmp_path, capsys):
+    G, _, _ = network
+    grey = np.random.RandomState(0).randint(0, 255, [16, 16], dtype=np.uint8)  # 255 is what is transparent
+    grey[:8] = 255
+    alpha = np.full([16, 16], 255, np.uint8)
+    alpha[:8] = 0
+    hidden = np.where(alpha == 0, 30, grey).astype(np.uint8)
+    PIL.Image.fromarray(np.dstack([hidden] * 3 + [alpha])).save(tmp_path / "a.png")
+    PIL.Image.fromarray(np.dstack([hidden, alpha])).save(tmp_path / "b.png")
+    PIL.Image.fromarray(hidden.astype(np.uint16) * 257).save(tmp_path / "c.png", transparency=30 * 257)
+    targets = open_targets([tmp_path / name for name in ("a.png", "b.png", "c.png")], G)
+    assert (targets[:, :, :8] == 255).all()
+    assert torch.equal(targets[0, :, 8:], torch.from_numpy(grey)[8:].expand(G.img_channels, -1, -1))
+    assert capsys.readouterr().out == "a.png and 2 more: what is transparent is laid on white.\n"
+
+
+def test_the_target_is_not_overwritten(network, tmp_path):
+    _, path, folder = network
+    (tmp_path / "target.png").write_bytes((folder / "target.png").read_bytes())
+    args = [f"--network={path}", f"--target={tmp_path / 'target.png'}", "--class=0", f"--outdir={tmp_path}"]
+    done = run("stylegan2_ada/projector.py", *args, check=False)
+    assert done.returncode == 2 and "--outdir: " in done.stderr and "would be overwritten" in done.stderr
+    assert (tmp_path / "target.png").read_bytes() == (folder / "target.png").read_bytes()
+
+
+def test_numbers_without_a_range_are_no_picture(network, tmp_path):
+    PIL.Image.fromarray(np.ones([16, 16], np.float32)).save(tmp_path / "x.tiff")
+    with pytest.raises(ValueError, match="x.tiff cannot be opened as a picture .mode F has no fixed range"):
+        open_target(tmp_path / "x.tiff", network[0])

@@ -14,7 +14,7 @@ from PIL import Image
 from segan_ext.control.address import Address, Name
 from segan_ext.control.named import NamedDirection, as_records, from_records
 from segan_ext.control.render import parse_edits
-from training.files import decode, open_picture, parse_json
+from training.files import decode, open_picture, parse_json, without_alpha
 
 _FORMAT = "segan-edit"
 _VERSION = 2  # 1 knew no names of directions
@@ -22,7 +22,8 @@ _VERSION = 2  # 1 knew no names of directions
 
 def read_mask(path: str | Path, resolution: int) -> torch.Tensor:
     """[resolution, resolution] in [0, 1] of a grey picture. ValueError for another size or what is no picture."""
-    mask = np.asarray(open_picture(path).convert("L"), np.float32) / 255
+    picture = without_alpha(open_picture(path), "black")  # where nothing was painted, nothing stays
+    mask = np.asarray(picture.convert("L"), np.float32) / 255
     if mask.shape != (resolution, resolution):
         size = f"{mask.shape[1]}×{mask.shape[0]}"
         raise ValueError(f"the mask is {size}; the images are {resolution}×{resolution}")

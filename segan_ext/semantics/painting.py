@@ -17,7 +17,7 @@ from segan_ext.layers import FeatureHooks
 from segan_ext.semantics.extractors import IGNORED, Extractor
 from segan_ext.semantics.regions import Region, grown, off_region_change
 from segan_ext.semantics.sampling import w_deviation
-from training.files import open_picture
+from training.files import open_picture, open_pixels
 
 
 class Strokes(NamedTuple):
@@ -234,7 +234,7 @@ def scripted_strokes(
 
 def read_label_map(path: str | Path, size: int) -> torch.Tensor:
     """int64 [size, size]: the classes in a grey or palette picture, 255 where none is. ValueError for others."""
-    pixels = np.asarray(open_picture(path))
+    pixels = open_pixels(path)
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"{path} is no label map: one class index a pixel, a grey or palette picture, is needed")
     if pixels.shape != (size, size):

@@ -7,7 +7,8 @@ has a w of its own.
 
 import copy
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import PIL.Image
 import torch
 import tqdm
 
-from training.files import open_picture, upright
+from training.files import open_picture, without_alpha
 
 SPACES = ("w", "w+")
 
@@ -207,20 +208,26 @@ def _autocorrelation(noise):
         noise = torch.nn.functional.avg_pool2d(noise, 2)
 
 
-def open_target(path: str, G: torch.nn.Module) -> torch.Tensor:
-    """The picture as the generator would see it: upright, cut to its central square, resized; uint8 [C, H, W].
+def open_target(path: str | os.PathLike, G: torch.nn.Module) -> torch.Tensor:
+    """uint8 [C, H, W] of one picture, see `open_targets`."""
+    return open_targets([path], G)[0]
 
-    ValueError if it cannot be opened.
+
+def open_targets(paths: Sequence[str | os.PathLike], G: torch.nn.Module) -> torch.Tensor:
+    """Pictures as the generator would see them: upright, cut to their central square, resized; uint8 [N, C, H, W].
+
+    What is transparent is laid on white, and this is said once. ValueError for one that cannot be opened.
     """
-    picture = open_picture(path)
-    try:
-        picture = upright(picture)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be turned upright ({error})") from error
-    picture = picture.convert("L" if G.img_channels == 1 else "RGB")
-    side, (width, height) = min(picture.size), picture.size
-    left, top = (width - side) // 2, (height - side) // 2
-    picture = picture.crop((left, top, left + side, top + side))
-    picture = picture.resize((G.img_resolution, G.img_resolution), PIL.Image.Resampling.LANCZOS)
-    pixels = np.array(picture, dtype=np.uint8)
-    return torch.from_numpy(pixels.reshape(G.img_resolution, G.img_resolution, -1)).movedim(2, 0)
+    size, found, see_through = (G.img_resolution, G.img_resolution), [], []
+    for path in paths:
+        picture = open_picture(path)
+        see_through += [os.path.basename(path)] if picture.mode in ("LA", "RGBA") else []
+        picture = without_alpha(picture, "white").convert("L" if G.img_channels == 1 else "RGB")
+        side, (width, height) = min(picture.size), picture.size
+        left, top = (width - side) // 2, (height - side) // 2
+        picture = picture.crop((left, top, left + side, top + side)).resize(size, PIL.Image.Resampling.LANCZOS)
+        found.append(torch.from_numpy(np.array(picture, dtype=np.uint8).reshape(*size, -1)).movedim(2, 0))
+    if see_through:
+        more = f" and {len(see_through) - 1} more" if len(see_through) > 1 else ""
+        print(f"{see_through[0]}{more}: what is transparent is laid on white.")
+    return torch.stack(found)
