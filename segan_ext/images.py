@@ -57,7 +57,7 @@ def draw_traversal(images: torch.Tensor, labels: Sequence[str], columns: Sequenc
 
 
 def check_ending(dest: str | Path) -> str:
-    """The ending in small letters. ValueError for a file that `write_pictures` does not write, or not on this machine."""
+    """The ending in small letters. ValueError for a file that `write_pictures` cannot write here."""
     ending = Path(dest).suffix.lower()
     if ending not in (".png", ".gif", ".mp4"):
         raise ValueError(f"--dest: {dest} must end in .png, .gif or .mp4")

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 from click import UsageError
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from runs.options import Command, OneOf
 from training.dataset_sources import SOURCES, Source, choose_labels, open_source
-from training.files import LEAST_SIDE, decode
+from training.files import LEAST_SIDE, decode, to_8_bit, what_is_no_picture, without_alpha
 
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
 MODES = {"rgb": "RGB", "grey": "L"}
@@ -54,27 +54,10 @@ def picture_of(data: bytes | np.ndarray, verify: bool = False) -> Image.Image:
 
 def to_grey_or_rgb(image: Image.Image, policy: Policy) -> tuple[Image.Image, tuple[str, ...]]:
     """(image in mode L or RGB, what had to be done for it). Loss-free steps and those that need a policy alike."""
-    steps = []
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        steps.append("turned upright")
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        steps.append("16-bit grey")  # 65535 / 255 = 257, so 8-bit values that were widened come back exactly
-        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has no fixed range of values")
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
-        alpha, base = image.getchannel("A"), image.mode[:-1]
-        image = image.convert(base)
-        if alpha.getextrema() != (255, 255):
-            steps.append("alpha")
-            if policy.alpha in ("white", "black"):
-                image = Image.composite(image, Image.new(base, image.size, policy.alpha), alpha)
-    if image.mode not in ("L", "RGB"):
-        steps.append({"1": "1-bit", "P": "palette"}.get(image.mode, image.mode))
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    return image.convert(MODES.get(policy.mode, image.mode)), tuple(steps)
+    image, steps = to_8_bit(image)
+    steps += ("alpha",) * (image.mode in ("LA", "RGBA"))
+    image = without_alpha(image, policy.alpha if policy.alpha in ("white", "black") else None)
+    return image.convert(MODES.get(policy.mode, image.mode)), steps
 
 
 def layout(
@@ -191,8 +174,10 @@ def scan(source: Source, names: list[str], policy: Policy, on_bad: str) -> dict[
     exact = Counter(step for f in found.values() for step in f.steps if step in EXACT)
     notes = [f"{n} {step}: converted" for step, n in exact.items()]
     notes += [f"{small} smaller than {policy.width}×{policy.height}: skipped"] if small else []
+    others = what_is_no_picture(source.contents or ())
     if rows:
         lines = [f"{what}: {cure}" for what, cure in rows] + [f"{note}, needs no option" for note in notes]
+        lines += [others] if others else []
         lines += ["all at once: " + " ".join(dict.fromkeys(cure for _, cure in rows))] if len(rows) > 1 else []
         raise UsageError(
             f"--source: its {len(names)} images do not fit as they are, and nothing was written; "
@@ -203,7 +188,7 @@ def scan(source: Source, names: list[str], policy: Policy, on_bad: str) -> dict[
     usable = {name: f for name, f in found.items() if f.size}
     if not usable:
         raise UsageError("--source: no image is left to write: " + "; ".join(notes))
-    for note in notes:
+    for note in notes + [others] * bool(others):
         click.echo(note)
     return usable
 
@@ -216,6 +201,8 @@ def check_dest(source: Path, dest: Path, overwrite: bool) -> None:
     """Refuse a destination whose content would be lost."""
     if dest == source or dest in source.parents:
         raise UsageError(f"--dest: {dest} holds the source; name another place")
+    if source.is_dir() and source in dest.parents and dest.suffix.lower() != ".zip":
+        raise UsageError(f"--dest: {dest} lies in the source, which would hold both next time; name another place")
     if not dest.exists():
         return
     if dest.is_dir() == (dest.suffix.lower() == ".zip"):
@@ -329,6 +316,7 @@ def convert_dataset(
     alpha: str | None = None,
     mode: str | None = None,
     overwrite: bool = False,
+    resolution: tuple[int, int] | None = None,
 ) -> int:
     """Scan the images of `source`, then write them as a data set to `dest`, a folder or a .zip; return their number.
 
@@ -342,10 +330,15 @@ def convert_dataset(
     alpha          transparency: put on 'white' or 'black', or 'drop' it; None: stop at it
     mode           make all images 'rgb' or 'grey'; None: stop at a mixture
     overwrite      replace a data set at `dest`
+    resolution     (width, height), instead of these two
 
     Raises click.UsageError with a sentence for the user; `dest` is then as it was.
     """
     source, dest = Path(os.path.realpath(source)), Path(os.path.realpath(dest))  # minds no loops of links
+    if resolution is not None:
+        if width is not None or height is not None:
+            raise UsageError("--resolution: is --width and --height in one; leave them or it out")
+        width, height = resolution
     policy = Policy(width, height, transform, resize_filter, alpha, mode)
     check_options(policy)
     check_dest(source, dest, overwrite)
@@ -356,6 +349,21 @@ def convert_dataset(
             write(opened, usable, chosen, classes, policy, save)
     print_summary(usable, chosen, classes, dest)
     return len(usable)
+
+
+class Size(click.ParamType):
+    """(width, height) of a text like 32x32."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """A pair stays as it is. click.UsageError, with the option, for a text of another form."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([1-9][0-9]{0,5})\s*[x×]\s*([1-9][0-9]{0,5})", value.strip().lower())
+        if found is None:
+            raise UsageError(f"{param.opts[0]}: {value!r} is not of the form WIDTHxHEIGHT, like 32x32")
+        return int(found[1]), int(found[2])
 
 
 main = Command(
@@ -378,6 +386,7 @@ main = Command(
         click.Option(
             ["--height"], type=click.IntRange(min=1), help="of the result (center-crop-wide: without the bars)"
         ),
+        click.Option(["--resolution"], type=Size(), metavar="WxH", help="--width and --height in one, as 32x32"),
         click.Option(
             ["--labels"],
             type=OneOf(["auto", "folders", "none"]),

@@ -4,11 +4,13 @@ import gzip
 import importlib
 import io
 import json
+import os
 import pickle
 import shutil
 import struct
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -59,6 +61,11 @@ TRAIN_ON = [
     "--height=16 --transform=center-crop",
     "dataset_tool.py --source=in/DATA --dest=out/x.zip --labels=folders --on-bad=skip --alpha=drop --mode=grey "
     "--width=16 --height=8 --transform=center-crop-wide",
+    "dataset_tool.py --source=in/DATA --dest=out/x --labels=none --on-bad=skip --alpha=black --mode=rgb "
+    "--resolution=16x16 --transform=center-crop",
+]
+PROJECT_FOLDER = [
+    f"segan_ext project {G} --target=in/DATA --num-steps=1 --start=mean --detector=pixel-pyramid --outdir=out"
 ]
 MEASURE_ON = [
     f"calc_metrics.py {G} --data=in/DATA --metrics=fid50k_full --detector={{given}}/detector.onnx --num-gen=4",
@@ -154,7 +161,10 @@ def _on(name, placeholder, commands):
 GOLDEN_BASES = ["nvidia_uncond", "nvidia_cond", "nvidia_fp16", "tf_uncond", "tf_cond", "tf_plain"]
 KINDS = {
     "data-zip": Kind(["classes", "vectors"], ["data.zip"], _on("data.zip", "DATA", TRAIN_ON), 5),
-    "data-folder": Kind(["folder"], ["data/**/*.*"], _on("data", "DATA", TRAIN_ON), 3),
+    "data-folder": Kind(["folder"], ["data/**/*.*"], _on("data", "DATA", TRAIN_ON + PROJECT_FOLDER), 3),
+    "data-wrapped": Kind(["wrapped"], ["data/**/*.*"], _on("data", "DATA", TRAIN_ON), 1),
+    "data-wrapped-zip": Kind(["wrapped"], ["data.zip"], _on("data.zip", "DATA", TRAIN_ON), 1),
+    "data-shards": Kind(["shards"], ["data/*"], _on("data", "DATA", TRAIN_ON[:4]), 1),
     "data-measured": Kind(["many", "factors"], ["data.zip"], _on("data.zip", "DATA", MEASURE_ON)),
     "archive-cifar": Kind(["archives"], ["cifar*.gz"], _on("cifar-10-python.tar.gz", "DATA", TRAIN_ON[3:5])),
     "archive-mnist": Kind(["archives"], ["train*.gz"], _on("train-images-idx3-ubyte.gz", "DATA", TRAIN_ON[3:5])),
@@ -306,11 +316,16 @@ def pick_kind(dice):
 
 def _change_tree(dice, path):
     """A file gone, of another name, or something that is no file."""
-    change = dice.take(
-        ["gone", "folder", "loop", "dangling", "renamed", "upper case", "copy", "strange name"], f"{path.name}: "
-    )
-    if change in ("gone", "folder", "loop", "dangling"):
+    changes = ["gone", "folder", "loop", "dangling", "renamed", "upper case", "copy", "strange name", "pipe"]
+    change = dice.take([*changes, "link up", "link out", "hidden"], f"{path.name}: ")
+    if change in ("gone", "folder", "loop", "dangling", "pipe", "link up", "link out"):
         path.unlink(missing_ok=True)
+    if change == "pipe":
+        os.mkfifo(path)
+    if change in ("link up", "link out"):
+        path.with_suffix("").symlink_to("../.." if change == "link up" else dice.canary)
+    if change == "hidden":
+        path.rename(path.with_name(f"._{path.name}"))
     if change == "folder":
         path.mkdir()
     if change in ("loop", "dangling"):
@@ -367,6 +382,16 @@ def _pictures(folder):
     make("factors/data.zip", count=10, extra={"dataset.json": json.dumps(dict(labels=None, factors=factors)).encode()})
     (folder / "folder" / "data").mkdir(parents=True)
     make("folder/data", labels="classes")
+    inside = make_dataset(_inside(folder / "wrapped" / "data" / "faces"), 5, labels="classes")
+    with zipfile.ZipFile(folder / "wrapped" / "data.zip", "w") as archive:
+        for path in sorted(inside.rglob("*.*")):
+            archive.write(path, path.relative_to(inside.parent))
+    for i in range(2):
+        with tarfile.open(_inside(folder / "shards" / "data" / f"{i}.tar"), "w") as archive:
+            for name, data in ((f"./{i}.png", png(seed=i)), (f"./{i}.cls", str(i).encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
     make("masks/data.zip", count=10)
     masks = {f"00000/img{i:08d}.png": _label_map(i) for i in range(10)}
     masks["dataset.json"] = json.dumps(dict(labels=None, classes=["a", "b", "c"])).encode()
@@ -497,8 +522,6 @@ def _onnx(folder):
 
 
 def _semantics(folder):
-    import zipfile
-
     files = {f"seed{i:04d}.png": _label_map(i) for i in range(3)} | {"classes.json": b'["a", "b", "c"]'}
     for place in (folder / "annotations" / "annotations", folder / "given" / "annotations"):
         for name, data in files.items():

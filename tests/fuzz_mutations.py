@@ -154,8 +154,26 @@ def json_laid_out(dice, data):
     return json.dumps(json.loads(data), indent=dice.choice([0, 1, "\t"]), sort_keys=True).encode()
 
 
+def json_labels(dice, data):
+    """What labels of pictures may look like"""
+    content = json.loads(data)
+    rows = content["labels"]
+    change, row = dice.take(["object", "twice", "long row", "true", "name", "null", "./"]), dice.choice(rows)
+    if change == "object":
+        content["labels"] = dict(rows)
+    if change == "twice":
+        rows.append([row[0], dice.take([row[1], 0, 7, [1], None])])
+    if change == "long row":
+        row += [1, 0]
+    if change in ("true", "null"):
+        row[1] = True if change == "true" else None
+    if change in ("name", "./"):
+        row[0] = f"./{row[0]}" if change == "./" else dice.take(["é", "e\u0301", "\ud800", "\x1b[31m\n", "../x.png"])
+    return json.dumps(content).encode()
+
+
 JSON = [json_value] * 4 + [json_whole, json_removed, json_removed, json_exchanged, json_longer, json_more_keys]
-JSON += [json_encoded, json_laid_out]
+JSON += [json_encoded, json_laid_out, json_labels, json_labels]
 
 
 def json_line(dice, data):
@@ -296,6 +314,22 @@ def zip_name(dice, data):
     return _zip([*members[:i], (name, members[i][1]), *members[i + 1 :]])
 
 
+def zip_wrapped(dice, data):
+    inside = dice.take(["x/", "a/b/", "__MACOSX/", ".x/", "./", "é/"])
+    return _zip([(inside + name, content) for name, content in _members(data)])
+
+
+def zip_encoded(dice, data):
+    """Names in an encoding that the zip does not state"""
+    names = dict(zip(("@A@", "@B@"), dice.take([("é", "ü"), ("男", "女"), ("か", "き"), ("喆", "镕")])))
+    encoding = dice.take(["gbk", "utf-8", "shift_jis", "cp437"])
+    members = [(f"{dice.choice(list(names))}/{name}", content) for name, content in _members(data)]
+    data = _zip(members)
+    for stand_in, name in names.items():
+        data = data.replace(stand_in.encode(), (name.encode(encoding, "ignore") + b"@@@")[:3])
+    return data
+
+
 def zip_twice(dice, data):
     members = _members(data)
     return _zip(members + [dice.choice(members)])
@@ -355,7 +389,7 @@ def zip_framed(dice, data):
 
 
 ZIP = [zip_member] * 6 + [zip_name, zip_name, zip_twice, zip_link, zip_without, zip_with, zip_in_zip, zip_packed]
-ZIP += [zip_packed_and_flipped, zip_field, zip_field, zip_bomb, zip_of_many, zip_framed]
+ZIP += [zip_wrapped, zip_encoded, zip_packed_and_flipped, zip_field, zip_field, zip_bomb, zip_of_many, zip_framed]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Pictures
@@ -448,7 +482,8 @@ def png_huge(dice, data):
     return _png([head, *palette, (b"IDAT", deflated(b"", side * row, True)), (b"IEND", b"")])
 
 
-CHUNKS = [(b"tRNS", b"\0\1\0\1\0\1"), (b"PLTE", bytes(9)), (b"acTL", bytes(8)), (b"gAMA", b""), (b"eXIf", b"x")]
+CHUNKS = [(b"tRNS", b"\0\1\0\1\0\1"), (b"tRNS", b"\0\1"), (b"PLTE", bytes(9)), (b"acTL", bytes(8))]
+CHUNKS += [(b"gAMA", b""), (b"eXIf", b"x")]
 
 
 def png_chunk(dice, data):

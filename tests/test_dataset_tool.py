@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from test_contents import named_in
 
 import dataset_tool
+from helpers import ROOT
+from training.dataset import ImageFolderDataset
 
 rng = np.random.default_rng(0)
 
@@ -354,10 +357,13 @@ def test_folders_need_folders(tmp_path, faces):
 @pytest.mark.parametrize(
     "labels, word",
     [
-        ([["a/0.png", 1], ["gone.png", 2]], "missing files (first: gone.png)"),
+        (
+            [["a/0.png", 1], ["gone.png", 2]],
+            "no label for 5 of 6 images (first: a/2.png); 1 label is of a missing file",
+        ),
         ([["a/0.png", 1]], "no label for 5 of 6"),
         ("nonsense", '"labels"'),
-        ([[1, 2], ["gone.png", 2]], "2 missing files"),
+        ([[1, 2], ["gone.png", 2]], 'label 1, [1, 2], is not of the form ["name", label]'),
         ([[f"{'ab'[i % 2]}/{i}.png", [1, 2] if i else 3] for i in range(6)], "class numbers and vectors of 2"),
         ([[f"{'ab'[i % 2]}/{i}.png", "cat"] for i in range(6)], "other values"),
     ],
@@ -369,7 +375,105 @@ def test_bad_labels(tmp_path, faces, labels, word):
     assert cli("--source", faces, "--dest", tmp_path / "out", "--labels=none")[0] == 0
 
 
+def as_trained(path):
+    """Classes or vectors as training reads them; None without"""
+    data = ImageFolderDataset(path, use_labels=True)
+    return [data.get_details(i).raw_label.tolist() for i in range(len(data))] if data.has_labels else None
+
+
+LABELS = {  # what dataset.json holds for a.png and b.png → the labels, or what is wrong with it
+    "a list": ('{"labels": [["a.png", 1], ["b.png", 0]]}', [1, 0]),
+    "an object": ('{"labels": {"b.png": 0, "a.png": 1}}', [1, 0]),
+    "true and false": ('{"labels": [["a.png", true], ["b.png", false]]}', [1, 0]),
+    "of a missing file": ('{"labels": [["a.png", 1], ["b.png", 0], ["c.png", 3]]}', [1, 0]),
+    "vectors": ('{"labels": [["a.png", [1, 0.5]], ["b.png", [true, 0]]]}', [[1, 0.5], [1, 0]]),
+    "twice the same": ('{"labels": [["a.png", 1], ["b.png", 0], ["a.png", 1]]}', [1, 0]),
+    "null": ('{"labels": null}', None),
+    "nothing": ("{}", None),
+    "two classes": (
+        '{"labels": [["a.png", 0], ["b.png", 0], ["a.png", 2]]}',
+        'a.png has two labels, 0 and 2; for several classes at once write vectors, as ["a.png", [1, 1, 0]], or a CSV',
+    ),
+    "no list in it": (
+        '{"labels": [["b.png", 0, 1, 0], ["a.png", 1, 0, 0]]}',
+        'label 1, ["b.png", 0, 1, 0], is too long; write ["b.png", [0, 1, 0]]',
+    ),
+    "a comma too much": (
+        '{"labels": [["a.png", 1],\n ["b.png", 0],]}',
+        "line 2 column 1",  # 14 or 15
+    ),
+    "no labels": ('{"images": []}', 'dataset.json has no "labels"'),
+    "a list of lists": ("[]", "is not of the form"),
+    "one is missing": ('{"labels": [["a.png", 1], ["B.png", 0]]}', "1 of 2 images (first: b.png); 1 label is of a mis"),
+    "of two kinds": ('{"labels": [["a.png", 1], ["b.png", [0]]]}', "are class numbers and vectors of 1 numbers; they"),
+    "of two lengths": ('{"labels": [["a.png", [1, 2]], ["b.png", [0]]]}', "vectors of 1 numbers and vectors of 2 num"),
+    "NaN": ('{"labels": [["a.png", [NaN]], ["b.png", [0]]]}', "other values"),
+    "negative": ('{"labels": [["a.png", -1], ["b.png", 0]]}', "other values"),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_the_tool_and_training_read_labels_alike(tmp_path, case):
+    text, expected = LABELS[case]
+    for name in ("a", "b"):
+        put(tmp_path / "in" / f"{name}.png", noise())
+    (tmp_path / "in" / "dataset.json").write_text(text)
+    if isinstance(expected, str):
+        error = refused(tmp_path, "--source", tmp_path / "in", "--dest", tmp_path / "out")
+        assert error.startswith("Error: --source: ") and expected in error and error.count("\n") == 1, error
+        with pytest.raises(ValueError) as caught:
+            as_trained(tmp_path / "in")
+        assert expected in str(caught.value)
+        return
+    code, output = cli("--source", tmp_path / "in", "--dest", tmp_path / "out")
+    assert code == 0, output
+    assert ("1 label is of a missing file (first: c.png): ignored" in output) == (case == "of a missing file")
+    assert as_trained(tmp_path / "in") == as_trained(tmp_path / "out") == expected
+
+
+def test_classes_of_numbered_folders_come_in_the_order_of_the_numbers(tmp_path):
+    for name in ("0", "1", "2", "10", "11", "03", "x9", "x10"):
+        put(tmp_path / "in" / name / "a.png", noise())
+    assert cli("--source", tmp_path / "in", "--dest", tmp_path / "out", "--labels=folders")[0] == 0
+    assert written(tmp_path / "out")[1]["classes"] == ["0", "1", "2", "03", "10", "11", "x9", "x10"]
+
+
+def test_class_folders_may_be_links_and_names_chinese(tmp_path, faces):
+    (tmp_path / "in" / "男").mkdir(parents=True)
+    (tmp_path / "in" / "b").symlink_to(faces / "b")
+    put(tmp_path / "in" / "男" / "0.png", noise())
+    (tmp_path / "in" / "b" / "loop").symlink_to(tmp_path / "in")
+    for labels in ("folders", "none"):
+        args = ["--source", tmp_path / "in", "--dest", tmp_path / labels, f"--labels={labels}"]
+        assert "Wrote 4 images" in cli(*args)[1]
+    assert written(tmp_path / "folders")[1]["classes"] == ["b", "男"]
+    path = named_in("gbk", tmp_path / "in.zip", ["男孩/a.png", "女孩/b.png"])
+    assert "2 classes" in cli("--source", path, "--dest", tmp_path / "out", "--labels=folders")[1]
+    assert written(tmp_path / "out")[1]["classes"] == ["女孩", "男孩"]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_labels_lie_in_the_folder_around_all(tmp_path, faces, zipped):
+    names = [f.relative_to(faces).as_posix() for f in sorted(faces.rglob("*.png"))]
+    label_file(faces, [[name, i % 3] for i, name in enumerate(names)], classes=["x", "y", "z"])
+    faces.rename(tmp_path / "in")
+    (tmp_path / "around").mkdir()
+    (tmp_path / "in").rename(tmp_path / "around" / "faces")
+    source = pack(tmp_path / "around", tmp_path / "in.zip") if zipped else tmp_path / "around"
+    assert cli("--source", source, "--dest", tmp_path / "out")[0] == 0
+    content = written(tmp_path / "out")[1]
+    assert [label for _, label in content["labels"]] == [0, 1, 2] * 2 and content["classes"] == ["x", "y", "z"]
+
+
 # Transforms.
+
+
+@pytest.mark.parametrize("size", ["16x8", "16X8", "16×8"])
+def test_resolution_is_width_and_height(tmp_path, faces, size):
+    more = [f"--resolution={size}", "--transform=center-crop-wide"]
+    assert cli("--source", faces, "--dest", tmp_path / "a", *more)[0] == 0
+    assert cli("--source", faces, "--dest", tmp_path / "b", "--width=16", "--height=8", *more[1:])[0] == 0
+    np.testing.assert_array_equal(written(tmp_path / "a")[0], written(tmp_path / "b")[0])
 
 
 def test_center_crop(tmp_path):
@@ -580,6 +684,9 @@ def test_wrong_sources(tmp_path, faces):
         (["--width=16", "--height=32"], "--height: "),
         (["--transform=center-crop-wide", "--width=16", "--height=32"], "--height: "),
         (["--width=0"], "Invalid value"),
+        (["--resolution=32"], "--resolution: '32' is not of the form WIDTHxHEIGHT, like 32x32"),
+        (["--resolution=20x20"], "--width: 20 is not a power of two"),
+        (["--resolution=32x32", "--width=32"], "--resolution: is --width and --height in one"),
         (["--alpha=pink"], "Invalid value"),
     ],
 )
@@ -602,7 +709,49 @@ def test_everything_skipped(tmp_path, faces):
     assert "no image is left" in error and "6 smaller than 32×16" in error
 
 
+# Files that are no pictures
+
+
+def test_files_that_are_no_pictures_are_counted(tmp_path, faces):
+    for i in range(8):
+        (faces / f"{i}.raw").write_bytes(b"x")
+    (faces / "0").write_bytes(png(noise()))  # without a suffix
+    (faces / ".DS_Store").write_bytes(b"x")
+    label_file(faces, None)
+    sentence = "9 files are no pictures that can be read: .raw (8), without a suffix (1)"
+    assert sentence in cli("--source", faces, "--dest", tmp_path / "out")[1]
+    assert ImageFolderDataset(faces).notes() == [sentence] and ImageFolderDataset(tmp_path / "out").notes() == []
+    put(faces / "wide.png", noise(32, 16))
+    assert sentence in refused(tmp_path, "--source", faces, "--dest", tmp_path / "x")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "0.raw").write_bytes(b"x")
+    error = refused(tmp_path, "--source", tmp_path / "raw", "--dest", tmp_path / "x")
+    assert "holds no images; 1 file is no picture that can be read: .raw (1)" in error
+
+
+WITHOUT_HEIF = "import sys; sys.modules['pillow_heif'] = None; import dataset_tool; dataset_tool.main(sys.argv[1:])"
+
+
+def test_phone_pictures_are_read_with_pillow_heif_or_counted(tmp_path, faces):
+    (faces / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    command = [sys.executable, "-c", WITHOUT_HEIF, f"--source={faces}", f"--dest={tmp_path / 'out'}"]
+    done = subprocess.run(command, cwd=ROOT / "stylegan2_ada", capture_output=True, text=True, check=True)
+    assert "1 file is no picture that can be read: .heic (1); pip install pillow-heif" in done.stdout
+    assert "Wrote 6 images" in done.stdout
+    pillow_heif = pytest.importorskip("pillow_heif")
+    picture = pillow_heif.from_pillow(Image.new("RGB", (16, 16), (200, 30, 30)))
+    picture.save(faces / "a.HEIC", quality=-1)
+    assert "Wrote 7 images" in cli("--source", faces, "--dest", tmp_path / "heif")[1]
+
+
 # Nothing is lost.
+
+
+def test_dest_in_the_source(tmp_path, faces):
+    error = refused(tmp_path, "--source", faces, "--dest", faces / "out")
+    assert error.startswith("Error: --dest: ") and "lies in the source" in error
+    for name in ("1.zip", "2.zip"):
+        assert "Wrote 6 images" in cli("--source", faces, "--dest", faces / name)[1]
 
 
 def test_dest_is_not_overwritten(tmp_path, faces):

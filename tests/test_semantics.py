@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import zipfile
 
 import numpy as np
 import PIL.Image
@@ -318,6 +319,12 @@ def test_annotations_on_disk(G, segmenter, tmp_path):
     torch.testing.assert_close(read.ws, made.ws)
     assert torch.equal(read.labels, made.labels) and read.classes == CLASSES
     assert read._replace(classes=(*CLASSES, "hat")).missing() == ["hat"]
+    with zipfile.ZipFile(tmp_path / "work.zip", "w") as archive:  # as Finder packs a folder
+        archive.writestr("__MACOSX/work/._classes.json", b"resource fork")
+        for path in tmp_path.glob("*.[jp]*"):
+            archive.write(path, f"work/{path.name}")
+    packed = annotations.read_annotations_zip(tmp_path / "work.zip", G, most=2)
+    assert packed.classes == CLASSES and torch.equal(torch.stack(list(packed.labels.values())), made.labels)
     (tmp_path / "classes.json").write_text('["background"]')
     with pytest.raises(ValueError, match="there are 1 classes"):
         annotations.read_annotations(tmp_path, G)

@@ -20,7 +20,7 @@ import torch
 from segan_ext.latents import draw_ws
 from segan_ext.semantics.extractors import IGNORED
 from snapshots.atomic import write_atomically
-from training.files import decode, parse_json, read_entry
+from training.files import decode, parse_json, read_entry, read_file, without_folder
 from training.latents import label_table
 
 if TYPE_CHECKING:  # it imports what draws avatars
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # it imports what draws avatars
 
 
 _FORMAT = "segan-annotations"
+_MOST = 2**24  # bytes of a file
 _VERSION = 2
 
 
@@ -65,7 +66,8 @@ def annotate(
 def read_annotations(folder: str | Path, G: torch.nn.Module, truncation_psi: float = 0.5) -> Annotations:
     """`Annotations` of G from a folder. OSError or ValueError, in one sentence, if there are none or they misfit."""
     folder = Path(folder)
-    found = _read([path.name for path in folder.glob("*")], lambda name: (folder / name).read_bytes(), folder, G)
+    names = [path.name for path in folder.glob("*")]
+    found = _read(names, lambda name: read_file(folder / name, most=_MOST), folder, G)
     labels = torch.stack(list(found.labels.values()))
     if (labels == IGNORED).all():
         raise ValueError(f"{folder}: no pixel of the annotations is labelled")
@@ -78,10 +80,10 @@ def read_annotations_zip(path: str | Path | BinaryIO, G: torch.nn.Module, most: 
     """`AnnotationFiles` of G from a zip, `most` pictures at most. OSError or ValueError, in one sentence, as above."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            names = without_folder(archive.namelist())
             if len(names) > most + 2:
                 raise ValueError(f"it holds {len(names)} files; {most} annotations are the most")
-            return _read(names, lambda name: read_entry(archive, name, most=2**24), "the archive", G)
+            return _read(list(names), lambda name: read_entry(archive, names[name], most=_MOST), "the archive", G)
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"it is no zip ({error})") from error
 

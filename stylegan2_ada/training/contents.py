@@ -21,14 +21,14 @@ from dnnlib.util import make_cache_dir_path
 from snapshots.atomic import write_atomically
 from training import files
 
-_VERSION = 1  # of what is in the cache
+_VERSION = 2  # of what is in the cache
 _WORTH_IT = 1000  # files; fewer are soon looked at again
 
 
 def open_contents(path: str) -> "Contents":
     """The files in a folder or zip, or in the tar files of a folder. OSError with one sentence for anything else."""
     if os.path.isdir(path):
-        shards = sorted(name for name in os.listdir(path) if name.endswith(".tar"))
+        shards = sorted(name for name in os.listdir(path) if name.endswith(".tar") and files.is_visible(name))
         return ShardContents(path, shards) if shards else FolderContents(path)
     if not os.path.exists(path):
         raise OSError(f"{path} does not exist; give a folder or a zip of images")
@@ -36,7 +36,9 @@ def open_contents(path: str) -> "Contents":
 
 
 class Contents(Sequence):
-    """The names of all files, sorted, with forward slashes. `signature` changes where a file does."""
+    """The names of all visible files (`files.is_visible`), sorted, with forward slashes. `signature` changes where a
+    file does.
+    """
 
     path: str
     signature: str
@@ -98,13 +100,10 @@ class Contents(Sequence):
 
 
 class FolderContents(Contents):
-    """All files below a folder."""
+    """All files below a folder, and in the folders that links below it lead to. OSError for one that cannot be read."""
 
     def __init__(self, path: str) -> None:
-        self.path, found = path, []
-        for base, _, names in os.walk(path):
-            found += [os.path.relpath(os.path.join(base, name), path).replace(os.sep, "/") for name in names]
-        self._names, self._signature = sorted(found), None
+        self.path, self._names, self._signature = path, sorted(_files_below(path)), None
 
     def __len__(self) -> int:
         return len(self._names)
@@ -125,8 +124,40 @@ class FolderContents(Contents):
 
     def read(self, i: int, most: int = files.MOST_BYTES) -> bytes:
         """See `Contents`."""
-        with open(os.path.join(self.path, self._names[i]), "rb") as file:
-            return file.read()
+        path = os.path.join(self.path, self._names[i])
+        if not os.path.isfile(path):  # a pipe would wait for ever
+            raise ValueError("it is no file")
+        return files.read_file(path, most)
+
+
+def _files_below(path):
+    """Names of the visible files below a folder. Each folder is met once, links to folders come last: so a file is
+    called by where it lies, if it lies here, and links that lead in a circle end.
+    """
+    found, met, starts = [], set(), [path]
+    while starts:
+        links = []
+        for base, folders, names in (each for start in starts for each in os.walk(start, onerror=_raise)):
+            about = os.stat(base)
+            if (about.st_dev, about.st_ino) in met:
+                folders.clear()
+                continue
+            met.add((about.st_dev, about.st_ino))
+            folders[:] = sorted(filter(files.is_visible, folders))
+            inside = "" if base == path else os.path.relpath(base, path).replace(os.sep, "/") + "/"
+            found += [inside + name for name in names if files.is_visible(name)]
+            joined = (os.path.join(base, folder) for folder in folders)
+            links += [each for each in joined if os.path.islink(each) and not _leads_up(each, path, base)]
+        starts = links
+    return found
+
+
+def _leads_up(link, *places):
+    return any(files.lies_in(place, link) for place in places)
+
+
+def _raise(error):
+    raise error
 
 
 class _Arrays(Contents):
@@ -186,7 +217,7 @@ class ShardContents(_Arrays):
                 raise OSError(f"{self.path}: {shard} is a damaged tar ({error}); get it again") from error
             found += [(f"{shard}/{entry.name}", number, entry.offset_data, entry.size) for entry in files_in]
         others = [(name, -1, i, 0) for i, name in enumerate(self._folder) if name not in self._shards]
-        found = sorted({entry[0]: entry for entry in found + others}.values())
+        found = sorted({entry[0]: entry for entry in found + others if files.is_visible(entry[0])}.values())
         rows = np.array([entry[1:] for entry in found], dtype="i8").reshape(-1, 3)
         return [entry[0] for entry in found], rows
 
@@ -211,6 +242,24 @@ class _Reader(zipfile.ZipFile):
 
 _FIELDS = {"header_offset": "u8", "compress_size": "u8", "file_size": "u8", "CRC": "u4", "compress_type": "u2"}
 _FIELDS |= {"flag_bits": "u2"}
+_ENCODINGS = ["", "utf-8", "gbk"]  # that names are in, though the zip does not say so; "": as zipfile has them
+
+
+def _encoding(entries):
+    """The encoding of the names of those entries that do not say which theirs is
+
+    Chinese Windows writes GBK. European names could be read as that too, but as characters that nobody uses: so half
+    of them have to be among those of GB2312.
+    """
+    raw = b"/".join(entry.orig_filename.encode("cp437") for entry in entries if not entry.flag_bits & 0x800)
+    for encoding in () if raw.isascii() else _ENCODINGS[1:]:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = raw.decode(encoding)
+            letters = "".join(letter for letter in text if not letter.isascii())
+            usual = encoding == "utf-8" or len(letters.encode("gb2312", "ignore")) >= len(letters)  # two bytes each
+            if usual and text.encode(encoding) == raw:
+                return encoding
+    return ""
 
 
 class ZipContents(_Arrays):
@@ -227,10 +276,16 @@ class ZipContents(_Arrays):
             if not zipfile.is_zipfile(file):
                 raise OSError(f"{self.path} is neither a folder nor a zip; make a data set of it with dataset_tool.py")
             with zipfile.ZipFile(file) as archive:
-                found = sorted((e for e in archive.infolist() if not e.is_dir()), key=lambda entry: entry.filename)
-        found = list({entry.filename: entry for entry in found}.values())  # of equal names the last one counts
-        rows = [tuple(getattr(entry, name) for name in _FIELDS) for entry in found]
-        return [entry.filename for entry in found], np.array(rows, dtype=list(_FIELDS.items()))
+                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        encoding, found = _encoding(entries), {}
+        for entry in entries:
+            used = "" if entry.flag_bits & 0x800 or entry.orig_filename.isascii() else encoding
+            name = entry.orig_filename.encode("cp437").decode(used) if used else entry.filename
+            if files.is_visible(name):  # of equal names the last one counts
+                found[name] = (*(getattr(entry, field) for field in _FIELDS), _ENCODINGS.index(used))
+        names = sorted(found)
+        rows = np.array([found[name] for name in names], dtype=[*_FIELDS.items(), ("encoding", "u1")])
+        return names, rows
 
     def crc(self, i: int) -> int:
         """See `Contents`; nothing is read."""
@@ -241,6 +296,8 @@ class ZipContents(_Arrays):
         entry = zipfile.ZipInfo(self[i])
         for name in _FIELDS:
             setattr(entry, name, int(self._entries[i][name]))
+        if used := _ENCODINGS[self._entries[i]["encoding"]]:
+            entry.orig_filename = entry.filename.encode(used).decode("cp437")  # as it stands before the data
         return files.read_entry(self._archive(), entry, most)
 
     def _archive(self):

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 import tqdm
 
 from dnnlib import EasyDict
-from training import contents, files
-
-_LABELS_FORM = 'is not of the form {"labels": [["name", label], …]}'
+from training import contents, dataset_json, files
 
 
 class Dataset(torch.utils.data.Dataset):
@@ -156,16 +153,19 @@ class ImageFolderDataset(Dataset):
     def __init__(self, path: str | os.PathLike, resolution: int | None = None, **super_kwargs: Any) -> None:
         self._path = str(path)
         self._contents = contents.open_contents(self._path)
-        PIL.Image.init()
-        suffixes = PIL.Image.EXTENSION
-        images = [i for i, name in enumerate(self._contents) if os.path.splitext(name)[1].lower() in suffixes]
+        images = [i for i, name in enumerate(self._contents) if files.is_picture(name)]
         self._images = np.array(images, dtype=np.int64)  # their numbers among the files
+        self._absent = []  # labelled names of no file; known once the labels are loaded
         if not images:
-            raise ValueError(f"{self._path} holds no images")
+            others = files.what_is_no_picture(self._contents)
+            raise ValueError(f"{self._path} holds no images{': ' * bool(others)}{others}")
         shape = [len(images), *self._load_raw_image(0).shape]
         if resolution is not None and shape[2:] != [resolution, resolution]:
             raise ValueError(f"{self._path} holds images of {shape[3]}×{shape[2]}, expected {resolution}×{resolution}")
-        super().__init__(os.path.splitext(os.path.basename(os.path.normpath(self._path)))[0], shape, **super_kwargs)
+        name = os.path.basename(os.path.abspath(self._path))
+        if not os.path.isdir(self._path):  # a dot in the name of a folder begins no suffix
+            name = os.path.splitext(name)[0]
+        super().__init__(name, shape, **super_kwargs)
 
     def close(self) -> None:
         """Closes the zip; the next read opens it again."""
@@ -175,76 +175,49 @@ class ImageFolderDataset(Dataset):
     def _load_raw_image(self, raw_idx):
         i = self._images[raw_idx]
         try:
-            pixels = np.array(files.decode(self._contents.read(i)))
+            pixels = np.array(files.upright(files.decode(self._contents.read(i))))
         except (OSError, ValueError) as error:
             raise OSError(f"{self._path}: {self._contents[i]} cannot be read ({error})") from error
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
 
     def image_names(self) -> list[str]:
-        """The file of every image, in their order; twice where images are mirrored."""
+        """The file of every image, in their order, as `dataset_json.as_read` spells it; twice where images are
+        mirrored."""
         names = self.file_names()
         return [names[i] for i in self._raw_idx]
 
     def file_names(self) -> list[str]:
-        """The file of every picture that there is, those beyond `max_size` among them."""
-        return [self._contents[i].replace("\\", "/") for i in self._images]
+        """The file of every picture that there is, those beyond `max_size` among them; spelt as in `image_names`."""
+        return [dataset_json.as_read(name) for name in self._pictures()]
 
     def json(self) -> dict[str, Any]:
         """What `dataset.json` holds; an empty dict where there is none."""
-        i = self._contents.find("dataset.json")
-        if i is None:
-            return {}
+        with self._named():
+            return dataset_json.load(self._contents)[1]
+
+    def notes(self) -> list[str]:
+        """Sentences about what lies in the folder or zip and is not used: other files, labels of other pictures."""
+        self._labels()
+        absent = dataset_json.what_is_absent(self._absent) if self._absent else ""
+        return [sentence for sentence in (files.what_is_no_picture(self._contents), absent) if sentence]
+
+    def _pictures(self):
+        return [self._contents[i] for i in self._images]
+
+    @contextlib.contextmanager
+    def _named(self):
+        """Inside, a ValueError gets the name of the data set."""
         try:
-            content = files.parse_json(self._contents.read(i, files.MOST_JSON_BYTES))
+            yield
         except ValueError as error:
-            raise ValueError(f"{self._path}: dataset.json cannot be read ({error})") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{self._path}: dataset.json {_LABELS_FORM}")
-        return content
-
-    def _stored_labels(self):
-        """{picture: label} as `dataset.json` has it, or None where there is no label at all."""
-        content = self.json()
-        if not content:
-            return self._labels_beside()
-        try:
-            labels = {name.replace("\\", "/"): label for name, label in content["labels"] or []}
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise ValueError(f"{self._path}: dataset.json {_LABELS_FORM}") from error
-        return labels if any(label is not None for label in labels.values()) else None
-
-    def _labels_beside(self):
-        """{picture: class} of files NAME.cls beside NAME.png, as webdataset has them; None where there are none."""
-        labels = {}
-        for i in self._images:
-            name = self._contents[i]
-            beside = self._contents.find(f"{os.path.splitext(name)[0]}.cls")
-            if beside is None:
-                return None
-            labels[name] = files.parse_json(self._contents.read(beside, 100), int)
-        return labels
+            raise ValueError(f"{self._path}: {error}") from error
 
     def _load_raw_labels(self):
-        stored = self._stored_labels()
-        if stored is None:
+        with self._named():
+            labels, self._absent = dataset_json.read_labels(self._contents, self._pictures())
+        if labels is None:
             return None
-        names = [self._contents[i] for i in self._images]
-        labels = [stored.get(name.replace("\\", "/")) for name in names]
-        missing = [name for name, label in zip(names, labels) if label is None]
-        if missing:
-            raise ValueError(f"{self._path}: dataset.json has no label for {missing[0]} and {len(missing) - 1} others")
-        if all(isinstance(label, int) and 0 <= label < files.MOST_CLASSES for label in labels):
-            return np.array(labels, dtype=np.int64)
-        try:
-            vectors = np.array(labels, dtype=np.float32)
-        except (TypeError, ValueError, OverflowError):
-            vectors = np.zeros([])
-        if vectors.ndim != 2 or not 0 < vectors.shape[1] <= files.MOST_CLASSES or not np.isfinite(vectors).all():
-            raise ValueError(
-                f"{self._path}: labels must be classes from 0 on ({files.MOST_CLASSES - 1} at most), or lists of "
-                "equally many numbers"
-            )
-        return vectors
+        return np.array(labels, dtype=np.float32 if isinstance(labels[0], list) else np.int64)
 
     @property
     def path(self) -> str:
@@ -256,8 +229,9 @@ class ImageFolderDataset(Dataset):
         return self._contents.digest()
 
     def has_stored_labels(self) -> bool:
-        """True if `dataset.json` holds labels, whether they are used or not."""
-        return self._stored_labels() is not None
+        """True if there are labels, whether they are used or not."""
+        with self._named():
+            return dataset_json.has_labels(self._contents, self._pictures())
 
     def check_images(self, progress: bool = True) -> None:
         """Opens every picture and raises ValueError with one sentence if one would stop training later.

@@ -7,17 +7,20 @@ import fnmatch
 import gzip
 import math
 import os
+import re
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.files import MOST_BYTES, MOST_CLASSES, MOST_JSON_BYTES, SUFFIXES, parse_json, read_entry
+from training import dataset_json
+from training.contents import Contents, open_contents
+from training.files import MOST_BYTES, MOST_CLASSES, is_picture, what_is_no_picture
 
 
 class Source(NamedTuple):
@@ -26,34 +29,18 @@ class Source(NamedTuple):
     names: list[str]  # in the order of the data set; relative paths with forward slashes where there are files
     read: Callable[[str], Any]  # name -> bytes of an image file, or a uint8 array [H, W] or [H, W, 3]
     labels: dict[str, int] | None = None
-    meta: bytes | None = None  # the source's own dataset.json
-
-
-def images_among(paths: Iterable[str]) -> list[str]:
-    """The paths that look like images, sorted; hidden files and the Mac's resource forks left out."""
-    return sorted(
-        p
-        for p in set(paths)
-        if os.path.splitext(p)[1].lower() in SUFFIXES
-        and not any(part.startswith((".", "__MACOSX")) for part in p.split("/"))
-    )
+    contents: Contents | None = None  # the files of a folder or zip, a dataset.json perhaps among them
 
 
 @contextmanager
-def folder_source(path: Path) -> Iterator[Source]:
-    """All images below a folder; its dataset.json, if any, as `meta`."""
-    files = [Path(root, f).relative_to(path).as_posix() for root, _, found in os.walk(path) for f in found]
-    meta = (path / "dataset.json").read_bytes() if "dataset.json" in files else None
-    yield Source(images_among(files), lambda name: (path / name).read_bytes(), meta=meta)
-
-
-@contextmanager
-def zip_source(path: Path) -> Iterator[Source]:
-    """All images in a zip; its dataset.json, if any, as `meta`."""
-    with zipfile.ZipFile(path) as archive:
-        files = archive.namelist()
-        meta = read_entry(archive, "dataset.json", MOST_JSON_BYTES) if "dataset.json" in files else None
-        yield Source(images_among(files), lambda name: read_entry(archive, name), meta=meta)
+def files_source(path: Path) -> Iterator[Source]:
+    """All images in a folder or zip."""
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ValueError("it is none")
+    contents = open_contents(str(path))
+    with closing(contents):
+        names = [name for name in contents if is_picture(name)]
+        yield Source(names, lambda name: contents.read(contents.find(name)), contents=contents)
 
 
 @contextmanager
@@ -138,8 +125,8 @@ def mnist_source(path: Path) -> Iterator[Source]:
 
 SOURCES = [  # (kind, is a folder, pattern of the name, opens it); the first that fits is used
     ("LSUN lmdb folder", True, "*_lmdb", lmdb_source),
-    ("folder of images", True, "*", folder_source),
-    ("zip of images", False, "*.zip", zip_source),
+    ("folder of images", True, "*", files_source),
+    ("zip of images", False, "*.zip", files_source),
     ("cifar-10-python.tar.gz", False, "*.tar.gz", cifar_source),
     ("MNIST train-images-idx3-ubyte.gz", False, "*images-idx3-ubyte.gz", mnist_source),
 ]
@@ -164,10 +151,13 @@ def open_source(path: Path) -> Iterator[Source]:
         except Exception as error:  # zip, tar, gzip, pickle and lmdb each have errors of their own
             if str(error).startswith("--source"):
                 raise
+            if str(error).startswith(str(path)):
+                raise ValueError(f"--source: {error}") from error
             reason = " ".join(str(error).split())
             raise ValueError(f"--source: {path} is no sound {kind} ({reason}); get it again") from error
         if not source.names:
-            raise ValueError(f"--source: {path} holds no images; point it at a {kind} that does")
+            others = what_is_no_picture(source.contents or ())
+            raise ValueError(f"--source: {path} holds no images; " + (others or f"point it at a {kind} that does"))
         yield source
 
 
@@ -175,44 +165,18 @@ def open_source(path: Path) -> Iterator[Source]:
 # Labels
 
 
-def label_kind(label: Any) -> str:
-    """What a label of dataset.json is: 'class numbers', 'vectors of … numbers' or 'other values'."""
-    if type(label) is int and 0 <= label < MOST_CLASSES:
-        return "class numbers"
-    if isinstance(label, list) and 0 < len(label) <= MOST_CLASSES and all(map(is_number, label)):
-        return f"vectors of {len(label)} numbers"
-    return "other values"
-
-
-def is_number(x: Any) -> bool:
-    """True for what a float32 can hold."""
-    return type(x) in (int, float) and abs(x) < 3e38
-
-
 def labels_from_json(source: Source) -> tuple[dict[str, Any] | None, list | None]:
-    """(labels, classes) from the source's own dataset.json."""
-    cure = "mend it or pass --labels=none"
+    """(labels, classes) from the source's own dataset.json, or .cls files. Says which labels are of no image."""
     try:
-        content = parse_json(source.meta)
-        labels, classes = content["labels"], content.get("classes")
-        labels = labels if labels is None else dict(labels)
-        classes = classes if isinstance(classes, list) else None
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f'--source: its dataset.json has no "labels": [["path", label], …]; {cure}') from error
-    if labels is None or not any(label is not None for label in labels.values()):
+        labels, absent = dataset_json.read_labels(source.contents, source.names)
+        classes = dataset_json.load(source.contents)[1].get("classes")
+    except ValueError as error:
+        raise ValueError(f"--source: {error}; mend it or pass --labels=none") from error
+    if absent:
+        print(f"{dataset_json.what_is_absent(absent)}: ignored")
+    if labels is None:
         return None, None
-    missing = sorted(map(str, labels.keys() - set(source.names)))
-    unlabelled = [name for name in source.names if labels.get(name) is None]
-    kinds = sorted({label_kind(label) for label in labels.values() if label is not None})
-    if missing:
-        problem = f"labels {len(missing)} missing files (first: {missing[0]})"
-    elif unlabelled:
-        problem = f"has no label for {len(unlabelled)} of {len(source.names)} images (first: {unlabelled[0]})"
-    elif len(kinds) > 1 or kinds == ["other values"]:
-        problem = f"holds {' and '.join(kinds)}, not only class numbers from 0 or only vectors of one length"
-    else:
-        return labels, classes
-    raise ValueError(f"--source: its dataset.json {problem}; {cure}")
+    return dict(zip(source.names, labels)), classes if isinstance(classes, list) else None
 
 
 def labels_from_folders(source: Source) -> tuple[dict[str, int], list[str]]:
@@ -226,9 +190,16 @@ def labels_from_folders(source: Source) -> tuple[dict[str, int], list[str]]:
             f"--labels: folders needs every image in a sub-folder, but {len(outside)} of "
             f"{len(parts)} are in none (first: {outside[0]}); move them or drop --labels"
         )
-    classes = sorted({p[0] for p in parts})
+    classes = sorted({p[0] for p in parts}, key=_natural)
     number = {name: i for i, name in enumerate(classes)}
     return {name: number[p[0]] for name, p in zip(source.names, parts)}, classes
+
+
+def _natural(name):
+    """For sorting: numbers in names by their value, so that 2 comes before 10"""
+    parts = re.split("([0-9]+)", name)
+    numbers = (part.lstrip("0") for part in parts[1::2])
+    return [*zip(parts[::2], [*((len(number), number) for number in numbers), (0, "")])], name
 
 
 def choose_labels(source: Source, labels: str) -> tuple[dict[str, Any] | None, list | None]:
@@ -240,4 +211,4 @@ def choose_labels(source: Source, labels: str) -> tuple[dict[str, Any] | None, l
         return None, None
     if labels == "folders":
         return labels_from_folders(source)
-    return labels_from_json(source) if source.meta is not None else (source.labels, None)
+    return labels_from_json(source) if source.contents is not None else (source.labels, None)
