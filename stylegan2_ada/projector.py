@@ -38,14 +38,12 @@ def main(network, trust_pickle, device, target, num_steps, seed, save_video, cla
     """Project a picture into W: writes target.png, proj.png, projected_w.npz and proj.mp4."""
     torch.manual_seed(seed)
     with usage_errors("--outdir"):
-        check_inputs_stay([target], [os.path.join(outdir, name) for name in ("target.png", "proj.png")])
+        check_inputs_stay([target], [os.path.join(outdir, name) for name in _WRITTEN])
     device = choose_device(device)
     G = open_generator(network, device, trust_pickle)
     label = class_label(G, class_idx, 1, device)
     with usage_errors("--target"):
         pixels = open_target(target, G)
-    if any(os.path.realpath(target) == os.path.realpath(os.path.join(outdir, name)) for name in _WRITTEN):
-        raise ValueError(f"--outdir: {target} would be overwritten; name another folder")
     with usage_errors("--detector"):
         features = perceptual_features(detector, device)
     print(f"Projecting in {num_steps} steps; distances are of {features.name}.")

@@ -166,9 +166,9 @@ def test_a_result_does_not_take_the_place_of_what_it_is_made_from(tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     here = [f"--network={NETWORK}", f"--outdir={tmp_path}", "--num-steps=1"]
     done = run("stylegan2_ada/projector.py", *here, f"--target={tmp_path / 'target.png'}", check=False)
-    assert done.returncode == 2 and "--outdir: " in done.stderr and "would be written over" in done.stderr
+    assert done.returncode == 2 and "--outdir: " in done.stderr and "would be overwritten" in done.stderr
     done = run("-m segan_ext project", *here, f"--target={tmp_path / 'a.png'}", check=False)
-    assert done.returncode == 2 and "--outdir: " in done.stderr and "would be written over" in done.stderr
+    assert done.returncode == 2 and "--outdir: " in done.stderr and "would be overwritten" in done.stderr
     done = run("-m segan_ext project", *here, f"--target={tmp_path}", check=False)
     assert done.returncode == 2 and "--target: a picture is called projection" in done.stderr
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}

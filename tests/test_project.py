@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from helpers import ROOT, run
 from metrics.detectors import PixelPyramid
 from segan_ext.cli import main
+from segan_ext.cli.project import _pictures
 from segan_ext.control.edit_file import read_edit
 from segan_ext.control.inversion import Reader, bounds_of
 from segan_ext.control.render import mixed_offsets
@@ -134,6 +135,17 @@ def test_results_go_on_to_edit_and_explore(tmp_path):
     assert np.abs(middle.astype(int) - np.asarray(PIL.Image.open(out / "anna.png"))).max() <= 1
 
 
+def test_hidden_pictures_are_left_out_and_others_counted(tmp_path, capsys):
+    (tmp_path / "in" / ".ipynb_checkpoints").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("a.png", "._b.png", "c.raw", ".ipynb_checkpoints/a-checkpoint.png", "../elsewhere/d.PNG"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    found = _pictures([str(tmp_path / "in")])
+    assert found == [tmp_path / "in" / "a.png", tmp_path / "in" / "linked" / "d.PNG"]
+    assert "1 file is no picture that can be read: .raw (1)." in capsys.readouterr().out
+
+
 def test_what_cannot_be_projected_is_said(made, tmp_path):
     for folder in ("a", "b", "empty"):
         (tmp_path / folder).mkdir()
@@ -164,3 +176,20 @@ def test_large_networks_are_read_by_fewer_images(resolution, samples):
     with pytest.raises(InterruptedError):
         Reader(G, count=count)
     assert sum(seen) == samples and max(seen) * resolution**2 <= max(2**17, resolution**2)
+
+
+def test_pictures_are_not_overwritten_by_their_projections(made, tmp_path):
+    picture = to_pictures(made[1][:1])[0]
+    (tmp_path / "in").mkdir()
+    picture.save(tmp_path / "in" / "same.png")
+    before = (tmp_path / "in" / "same.png").read_bytes()
+    for target, outdir, sentence in [
+        ("in/same.png", "in", "would be overwritten"),
+        ("in", "in", "whose pictures are projected"),
+        ("in", "in/out", "whose pictures are projected"),
+    ]:
+        args = [f"--network={NAMED}", f"--target={tmp_path / target}", f"--outdir={tmp_path / outdir}"]
+        done = CliRunner().invoke(main, ["project", *args])
+        assert done.exit_code == 2 and "--outdir: " in done.output and sentence in done.output, done.output
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["same.png"]
+    assert (tmp_path / "in" / "same.png").read_bytes() == before

@@ -1,6 +1,7 @@
 """`segan project`."""
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -15,10 +16,11 @@ from segan_ext.control.edit_file import describe
 from segan_ext.control.inversion import SAMPLES, Reader, bounds_of, reading_bar
 from segan_ext.images import draw_curves, draw_traversal
 from snapshots.atomic import write_atomically
-from training.files import SUFFIXES
+from training.contents import FolderContents
+from training.files import is_picture, lies_in, what_is_no_picture
 from training.images import save_picture, to_pictures
 from training.latents import class_label
-from training.projection import SPACES, open_target, project_many, psnr
+from training.projection import SPACES, open_targets, project_many, psnr
 
 _SHOWN = 24  # rows of the picture of the result
 
@@ -55,10 +57,8 @@ def project(network, trust_pickle, device, targets, space, start, num_steps, bat
     label = class_label(G, class_idx, 1, device)
     with usage_errors("--target"):
         paths = _pictures(targets)
-        pixels = torch.stack([open_target(path, G) for path in paths])
-    names = [f"{path.stem}.png" for path in paths]
-    with usage_errors("--outdir"):
-        check_inputs_stay(paths, [Path(outdir) / name for name in [*names, "projection.png"]])
+        pixels = open_targets(paths, G)
+    _check_outdir(outdir, targets, paths)
     with usage_errors("--detector"):
         features = perceptual_features(detector, device)
     started = pixels.float() / 127.5 - 1
@@ -77,10 +77,16 @@ def _pictures(targets):
     """Paths of pictures, those of folders in order. ValueError where there are none, or two of one name."""
     found = []
     for target in map(Path, targets):
-        inside = sorted(p for p in target.rglob("*") if p.suffix.lower() in SUFFIXES) if target.is_dir() else [target]
+        if not target.is_dir():
+            found.append(target)
+            continue
+        contents = FolderContents(str(target))
+        inside, others = [target / name for name in contents if is_picture(name)], what_is_no_picture(contents)
         if not inside:
-            raise ValueError(f"{target} holds no pictures")
+            raise ValueError(f"{target} holds no pictures{': ' * bool(others)}{others}")
         found += inside
+        if others:
+            print(f"{target}: {others}.")
     names = [path.stem for path in found]
     for name in names:
         if names.count(name) > 1:
@@ -88,6 +94,17 @@ def _pictures(targets):
         if name == "projection":
             raise ValueError("a picture is called projection, as the picture of all results is; rename it")
     return found
+
+
+def _check_outdir(outdir, targets, paths):
+    """ValueError if results would replace pictures, or lie in a folder of them and be projected with it next time."""
+    for folder in filter(os.path.isdir, targets):
+        if lies_in(outdir, folder):
+            raise ValueError(f"--outdir: {outdir} lies in {folder}, whose pictures are projected; name another folder")
+    with usage_errors("--outdir"):
+        check_inputs_stay(
+            paths, [Path(outdir) / name for name in [*(f"{p.stem}.png" for p in paths), "projection.png"]]
+        )
 
 
 @torch.no_grad()

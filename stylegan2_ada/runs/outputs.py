@@ -34,6 +34,6 @@ def check_file(path: str, endings: Iterable[str] = ()) -> str:
 def check_inputs_stay(inputs: Iterable[str], outputs: Iterable[str]) -> None:
     """ValueError if a result would be written over one of the files that it is made from."""
     inputs = {os.path.realpath(path): path for path in inputs}
-    for path in outputs:
-        if os.path.realpath(path) in inputs:
-            raise ValueError(f"{path} would be written over {inputs[os.path.realpath(path)]}; name another folder")
+    for path in map(os.path.realpath, outputs):
+        if path in inputs:
+            raise ValueError(f"{inputs[path]} would be overwritten; name another folder")
