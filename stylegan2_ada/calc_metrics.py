@@ -140,6 +140,9 @@ def _measure(rank, metrics, kwargs, verbose, run_dir, network, modules):
             reason = metric_failure(error)
             if reason is None:
                 raise
+            path = kwargs["dataset_kwargs"].get("path")
+            if path is not None and path in reason and not os.path.exists(path):
+                reason = f"the images of the training are not at {path} any more; name them with --data=PATH"
             raise click.UsageError(f"{metric}: {reason}") from error
         if rank == 0:
             metric_main.report_metric(result, run_dir=run_dir, snapshot_pkl=network)

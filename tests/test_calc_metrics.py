@@ -135,6 +135,18 @@ def test_what_cannot_be_measured_is_explained(run_dir, tmp_path):
         assert done.exit_code == 2 and sentence in done.output, done.output
 
 
+def test_images_of_the_training_that_have_moved_are_asked_for(run_dir, tmp_path):
+    snapshot = pickle.loads((run_dir / "network-snapshot-000000.pkl").read_bytes())
+    snapshot["training_set_kwargs"]["path"] = str(tmp_path / "moved.zip")
+    (tmp_path / "network.pkl").write_bytes(pickle.dumps(snapshot))
+    args = [f"--network={tmp_path / 'network.pkl'}", f"--detector={run_dir / 'coarse.pt'}", "--num-gen=8"]
+    for metric in ("fid50k_full", "purity"):
+        done = CliRunner().invoke(main, [*args, f"--metrics={metric}"])
+        assert done.exit_code == 2, done.output
+        assert f"not at {tmp_path / 'moved.zip'} any more; name them with --data=PATH" in done.output
+    assert CliRunner().invoke(main, [*args, "--metrics=is50k"]).exit_code == 0  # needs none
+
+
 def test_offline_detectors_compare_images(tmp_path):
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     image = torch.nn.functional.interpolate(image[:, :, ::16, ::16], scale_factor=16, mode="bicubic").clamp(0, 1) * 255

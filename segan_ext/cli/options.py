@@ -9,6 +9,8 @@ from segan_ext import host
 
 def activate(_context: click.Context, option: click.Option, directory: str | None) -> str | None:
     """Callback of an option --host: activates that host. click.UsageError if it is none."""
+    if directory is not None and not directory.strip():
+        raise click.UsageError(f"{option.opts[0]}: is empty; is a variable of the shell not set?")
     try:
         host.activate(directory)
     except ValueError as error:
