@@ -72,6 +72,7 @@ def main(cfg, **options):
     cfg = options["cfg"] = cfg or "segan-mode2"
     device = launch.choose_device(options["device"])
     options["data"] = options["data"] or default_data()
+    launch.check_outdir(outdir, options["data"])
     data = launch.open_training_set(recipe.dataset_kwargs(options))
     gpus = launch.num_processes(options, device)
     config = PRESETS.get(cfg) or recipe.BASE_CONFIGS.get(cfg) or recipe.auto_config(gpus, data.resolution)

@@ -21,6 +21,7 @@ def main(cfg, **options):
     cfg = options["cfg"] = cfg or "auto"
     if options["data"] is None:
         raise click.UsageError("--data: name the folder or the zip of images to train on")
+    launch.check_outdir(outdir, options["data"])
     device = launch.choose_device(options["device"])
     data = launch.open_training_set(recipe.dataset_kwargs(options))
     gpus = launch.num_processes(options, device)

@@ -1,7 +1,9 @@
 """Wrong input gets one sentence that names the option and the cure, exit status 2, and no traceback."""
 
+import importlib
 import io
 import json
+import os
 import struct
 import zipfile
 import zlib
@@ -12,6 +14,8 @@ import pytest
 
 import train_segan
 from helpers import make_dataset, png, run
+from runs import launch
+from training.dataset import ImageFolderDataset
 
 
 def picture(width, height, mode="RGB"):
@@ -68,7 +72,10 @@ def test_broken_data(case, suffix, tmp_path):
 
 
 BROKEN_LABELS = {
-    "one is missing": (dict(labels="classes", extra={"00000/zz.png": png()}), "no label for 00000/zz.png"),
+    "one is missing": (
+        dict(labels="classes", extra={"00000/zz.png": png()}),
+        "no label for 1 of 41 images (first: 00000/zz.png)",
+    ),
     "negative": (dict(count=1, extra=labels_file([["00000/img00000000.png", -1]])), "classes from 0 on"),
     "fractions": (dict(count=1, extra=labels_file([["00000/img00000000.png", 0.5]])), "classes from 0 on"),
     "NaN": (
@@ -198,3 +205,71 @@ def assert_refused(args, start, sentence, tmp_path):
     (line,) = [line for line in done.output.splitlines() if line.startswith("Error: ")]
     assert sentence in line and start in line, line
     assert not out.exists()
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_option_that_is_given_nothing(text, tmp_path, monkeypatch):
+    """As by $VARIABLE that is not set; no command may begin with defaults instead."""
+    from segan_ext.cli import main as tools
+
+    names = ("generate", "projector", "calc_metrics", "train", "dataset_tool", "train_segan")
+    scripts = {name: importlib.import_module(name).main for name in names} | dict(tools=tools)
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        f"train_segan --data={text}",
+        f"train_segan -n --data={text}",
+        f"train_segan -n --outdir={text}",
+        f"train_segan -n --resume={text}",
+        f"train_segan -n --host={text}",
+        f"train_segan -n --labels={text}",
+        f"train --data={text}",
+        f"generate --network={text}|--outdir=x",
+        f"generate --network=N|--outdir={text}",
+        f"projector --network=N|--target={text}|--outdir=x",
+        f"calc_metrics --network=N|--data={text}",
+        f"dataset_tool --source={text}|--dest=x",
+        f"dataset_tool --source=x|--dest={text}",
+        f"tools project|--network=N|--outdir=x|--target=a|--target={text}",
+        f"tools edit|--network=N|--image={text}|--outdir=x",
+        f"tools semantics|train|--network=N|--dest={text}",
+        f"tools report|{text}",
+    ):
+        script, args = command.split(" ", 1)
+        args = args.split("|") if "|" in args else args.split(" ", args.startswith("-n"))
+        done = click.testing.CliRunner().invoke(scripts[script], args)
+        assert done.exit_code == 2 and ": is empty; is a variable of the shell not set?" in done.output, command
+    assert not os.listdir()
+
+
+def test_runs_do_not_lie_in_their_data(tmp_path, monkeypatch):
+    data = make_dataset(tmp_path / "pictures", count=8)
+    (tmp_path / "link").symlink_to(data)
+    monkeypatch.chdir(data)
+    for args in (["--data=."], [f"--data={data}"], ["--data=.", "--outdir=runs"], ["--data=../link", "--outdir=00000"]):
+        done = click.testing.CliRunner().invoke(train_segan.main, args)
+        assert done.exit_code == 2 and "Error: --outdir: " in done.output and "lies in the training data" in done.output
+    assert os.listdir() == ["00000"]
+    monkeypatch.chdir(tmp_path)  # beside each other they may lie
+    done = click.testing.CliRunner().invoke(train_segan.main, ["-n", "--data=pictures", "--outdir=pictures-runs"])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_name_with_a_dot_and_spaces_is_kept_and_quoted(tmp_path):
+    data = make_dataset(tmp_path / "my data (v1.2)", count=8)
+    done = click.testing.CliRunner().invoke(train_segan.main, ["-n", f"--data={data}", f"--outdir={tmp_path / 'out'}"])
+    assert done.exit_code == 0 and "00000-my data (v1.2)-segan-mode2" in done.output
+    make_dataset(tmp_path / "my data (v1.2).zip", count=8)
+    assert ImageFolderDataset(tmp_path / "my data (v1.2).zip").name == ImageFolderDataset(data).name == "my data (v1.2)"
+    (tmp_path / "a run").mkdir()
+    (tmp_path / "a run" / "training-state-000001.pt").write_bytes(b"")
+    said = launch._way_on(str(tmp_path / "a run"), RuntimeError())
+    assert said == f"--resume='{tmp_path}/a run' goes on from training-state-000001.pt"
+
+
+def test_what_is_not_used_of_the_data_is_said(tmp_path):
+    data = make_dataset(tmp_path / "data", count=8, labels="classes", extra={"00000/a.raw": b"x", ".hidden": b"x"})
+    (data / "00000" / "img00000007.png").unlink()
+    done = click.testing.CliRunner().invoke(train_segan.main, ["-n", f"--data={data}", "--cond=1"])
+    assert f"{data}: 1 file is no picture that can be read: .raw (1).\n" in done.output
+    assert f"{data}: 1 label is of a missing file (first: 00000/img00000007.png).\n" in done.output
+    assert done.exit_code == 0

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import sys
 from typing import Any
 
@@ -24,7 +25,7 @@ from runs.failures import MACHINE_ERRORS, Diverged, machine_failure
 from runs.run_dir import hold
 from snapshots.atomic import write_atomically
 from snapshots.save import save_snapshot
-from training import training_loop
+from training import files, training_loop
 
 OPTIONS_VERSION = 1  # of training_options.json; files of before it said one are of this one too
 
@@ -76,6 +77,12 @@ def cores_of_each(gpus: int) -> int:
     return (os.cpu_count() or 1) // (processes.on_this_machine() if processes.count() > 1 else gpus)
 
 
+def check_outdir(outdir: str, data: str) -> None:
+    """ValueError if runs would lie in the folder of their training images, and the next one be trained on samples."""
+    if os.path.isdir(data) and files.lies_in(outdir, data):
+        raise ValueError(f"--outdir: {outdir} lies in the training data, {data}; name a folder outside of it")
+
+
 def open_training_set(kwargs: dict[str, Any]) -> torch.utils.data.Dataset:
     """The data set of these arguments after a check of every picture in it. ValueError if it cannot be used."""
     try:
@@ -83,6 +90,8 @@ def open_training_set(kwargs: dict[str, Any]) -> torch.utils.data.Dataset:
         if hasattr(data, "check_images"):
             data.check_images(progress=sys.stderr.isatty())
         labelled = data.has_labels
+        for note in data.notes() if hasattr(data, "notes") else ():
+            print(f"{kwargs['path']}: {note}.")
         if not kwargs["use_labels"] and hasattr(data, "has_stored_labels") and data.has_stored_labels():
             print(f"{kwargs['path']} has labels that are not used; --cond=1 trains a conditional model with them.")
     except (OSError, ValueError, TypeError) as error:  # TypeError: arguments from a file that are none of the class's
@@ -279,9 +288,9 @@ def _way_on(run_dir, error):
     saved = [name for name in listdir(run_dir) if re.fullmatch(r"network-snapshot-\d+\.pkl", name)]
     states = [name for name in listdir(run_dir) if re.fullmatch(r"training-state-\d+\.pt", name)]
     if states and not isinstance(error, Diverged):
-        return f"--resume={run_dir} goes on from {states[-1]}"
+        return f"--resume={shlex.quote(run_dir)} goes on from {states[-1]}"
     if saved:
-        return f"--resume={os.path.join(run_dir, saved[-1])} begins a new run from before"
+        return f"--resume={shlex.quote(os.path.join(run_dir, saved[-1]))} begins a new run from before"
     return "begin anew" if isinstance(error, Diverged) else "it had saved nothing yet"
 
 

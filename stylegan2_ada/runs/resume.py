@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from typing import Any
 
 import torch
@@ -75,9 +76,9 @@ def continue_run(run_dir: str, given: dict[str, Any], dry_run: bool = False) -> 
     args, before = _read_options(run_dir)
     for name, value in given.items():
         if value is not None and name not in _FREE and value != before.get(name, value):
-            option = f"--{name.replace('_', '-')}"
+            option, continues = f"--{name.replace('_', '-')}", f"--resume={shlex.quote(run_dir)} continues it exactly"
             raise ValueError(
-                f"{option}: the run has {before[name] or 'the default'}, and --resume={run_dir} continues it exactly; "
+                f"{option}: the run has {before[name] or 'the default'}, and {continues}; "
                 "leave the option out, or start a new run from one of its snapshots (--resume=….pkl)"
             )
     measured = {name: before.get(name) if given[name] is None else given[name] for name in _HOW_TO_MEASURE}

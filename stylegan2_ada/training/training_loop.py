@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import random
+import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -236,7 +237,8 @@ class Trainer:
         """Saves what there is; its metrics, which may take hours, are made up for when the run goes on."""
         if self._snapshot_nimg != self.state.cur_nimg:
             self._save_snapshot()
-        self._say(f"Stopped at {self.state.cur_nimg / 1000:.1f} kimg; --resume={self.o.run_dir} continues it.")
+        way_on = f"--resume={shlex.quote(self.o.run_dir)} continues it"
+        self._say(f"Stopped at {self.state.cur_nimg / 1000:.1f} kimg; {way_on}.")
 
     def _state_is_due(self):
         """Whether so many minutes have gone by without a state, and there is something new to save."""
