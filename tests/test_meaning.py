@@ -64,8 +64,10 @@ def test_what_is_alike_is_merged():
     a, b = torch.eye(4)[0], torch.eye(4)[1]
     signatures = torch.stack([3 * a, 2 * b, -a, b + 0.2 * a, torch.zeros(4)])
     assert originals(signatures) == [0, 1, 0, 1, 4]
-    assert most_different(signatures, 9) == [(0, 1), (1, 1)]  # nothing is left beyond the two
-    assert most_different(torch.stack([3 * a, 2 * a + 2 * b, 0.5 * b]), 2) == [(0, 0), (2, 0)]
+    assert most_different(signatures, signatures.norm(dim=1), 9) == [(0, 1), (1, 1)]  # nothing is left beyond the two
+    three = torch.stack([3 * a, 2 * a + 2 * b, 0.5 * b])
+    assert most_different(three, three.norm(dim=1), 2) == [(0, 0), (2, 0)]
+    assert most_different(three, torch.tensor([1.0, 2.0, 3.0]), 2) == [(2, 0), (0, 0)]  # in the order that is shown
     nearest = nearest_before(signatures)
     assert nearest[0] is None and nearest[4] is None and nearest[2] == (0, pytest.approx(-1)) and nearest[3][0] == 1
 

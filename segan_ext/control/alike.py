@@ -29,19 +29,18 @@ def nearest_before(signatures: torch.Tensor) -> list[tuple[int, float] | None]:
     return found
 
 
-def most_different(signatures: torch.Tensor, count: int) -> list[tuple[int, int]]:
+def most_different(signatures: torch.Tensor, strengths: torch.Tensor, count: int) -> list[tuple[int, int]]:
     """[(index, copies), …] of `count` of signatures [M, F] at most: strong ones that are not like each other.
 
-    The strongest first; each next one is the strongest whose |cosine| with all before it is below a half. copies: how
-    many of the others are copies of it, above 0.9.
+    The one of most strength [M] first; each next one is the strongest whose |cosine| with all before it is below a
+    half. copies: how many of the others are copies of it, above 0.9.
     """
     lengths = signatures.norm(dim=1)
     unit = signatures / lengths.clamp(min=1e-12)[:, None]
     chosen = []
-    for i in lengths.argsort(descending=True).tolist():
-        if len(chosen) == count or lengths[i] <= 1e-6:
-            break
-        if not chosen or (unit[chosen] @ unit[i]).abs().max() < _UNLIKE:
+    for i in strengths.argsort(descending=True).tolist():
+        unlike = not chosen or (unit[chosen] @ unit[i]).abs().max() < _UNLIKE
+        if lengths[i] > 1e-6 and unlike and len(chosen) < count:
             chosen.append(i)
     alike = (unit[chosen] @ unit.t()).abs() > ALIKE
     return [(i, int(row.sum()) - 1) for i, row in zip(chosen, alike)]

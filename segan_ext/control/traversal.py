@@ -56,7 +56,9 @@ def rank_dimensions(
             ranked.append(Dimension(Address(*moved.layer, d), float(sigmas[moved.layer][d]), effect))
     if different is None:
         return sorted(ranked, key=lambda dimension: -dimension.effect)
-    return [ranked[i]._replace(copies=copies) for i, copies in most_different(torch.cat(signatures), different)]
+    effects = torch.tensor([dimension.effect for dimension in ranked])
+    chosen = most_different(torch.cat(signatures), effects, different)
+    return [ranked[i]._replace(copies=copies) for i, copies in chosen]
 
 
 def strongest(
