@@ -1,5 +1,6 @@
 """Options of all commands: a value that cannot be used is refused by name, before any work."""
 
+import io
 import json
 import os
 
@@ -7,6 +8,7 @@ import click
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from click.testing import CliRunner
 from test_house import commands
 
@@ -188,12 +190,21 @@ def test_metrics_that_are_none(tmp_path):
     assert "Calculating" not in run("stylegan2_ada/calc_metrics.py", f"--network={NETWORK}", "--metrics=None").stdout
 
 
+def archive():
+    content = io.BytesIO()
+    torch.save(dict(a=torch.zeros(1)), content)
+    return content.getvalue()
+
+
 WRONG_NETWORKS = {
     "a.png": (b"\x89PNG\r\n\x1a\n", "it is a PNG picture"),
     "a.pkl": (b"<!DOCTYPE html><html>sign in</html>", "it is a web page"),
     "b.pkl": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
     "c.pkl": (json.dumps(dict(a=1)).encode(), "it is a text"),
     "d.pkl": (b"\x1f\x8b\x08" + bytes(20), "it is packed with gzip"),
+    "f.pkl": (b"\x08\x08\x12\x07pytorch\x1a\x05", "it is an ONNX file"),
+    "g.pkl": (b"\x10\0\0\0\0\0\0\0" + b'{"a": {}}', "has to end in .safetensors"),
+    "training-state-000001.pt": (archive(), "the state of a run; give a network-snapshot-"),
     "e.pkl": (b"PK\x03\x04" + bytes(50), "damaged or cut short"),
 }
 

@@ -37,9 +37,7 @@ def _describe_zip(data):
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return "it is a zip archive that is damaged or cut short"
-    if any(re.fullmatch(r"training-state-\d+/data\.pkl", name) for name in names):
-        return "it is the state of a training run; give the network-snapshot-….pkl beside it, or --resume the folder"
     if any(name.endswith("data.pkl") for name in names):
-        return "it is a zip archive of PyTorch, of weights alone perhaps; such files do not open"
+        return "it is a zip archive of PyTorch, with weights alone or the state of a run; give a network-snapshot-….pkl"
     pictures = sum(name.lower().endswith((".png", ".jpg", ".jpeg", ".webp")) for name in names)
     return f"it is a zip archive of {pictures} pictures" if pictures else "it is a zip archive, not a network"
