@@ -90,6 +90,9 @@ def random_ws(G: torch.nn.Module, count: int, seed: int = 0) -> torch.Tensor:
 
 
 SIGMA_SAMPLES = 10000
+NOTHING_TO_MOVE = (
+    "has no subspaces; give a snapshot of mode 1, 2 or 3, or find some with `python -m segan_ext discover`"
+)
 
 
 @torch.no_grad()
@@ -107,7 +110,9 @@ def random_w(G: torch.nn.Module, samples: int, seed: int = 0) -> torch.Tensor:
 def coordinates_of(
     G: torch.nn.Module, samples: int = SIGMA_SAMPLES, seed: int = 0
 ) -> dict[tuple[int, int], torch.Tensor]:
-    """{(L, N): coordinates [samples, K]} of random latents"""
+    """{(L, N): coordinates [samples, K]} of random latents. ValueError for a G without subspaces."""
+    if not getattr(G, "subspaces", dict)():
+        raise ValueError(f"this generator {NOTHING_TO_MOVE}")
     w = random_w(G, samples, seed)
     return {address: subspace.coordinates(w) for address, subspace in G.subspaces().items()}
 

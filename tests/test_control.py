@@ -181,9 +181,15 @@ def test_a_plain_network_is_edited_by_the_names_that_the_page_shows(tmp_path):
 def test_a_plain_generator_is_rendered_without_edits(source):
     ws = latents.ws_of_seeds(source, [0])
     assert torch.equal(render(source, ws, {}, noise_mode="const"), source.synthesis(ws, noise_mode="const"))
-    for edits in ({"L1.N0.D2": 1}, [("hair", 1)]):
+    for attempt in (
+        lambda: render(source, ws, {"L1.N0.D2": 1}),
+        lambda: render(source, ws, [("hair", 1)]),
+        lambda: traversal.traversal(source, [traversal.Dimension(Address(1, 0, 2), 1.0, 0.0)]),
+        lambda: traversal.rank_dimensions(source),
+        lambda: atlas.make_atlas(source),
+    ):
         with pytest.raises(ValueError, match="this generator has no subspaces; give a snapshot of mode 1, 2 or 3, or"):
-            render(source, ws, edits)
+            attempt()
 
 
 def test_pictures_of_traversals_and_walks(run_dir, tmp_path):  # noqa: F811

@@ -7,12 +7,8 @@ import torch
 
 from segan_ext.control.address import Address, Name, parse_address
 from segan_ext.control.named import NamedDirection
-from segan_ext.latents import coordinate_sigmas, coordinates_of
+from segan_ext.latents import NOTHING_TO_MOVE, coordinate_sigmas, coordinates_of
 from segan_ext.layers import row_of
-
-_NOTHING_TO_MOVE = (
-    "has no subspaces; give a snapshot of mode 1, 2 or 3, or find some with `python -m segan_ext discover`"
-)
 
 
 def parse_edits(
@@ -54,7 +50,7 @@ def render(
     edits = edits if isinstance(edits, dict) else list(edits)
     if not getattr(G, "subspaces", dict)():
         if edits:
-            raise ValueError(f"this generator {_NOTHING_TO_MOVE}")
+            raise ValueError(f"this generator {NOTHING_TO_MOVE}")
         return G.synthesis(ws, **synthesis_kwargs)
     with G.edited(offsets=offsets_of(G, parse_edits(G, edits, named), sigmas, named)):
         return G.synthesis(ws, **synthesis_kwargs)
@@ -94,7 +90,7 @@ def keep_outside(before: torch.Tensor, after: torch.Tensor, kept: torch.Tensor) 
 def check_editable(G: torch.nn.Module, network: str) -> None:
     """ValueError if a generator, from the file `network`, has no subspaces."""
     if not getattr(G, "subspaces", dict)():
-        raise ValueError(f"--network: {network} {_NOTHING_TO_MOVE}")
+        raise ValueError(f"--network: {network} {NOTHING_TO_MOVE}")
 
 
 def offsets_of(
