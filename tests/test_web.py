@@ -4,11 +4,13 @@ import asyncio
 import base64
 import contextlib
 import http.client
+import http.server
 import io
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -1097,6 +1099,104 @@ def test_only_the_newest_move_of_a_page_is_rendered(folder):
     assert answer(number=6) == 200
 
 
+def test_names_that_are_not_this_machines_are_refused(folder):
+    """0.0.0.0 too: a name that another site points here (DNS rebinding) is none of an address in numbers."""
+    engine = Engine([str(folder / "first.pkl")])
+    machine = socket.gethostname().lower()
+    for local, allowed, host, origin, let_in in (
+        (False, (), "192.168.1.7:7860", "http://192.168.1.7:7860", True),
+        (False, (), "[::1]:7860", None, True),
+        (False, (), f"{machine}:7860", None, True),
+        (False, (), "evil.example:7860", "http://evil.example:7860", False),
+        (True, (), "192.168.1.7", None, False),
+        (True, ("Demo.Example",), "demo.example", "https://demo.example", True),
+        (True, ("demo.example",), "127.0.0.1:7860", "https://demo.example", True),  # a proxy that keeps the host
+        (True, ("demo.example",), "127.0.0.1:7860", "https://evil.example", False),
+        (True, ("*.demo.example",), "a1.demo.example", "https://a1.demo.example", True),
+        (True, ("*.demo.example",), "evildemo.example", None, False),
+        (True, ("demo.example",), "localhost", "null", False),
+    ):
+        headers = [(b"host", host.encode())] + ([(b"origin", origin.encode())] if origin else [])
+        scope = dict(type="http", method="GET", path="/", headers=headers, query_string=b"", root_path="")
+        assert (answered(application(engine, local, allowed), scope)[0]["status"] == 200) == let_in, (host, origin)
+
+
+def answered(app, scope):
+    """The messages that an ASGI application sends; in a thread, as Playwright has the event loop of this one"""
+    sent, messages = [], [dict(type="http.request", body=b"", more_body=False)]
+
+    async def receive():
+        return messages.pop() if messages else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    thread = threading.Thread(target=lambda: asyncio.run(app(scope, receive, send)))
+    thread.start()
+    thread.join()
+    return sent
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Has what listens on `port` below `prefix`, which it passes on if `keeps`"""
+
+    protocol_version, prefix, port, keeps = "HTTP/1.0", "/lab/segan", 0, False
+
+    def do_GET(self):
+        if not self.path.startswith(self.prefix + "/"):
+            return self.send_error(404)
+        path = self.path if self.keeps else self.path.removeprefix(self.prefix)
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        behind = http.client.HTTPConnection("127.0.0.1", self.port)
+        named = {"Host": "lab.example", "X-Forwarded-Host": self.headers["Host"], "X-Forwarded-Proto": "http"}
+        behind.request(self.command, path, content, dict(self.headers) | named)
+        answer = behind.getresponse()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding"):
+                self.send_header(name, value)
+        self.end_headers()
+        with contextlib.suppress(BrokenPipeError):  # the browser has left
+            while part := answer.read1(65536):
+                self.wfile.write(part)
+                self.wfile.flush()
+
+    do_POST = do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    "keeps", [pytest.param(False, marks=pytest.mark.slow), True], ids=["cuts the path", "keeps the path"]
+)
+def test_it_works_below_a_path_of_a_proxy(browser, folder, G, keeps):
+    """Its names are two: that which the browser sees, 127.0.0.1 of another port, and that which it passes on."""
+    options = [f"--network={folder / 'first.pkl'}", "--allow-host=lab.example", "--allow-host=127.0.0.1"]
+    with contextlib.closing(served(*options, "--root-path=/lab/segan")) as addresses:
+        behind = int(next(addresses).rpartition(":")[2])
+        handler = type("Handler", (Proxy,), dict(port=behind, keeps=keeps))
+        proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{proxy.server_port}"
+        page = opened(browser, url, "/lab/segan/")
+        address = slide(page, 0, 3)
+        shows(page, expected(G, edits={address: 3}), what="an edit")
+        page.wait_for_selector(".card[data-ready]")
+        until(page, lambda: re.search("/lab/segan/#network=.*move=", page.url), "the address stays below the path")
+        page.reload()
+        shows(page, expected(G, edits={address: 3}), what="the link's image")
+        page.locator("nav a").first.click()
+        page.wait_for_url("**/lab/segan/studio/**")
+        page.locator("#question img").wait_for()
+        page.get_by_role("link", name="Back to the page").click()
+        shows(page, expected(G, edits={address: 3}), what="back on the page")
+        assert not page.foreign and not page.errors, (page.foreign, page.errors)
+        page.context.close()
+        proxy.shutdown()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Many visitors
 
 

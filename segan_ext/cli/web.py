@@ -24,8 +24,10 @@ from snapshots import box
 @click.option("--atlas", metavar="HTML", help="Page of `explore --atlas`, which names the first network's dimensions")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for everybody")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 for any that is free")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Name that a proxy has it under; *.NAME: all below")
+@click.option("--root-path", default="", metavar="PATH", help="Path that a proxy has it below, such as /segan")
 @click.option("--device", metavar="NAME", help="cpu, cuda  [default: cuda where there is one]")
-def web(networks, trust_pickle, extractors, atlas, address, port, device):
+def web(networks, trust_pickle, extractors, atlas, address, port, allow_host, root_path, device):
     """Open a page to explore a generator, edit images by painting, and train extractors."""
     memory.give_back()
     networks = networks or box.names()
@@ -40,4 +42,4 @@ def web(networks, trust_pickle, extractors, atlas, address, port, device):
     if atlas:
         with usage_errors("--atlas"):
             first.read_atlas(atlas)
-    serve(engine, address, port)
+    serve(engine, address, port, allow_host, root_path)

@@ -3,15 +3,16 @@
 import asyncio
 import contextlib
 import html
+import ipaddress
 import json
 import logging
 import socket
 import tempfile
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import anyio
 import uvicorn
@@ -33,23 +34,26 @@ _OWN_HOSTS = ("127.0.0.1", "localhost", "::1")
 _STRICT = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
 _FAULT = "this cannot be made, by a fault of the server; where the page was started it says more"
 _HEAD = """<!doctype html><html lang="en"><meta charset="utf-8">
-<title>SEGAN studio</title><link rel="stylesheet" href="/static/page.css"><link rel="icon" href="data:,">"""
+<title>SEGAN studio</title><link rel="stylesheet" href="../static/page.css"><link rel="icon" href="data:,">"""
 _OPENING = f"""{_HEAD}<meta http-equiv="refresh" content="1">
 <main class="opening"><p role="status">The studio is being opened. This takes a few seconds.</p></main></html>"""
 _FAILED = f"""{_HEAD}<main class="opening"><p role="alert">The studio cannot be opened: {{}}.
-More of it is where the page was started. <a href="/">Back to the page</a></p></main></html>"""
+More of it is where the page was started. <a href="../">Back to the page</a></p></main></html>"""
 
 
 class Studio:
     """An ASGI application that imports and builds `segan_ext.web.studio`, in a thread, at the first request."""
 
-    def __init__(self, engine: Engine, sessions: Sessions) -> None:
-        self.engine, self.sessions, self.app, self.task = engine, sessions, None, None
+    def __init__(self, engine: Engine, sessions: Sessions, root_path: str = "") -> None:
+        self.engine, self.sessions, self.root_path, self.app, self.task = engine, sessions, root_path, None, None
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         """Answers with the studio, or says that it is being opened"""
         if self.app is not None:
-            await self.app(scope, receive, send)
+            path = (
+                self.root_path + scope["path"]
+            )  # ASGI's way to say where an application sits, by which Gradio's links go
+            await self.app(dict(scope, root_path=self.root_path, path=path), receive, send)
             return
         if self.task is not None and self.task.done():
             error, self.task = self.task.exception(), None  # a reload tries again
@@ -69,23 +73,45 @@ class Studio:
 
 
 class Guard:
-    """Lets in what the page itself sends: on localhost, no name that another site has pointed here, no other site's
-    requests. app: what is guarded. local: whether the server listens on localhost alone."""
+    """Lets in what the page itself sends: under no name that another site has pointed here, no other site's requests.
 
-    def __init__(self, app: Callable, local: bool) -> None:
-        self.app, self.local = app, local
+    app: what is guarded. local: whether the server listens on localhost alone; else it answers to addresses in numbers
+    and to this machine's name too. allowed: further names, such as a proxy's; "*.name" is all below it.
+    """
+
+    def __init__(self, app: Callable, local: bool, allowed: Sequence[str] = ()) -> None:
+        machine = () if local else (socket.gethostname(), f"{socket.gethostname()}.local", socket.getfqdn())
+        self.app, self.local, self.allowed = app, local, [each.lower() for each in allowed]
+        self.names = {*_OWN_HOSTS, *(name.lower() for name in machine)}
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         """Answers with 403 or passes the request on"""
         if scope["type"] in ("http", "websocket"):
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             host, origin = headers.get("host", ""), headers.get("origin")
-            foreign = self.local and _host_name(host) not in _OWN_HOSTS
-            if foreign or (origin and urlsplit(origin).netloc != host):
-                said = "this page answers to its own address alone; open the one that the command has printed"
+            if not self._is_ours(_host_name(host)) or (origin and not self._is_own_origin(origin, host)):
+                said = "this page answers to its own address alone: open the one that the command has printed, or give "
+                said += "the name that you open it by to `segan web --allow-host=NAME`"
                 await JSONResponse(dict(error=said), 403)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+    def _is_ours(self, name):
+        return name in self.names or self._is_allowed(name) or (not self.local and _is_number(name))
+
+    def _is_own_origin(self, origin, host):
+        """Behind a proxy the browser's origin is the proxy's, and the host may not be"""
+        netloc = origin.partition("://")[2]
+        return netloc == host or self._is_allowed(_host_name(netloc))
+
+    def _is_allowed(self, name):
+        return any(name == each or (each.startswith("*.") and name.endswith(each[1:])) for each in self.allowed)
+
+
+def _is_number(name):
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return False
 
 
 def _host_name(host):
@@ -122,18 +148,35 @@ class Visitors:
         work.given_up = True
 
 
-def application(engine: Engine, local: bool = True) -> Callable:
-    """The server as an ASGI application. local: as in `Guard`"""
+def application(engine: Engine, local: bool = True, allowed: Sequence[str] = (), root_path: str = "") -> Callable:
+    """The server as an ASGI application. local, allowed: as in `Guard`. root_path: as in `serve`"""
     sessions = Sessions(next(iter(engine.paths)))
-    api, studio, visitors = Api(engine, sessions), Studio(engine, sessions), Visitors()
+    api, studio, visitors = Api(engine, sessions), Studio(engine, sessions, root_path), Visitors()
     page = lambda _: FileResponse(_STATIC / "index.html", headers={"Content-Security-Policy": _STRICT})
     routes = [Route("/", page), Route("/image", _answering(visitors, api.image, api.announce), methods=["POST"])]
     questions = {name: _answering(visitors, getattr(api, name)) for name in Api.QUESTIONS}
     questions |= dict(load=_upload(visitors, api.load), project=_upload(visitors, api.project))
     routes += [Route(f"/api/{name}", answer, methods=["POST"]) for name, answer in questions.items()]
     routes += [Mount("/static", StaticFiles(directory=_STATIC))]
-    routes += [Route("/studio", lambda request: RedirectResponse(f"/studio/?{request.url.query}"))]
-    return Guard(_Split(Starlette(routes=routes), studio), local)
+    routes += [Route("/studio", lambda request: RedirectResponse(f"studio/?{request.url.query}"))]
+    return Guard(_Below(_Split(Starlette(routes=routes), studio), root_path), local, allowed)
+
+
+class _Below:
+    """Takes a path's beginning away: some proxies pass it on, others do not."""
+
+    def __init__(self, app, root_path):
+        self.app, self.root_path = app, root_path
+
+    async def __call__(self, scope, receive, send):
+        path = scope.get("path", "")
+        if self.root_path and path == self.root_path:
+            await RedirectResponse(f"{self.root_path}/")(scope, receive, send)
+            return
+        if self.root_path and path.startswith(f"{self.root_path}/"):
+            path = path.removeprefix(self.root_path)
+            scope = dict(scope, path=path, raw_path=quote(path).encode())
+        await self.app(scope, receive, send)
 
 
 class _Split:
@@ -224,15 +267,22 @@ async def _body(request, most):
     return bytes(content)
 
 
-def serve(engine: Engine, address: str = "127.0.0.1", port: int = 7860) -> None:
-    """Serves the page until it is interrupted. ValueError if the port is taken."""
+def serve(
+    engine: Engine, address: str = "127.0.0.1", port: int = 7860, allowed: Sequence[str] = (), root_path: str = ""
+) -> None:
+    """Serves the page until it is interrupted. ValueError if the port is taken.
+
+    allowed: names beside this machine's that it is opened by. root_path: below which a proxy has it, "/segan"; "" for
+    none.
+    """
+    root_path = f"/{root_path.strip('/')}" if root_path.strip("/") else ""
     try:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         listening = socket.create_server((address, port), family=family, backlog=128)
     except OSError as error:
         raise ValueError(f"--port: {port} cannot be used ({error})") from error
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an answer's two packets would wait for each other
-    app = application(engine, local=address in _OWN_HOSTS)
+    app = application(engine, address in _OWN_HOSTS, allowed, root_path)
     shown = f"[{address}]" if ":" in address else address
     print(f"The page is at http://{shown}:{listening.getsockname()[1]} (Ctrl+C ends it)", flush=True)
     config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=2)

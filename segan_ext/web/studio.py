@@ -49,7 +49,7 @@ def _enter(sessions):
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
         tab = asked.get("tab") if asked.get("tab") in _TABS else _TABS[0]
-        return session, key, f'<a href="/?session={key}">Back to the page</a>', gr.Tabs(selected=tab)
+        return session, key, f'<a href="../?session={key}">Back to the page</a>', gr.Tabs(selected=tab)
 
     return enter
 
@@ -61,7 +61,7 @@ def _from_edit(session, key):
     session.view = dataclasses.replace(
         session.view, w=session.edited[session.view.network], mix_layers=(), source="painting"
     )
-    return f"/?session={key}&painted=1"
+    return f"../?session={key}&painted=1"
 
 
 def mounted(engine: Engine, sessions: Sessions) -> fastapi.FastAPI:

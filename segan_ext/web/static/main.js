@@ -126,7 +126,7 @@ holding.addEventListener("contextmenu", event => event.preventDefault());
 // The studio works on what is shown
 
 for (const link of document.querySelectorAll("nav a")) {
-  link.href = `/studio/?session=${session}&tab=${link.dataset.tab}`;
+  link.href = `studio/?session=${session}&tab=${link.dataset.tab}`;
   link.addEventListener("click", async event => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();

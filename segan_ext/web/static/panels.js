@@ -214,7 +214,7 @@ $("load-file").onchange = async () => {
   } catch (error) { said(error); }
 };
 $("copy-link").onclick = async () => {
-  const link = location.origin + "/" + toHash(state.view);
+  const link = new URL("./" + toHash(state.view), location.href).href;
   try { await navigator.clipboard.writeText(link); tell("note", "The link is copied; it shows this image again."); }
   catch { window.prompt("This link shows this image again:", link); }
 };

@@ -22,7 +22,7 @@ const post = (path, data, signal) => reach(path, {method: "POST", headers: {"Con
 
 const sentence = async response => (await response.json().catch(() => ({}))).error ?? `the server answers ${response.status}`;
 
-export const ask = async (name, data, signal) => (await post(`/api/${name}`, data, signal)).json();
+export const ask = async (name, data, signal) => (await post(`api/${name}`, data, signal)).json();
 export const isBusy = () => busy;
 export const pictureOf = view => pictures.get(keyOf(view));
 export const said = error => { if (!error.away) tell("error", error.message); };  // of a server that is away, the page speaks itself
@@ -30,7 +30,7 @@ export const said = error => { if (!error.away) tell("error", error.message); };
 async function fetched(view, shown) {
   const key = keyOf(view);
   if (pictures.has(key)) { const url = pictures.get(key); pictures.delete(key); pictures.set(key, url); return url; }
-  const response = await post("/image", {view, page, number: shown ? ++number : number, shown});
+  const response = await post("image", {view, page, number: shown ? ++number : number, shown});
   if (response.status === 204) return null;
   const url = URL.createObjectURL(await response.blob());
   pictures.set(key, url);
@@ -69,7 +69,7 @@ async function pump() {
 // The server's session has this view from now on, and nothing that was fetched counts any more
 export async function settle(view) {
   [...pictures.keys()].forEach(drop);
-  await post("/image", {view, page, number: ++number, shown: true});
+  await post("image", {view, page, number: ++number, shown: true});
 }
 
 // An image that nobody waits for
@@ -93,7 +93,7 @@ export async function quiet(milliseconds = 0) {
 
 let saved = "";  // the last one, which the page may show
 export async function download(name, data) {
-  const response = await post(`/api/${name}`, data), blob = await response.blob();
+  const response = await post(`api/${name}`, data), blob = await response.blob();
   const file = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition"))?.[1] ?? "segan";
   URL.revokeObjectURL(saved);
   saved = URL.createObjectURL(blob);
@@ -106,7 +106,7 @@ function save(href, download) {
 }
 
 export const upload = (name, values, file) =>
-  reach(`/api/${name}?${new URLSearchParams({session, ...values})}`, {method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: file});
+  reach(`api/${name}?${new URLSearchParams({session, ...values})}`, {method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: file});
 
 // The lines of an answer, as they come
 export async function* lines(response) {

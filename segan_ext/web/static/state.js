@@ -88,7 +88,7 @@ let saving = null;
 export function keep() {
   saving ??= setTimeout(() => {
     saving = null;
-    history.replaceState(null, "", "/" + toHash(state.view));
+    history.replaceState(null, "", "./" + toHash(state.view));
     const {history: steps, at, pins} = state;
     try { sessionStorage.setItem("state", JSON.stringify({history: steps, at, pins})); } catch { sessionStorage.removeItem("state"); }
   }, 300);
