@@ -708,6 +708,22 @@ MOVES = """async count => {
 }"""
 
 
+def test_files_are_called_after_what_they_show(url):
+    name = lambda path, **more: asked_file(url, path, ASKED | more)
+    assert name("/api/picture") == "first-seed0000.png" and name("/api/save") == "first-seed0000-edit.json"
+    assert name("/api/sheet", seeds="0", file=True) == "first-seeds.png"
+    assert name("/api/walk", id="L1.N0.D0") == "first-L1-N0-D0-seed0000.png"
+    view = VIEW | dict(w="00" * 48, source="picture")
+    assert name("/api/picture", view=view) == "first-picture.png"
+
+
+def asked_file(url, path, data):
+    """The name under which a browser saves what comes"""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"))
+    connection.request("POST", path, json.dumps(data).encode(), {"Content-Type": "application/json"})
+    return re.search('filename="(.*)"', connection.getresponse().headers["Content-Disposition"])[1]
+
+
 def test_grey_conditional_and_plain_generators(page, grey):
     G_plain = plain()
     page.locator("#network").select_option("grey.pkl")
@@ -1406,7 +1422,7 @@ def test_painting_starts_from_the_image_with_its_sliders(browser, url, G):
     address = slide(page, 0, 3)
     moved = expected(G, edits={address: 3})
     shows(page, moved)
-    page.get_by_role("link", name="Paint").click()
+    page.get_by_role("link", name="Edit").click()
     page.get_by_role("tab", name="Edit", selected=True).wait_for()
     enter(page, "Edit", "edit-canvas")
     page.locator("#edit-canvas").get_by_role("radio", name="bright").click()

@@ -6,6 +6,7 @@ Every question has "session", an id that the page gave itself, and most have "vi
 import base64
 import contextlib
 import dataclasses
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,7 +164,7 @@ class Api:
         if data.get("file"):
             both = [self.engine.sheet(each, seeds, **known) for each in (plain, view)]
             picture = draw_traversal(torch.stack(both, dim=1), [f"seed {s}" for s in seeds], ["before", "after"])
-            return _file(encoded(picture, "PNG"), "seeds.png")
+            return _file(encoded(picture, "PNG"), f"{_name_of(view).rpartition('-')[0]}-seeds.png")
         images = self.engine.sheet(view if data.get("edited") else plain, seeds, **known)
         pictures = [data_uri(webp(each), "webp") for each in averaged_down(images, _THUMB)]
         return dict(seeds=[dict(seed=seed, image=image) for seed, image in zip(seeds, pictures)])
@@ -213,18 +214,18 @@ class Api:
             scale = 1 if kind == "png" else max(_FILM // images.shape[-1], 1)
             images = torch.nn.functional.interpolate(images, scale_factor=scale)
             write_pictures(path, images[None], [label], columns, fps=_FPS)
-            return _file(path.read_bytes(), path.name)
+            return _file(path.read_bytes(), f"{_name_of(view, str(address))}{path.suffix}")
 
     def picture(self, data: dict[str, Any]) -> Response:
         """The image as PNG. data: session, view"""
         session, view, known = self._asked(data)
         (picture,) = to_pictures(self.engine.render(view, **known)[None])
-        return _file(encoded(picture, "PNG"), f"seed{view.seed:04d}.png")
+        return _file(encoded(picture, "PNG"), f"{_name_of(view)}.png")
 
     def save(self, data: dict[str, Any]) -> Response:
         """The edit file. data: session, view"""
         session, view, _ = self._asked(data)
-        return _file(saved(view, session, self.engine).encode(), "edit.json")
+        return _file(saved(view, session, self.engine).encode(), f"{_name_of(view)}-edit.json")
 
     def load(self, path: Path, asked: dict[str, str]) -> dict[str, Any]:
         """The view of an edit file, or the names of a file of sliders. asked: session, network"""
@@ -290,6 +291,13 @@ def _file(content, name):
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
     kind = _KINDS.get(name.rpartition(".")[2], "application/json")
     return Response(content, media_type=kind, headers=headers)
+
+
+def _name_of(view, *more):
+    """What a file of the view is called: network, seed or what its latents came of, and more, in plain letters"""
+    origin = view.source or "latents" if view.w is not None else f"seed{view.seed:04d}"
+    parts = [re.sub(r"\W+", "-", part, flags=re.ASCII).strip("-")[:40] for part in (Path(view.network).stem, *more)]
+    return "-".join(part for part in (parts[0], *parts[1:], origin) if part)
 
 
 def _texts(values):
