@@ -215,7 +215,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
         (["--resolution=4"], "--resolution: 4"),
         (["--zoom=0"], "--zoom: 0"),
         (["--workers=-1"], "--workers: -1"),
-        (["--dest=avatars.tar"], "--dest: avatars.tar is not a .zip"),
+        (["--dest=avatars.tar"], "--dest: avatars.tar must end in .zip"),
     ],
 )
 def test_errors_say_what_to_do(options, sentence, tmp_path, monkeypatch):

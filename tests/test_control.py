@@ -266,7 +266,10 @@ def test_what_cannot_be_edited_is_explained(run_dir, tmp_path):  # noqa: F811
         (["discover", network, "--dest=x.pkl"], "has subspaces of mode 2 already"),
         (["discover", network, "--dest=x.txt"], "must end in .pkl or .safetensors"),
         (["discover", plain, "--dest=x.safetensors", "--dims=1000"], "--dims: dims must lie between 1 and w_dim = 64"),
-        (["discover", plain, "--dest=x.safetensors", "--samples=2"], "--samples: 2 latents do not tell 32 directions"),
+        (
+            ["discover", plain, "--dest=x.safetensors", "--method=pca", "--samples=2"],
+            "--samples: 2 latents do not tell 32 directions",
+        ),
         (["discover", plain, "--dest=x.safetensors", "--layers=0-99"], "--layers: 0-99: this generator has style"),
         (["edit", plain, "--set=coarse 9=1", "--seeds=0", *out], "no named direction; there is coarse 1, coarse 2"),
         (

@@ -683,11 +683,11 @@ def test_wrong_sources(tmp_path, faces):
         (["--height=100"], "--height: 100 is not a power of two from 8 on; try 64 or 128"),
         (["--width=16", "--height=32"], "--height: "),
         (["--transform=center-crop-wide", "--width=16", "--height=32"], "--height: "),
-        (["--width=0"], "Invalid value"),
+        (["--width=0"], "--width: 0 is not in the range"),
         (["--resolution=32"], "--resolution: '32' is not of the form WIDTHxHEIGHT, like 32x32"),
         (["--resolution=20x20"], "--width: 20 is not a power of two"),
         (["--resolution=32x32", "--width=32"], "--resolution: is --width and --height in one"),
-        (["--alpha=pink"], "Invalid value"),
+        (["--alpha=pink"], "--alpha: there is no 'pink'"),
     ],
 )
 def test_wrong_options(tmp_path, faces, options, start):

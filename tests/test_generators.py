@@ -247,7 +247,12 @@ def test_noise_changes_what_it_reaches_and_nothing_where_it_is_off():
 def test_blocks_are_named_by_words_and_ranges():
     said = [parse_blocks(text, 5) for text in ("all", "none", "coarse", "fine", "2", "1-3")]
     assert said == [[0, 1, 2, 3, 4], [], [0, 1, 2], [3, 4], [2], [1, 2, 3]]
-    for text, why in (("5", "blocks 0 to 4"), ("some", "names no blocks"), ("3-1", "blocks 0 to 4")):
+    for text, why in (
+        ("5", "blocks 0 to 4"),
+        ("some", "names no blocks"),
+        ("3-1", "names no blocks"),
+        ("9,1", "blocks 0 to 4"),
+    ):
         with pytest.raises(ValueError, match=why):
             parse_blocks(text, 5)
 

@@ -632,12 +632,12 @@ def flipped_bytes(touch):
     return bytes(data)
 
 
-@hostile("it is damaged, cut short, or no pickle at all (KeyError)")
+@hostile("it is a web page: the link leads to a page, not to the file itself")
 def text(touch):
     return b"<!DOCTYPE html><html>404 Not Found</html>"
 
 
-@hostile("it is a zip archive, not a pickle; snapshots of PyTorch weights alone do not open")
+@hostile("it is a zip archive of PyTorch, with weights alone or the state of a run; give a network-snapshot-….pkl")
 def zip_archive(touch):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -645,7 +645,7 @@ def zip_archive(touch):
     return buffer.getvalue()
 
 
-@hostile("it is a zip archive, not a pickle; snapshots of PyTorch weights alone do not open")
+@hostile("it is a zip archive of PyTorch, with weights alone or the state of a run; give a network-snapshot-….pkl")
 def torch_checkpoint(touch):
     buffer = io.BytesIO()
     torch.save({"state_dict": {"weight": torch.zeros(3)}}, buffer)

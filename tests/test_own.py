@@ -381,7 +381,8 @@ def test_pictures_are_found_however_accents_are_composed(form, tmp_path):
         keys = [unicodedata.normalize(other, key) for key in ("é0.v2.png", "é1.v2", "é2.v2.png", "sub\\b", "./a.png")]
         cells = [[key, i, ["yes", "no"][i % 2]] for i, key in enumerate(keys)]
         found = labelled.read(images, str(label(tmp_path / "labels.csv", cells)))
-        assert found.names == [*pictures, "sub/b.png", "a.png"]
+        composed = [unicodedata.normalize("NFC", name) for name in pictures]
+        assert found.names == [*composed, "sub/b.png", "a.png"]
     for keys, said in (
         (["a", "sub/b"], "a may be a.jpg or a.png"),
         (["sub/b", "sub/b.png"], "sub/b.png is there twice"),

@@ -29,7 +29,7 @@ def parse_blocks(text: str, count: int) -> list[int]:
         blocks = parse_numbers(text)
     except ValueError as error:
         raise ValueError(f"{text!r} names no blocks; write all, none, coarse, fine, 2 or 2-4") from error
-    if not blocks or blocks[-1] >= count:
+    if max(blocks) >= count:
         raise ValueError(f"{text}: this generator has blocks 0 to {count - 1}")
     return blocks
 

@@ -91,7 +91,7 @@ def calc_metric(metric: str, **kwargs: Any) -> dnnlib.EasyDict:
     with misc.without_tf32():  # in training too, so that the numbers are those of calc_metrics
         results = _metrics[metric](opts)
     seconds = time.time() - start
-    if _ways[metric] and _ways[metric].keys() != results.keys():
+    if _ways.get(metric) and _ways[metric].keys() != results.keys():
         raise TypeError(f"{metric} is registered with {', '.join(_ways[metric])}, and gives {', '.join(results)}")
     special = _departure(opts)
     opts.protocol["metric"] = metric

@@ -35,6 +35,9 @@ def usage_errors(option: str = "") -> Iterator[None]:
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
+_EMPTY = "{}: is empty; is a variable of the shell not set?"
+
+
 class Command(click.Command):
     """A command in which a ValueError or OSError that begins with an option, as "--data: …", is a usage error.
 
@@ -44,16 +47,21 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click's. click.UsageError for values that no option can have."""
-        texts = [str(arg) for arg in args]
-        empty = {text[:-1] for text in texts if text.endswith("=")}
-        empty |= {text for text, value in zip(texts, texts[1:]) if not value.strip()}
+        parts = [str(arg).partition("=") for arg in args]
+        empty = {name for name, equals, value in parts if equals and not value.strip()}
+        empty |= {str(name) for name, value in zip(args, args[1:]) if not str(value).strip()}
         for param in self.params:
             if empty & set(param.opts) and param.metavar != "LIST":
-                raise click.UsageError(f"{param.opts[0]}: is empty; is a variable of the shell not set?", ctx)
-        rest = super().parse_args(ctx, args)
+                raise click.UsageError(_EMPTY.format(param.opts[0]))
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.MissingParameter:
+            raise
+        except click.BadParameter as error:  # click's own kinds of numbers
+            raise click.UsageError(f"{error.param.opts[0]}: {error.message}" if error.param else str(error)) from error
         for param in self.params:
             if param.name in ctx.params:
-                ctx.params[param.name] = _checked(param, ctx.params[param.name], ctx)
+                ctx.params[param.name] = _checked(param, ctx.params[param.name])
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -74,11 +82,13 @@ class Command(click.Command):
 command = functools.partial(click.command, cls=Command)
 
 
-def _checked(param, value, ctx):
+def _checked(param, value):
     if isinstance(value, tuple):
-        return tuple(_checked(param, each, ctx) for each in value)
+        return tuple(_checked(param, each) for each in value)
+    if isinstance(param, click.Argument) and isinstance(value, str) and not value.strip():
+        raise click.UsageError(_EMPTY.format(param.metavar or param.name))
     if isinstance(value, float) and not math.isfinite(value):
-        raise click.UsageError(f"{param.opts[0]}: {value} is no number to work with", ctx)
+        raise click.UsageError(f"{param.opts[0]}: {value} is no number to work with")
     return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
 
 
