@@ -25,7 +25,7 @@ const sentence = async response => (await response.json().catch(() => ({}))).err
 export const ask = async (name, data, signal) => (await post(`api/${name}`, data, signal)).json();
 export const isBusy = () => busy;
 export const pictureOf = view => pictures.get(keyOf(view));
-export const said = error => { if (!error.away) tell("error", error.message); };  // of a server that is away, the page speaks itself
+export const said = error => { if (!error.away && error.name !== "AbortError") tell("error", error.message); };  // #away speaks of a server that is
 
 async function fetched(view, shown) {
   const key = keyOf(view);
