@@ -110,8 +110,8 @@ export function toHash(view) {
   if (view.mix_layers.length) values.set("mix", `${view.mix_seed}:${view.mix_layers}`);
   for (const name of view.inside) values.append("inside", name);
   for (const [id, amount] of Object.entries(view.edits)) values.append("move", `${id}:${amount}`);
-  if (view.w) values.set("w", bytes(view.w));
   if (view.source) values.set("of", view.source);
+  if (view.w) values.set("w", bytes(view.w));
   return "#" + values;
 }
 
