@@ -917,6 +917,31 @@ def test_a_projection_is_cancelled(page, G, tmp_path):
     complains(page, "the file cannot be opened as a picture")
 
 
+def test_what_becomes_of_a_photo_is_said(page, tmp_path):
+    """One that no browser shows, and one that the network cannot make"""
+    note = lambda: page.locator("#photo-note").inner_text()
+    panel(page, "Photo")
+    (tmp_path / "photo.heic").write_bytes(b"no picture for a browser")
+    page.locator("#photo").set_input_files(tmp_path / "photo.heic")
+    until(page, lambda: "This browser cannot show photo.heic" in note(), "said")
+    assert not page.locator("#photo-shown").is_visible()  # no broken icon
+    pixels_ = np.random.RandomState(0).randint(0, 2, [32, 32, 3]).astype(np.uint8) * 255
+    PIL.Image.fromarray(pixels_).save(tmp_path / "noise.png")
+    page.locator("#photo").set_input_files(tmp_path / "noise.png")
+    page.locator("#steps").fill("10")
+    click(page, "project")
+    until(page, lambda: "This generator cannot make your picture" in note(), "said", 120)
+    assert page.locator("#photo-shown figure:visible").count() == 3
+
+
+def test_the_page_says_what_it_is_and_what_its_words_mean(page):
+    assert "Change an image that a neural network makes" in page.locator("p.purpose").inner_text()
+    page.keyboard.press("?")
+    until(page, lambda: page.locator("dialog[open]").count() == 1, "the list of keys and words")
+    words = page.locator("dialog[open]").inner_text()
+    assert all(word in words for word in ("ψ", "σ", "S", "Back"))
+
+
 def test_a_second_projection_ends_the_first_with_a_word(folder, tmp_path, G):
     PIL.Image.fromarray(expected(G, 77).astype(np.uint8)).save(tmp_path / "target.png")
     api = Api(Engine([str(folder / "first.pkl")]), Sessions("first.pkl"))
