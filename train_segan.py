@@ -25,7 +25,7 @@ from segan_ext.training import MODES, add_method, check_options_for_foreign_host
 )
 @click.option("--subspace-form", type=OneOf(["full", "residual", "published"]), help="Form of mode 2")
 @click.option("--train", type=OneOf(["all", "subspace"]), help="What of G to train  [default: all]")
-@click.option("--own-dim", type=click.IntRange(1), help="Own coordinates of a block, eigen (4) and eigengan (6)")
+@click.option("--own-dim", type=click.IntRange(1, 4096), help="Own coordinates of a block, eigen (4) and eigengan (6)")
 @click.option("--map", type=click.IntRange(0, 100), help="Layers of the mapping network; 0: none, --cfg=traditional")
 @click.option("--mixing", type=click.FloatRange(0, 1), help="Share of training images that mix two ws")
 @click.option("--adv", type=OneOf(["logistic", "hinge", "wgan-gp"]), help="Loss of eigengan, stylegan1, traditional")

@@ -72,7 +72,8 @@ def add_method(
 
 def _add_eigengan(args, options, config, networks):
     """Its networks, which know no styles, labels or minibatch statistics."""
-    of_subspaces, of_own = ("mode", "subspace_dim", "subspace_form", "train"), ("prior", "bottleneck", "info", "labels")
+    of_subspaces = ("mode", "subspace_dim", "subspace_form", "train")
+    of_own = ("prior", "bottleneck", "info", "labels", "num_labels")
     for name in (*of_subspaces, *of_own, "map", "mixing", "bf16", "nhwc"):
         if options[name] not in (None, "all"):
             raise ValueError(f"--{name.replace('_', '-')}: EigenGAN has no such thing; leave it out")
@@ -201,9 +202,14 @@ def _labels(options, data, groups):
     if options["labels"] is None:
         raise ValueError("--labels: the mode named needs labels of some images; give a CSV, or factors")
     try:
-        found = labelled.read(data, options["labels"], options["num_labels"])
+        found = labelled.read(data, options["labels"])
     except (OSError, ValueError) as error:
         raise ValueError(f"--labels: {error}") from error
+    if options["num_labels"]:
+        try:
+            found = labelled.read(data, options["labels"], options["num_labels"])
+        except ValueError as error:
+            raise ValueError(f"--num-labels: {error}; use more") from error
     outside = f"; {found.left_out} more are not among the images of --subset" if found.left_out else ""
     print(f"{len(found.names)} images are labelled{outside}:")
     for line in summary(found.attributes, found.rows):

@@ -39,8 +39,11 @@ def main(network, trust_pickle, device, metrics, data, mirror, gpus, seed, verbo
     kwargs = dict(metric_kwargs(detector, num_gen, attributes), seed=seed)
     kwargs |= dict(num_gpus=gpus, device=choose_device(device))
     check_gpus(gpus, kwargs["device"])
+    names = metric_names(metrics)
+    if mirror and names and all(name.endswith("_full") for name in names):
+        raise click.UsageError(f"--mirror: {names[0]} never counts mirrored copies; {names[0][:-5]} does")
     print(f"Loading network from {network}...")
-    measure(network, metric_names(metrics), data, mirror, verbose, trust_pickle, **kwargs)
+    measure(network, names, data, mirror, verbose, trust_pickle, **kwargs)
 
 
 def measure(

@@ -30,7 +30,7 @@ def convert_network_pickle(source: str, dest: str, force_fp16: bool = False, tru
 
 @command()
 @click.option("--source", required=True, metavar="PKL", help="Pickle to open, a path or a URL")
-@click.option("--dest", type=OutputFile(), required=True, metavar="PKL", help="Snapshot to write")
+@click.option("--dest", type=OutputFile(".pkl"), required=True, metavar="PKL", help="Snapshot to write")
 @click.option("--force-fp16", type=bool, default=False, help="Half precision in the four highest resolutions")
 @click.option("--trust-pickle", is_flag=True, help="Run the code in the pickle; only for files you trust")
 def main(source, dest, force_fp16, trust_pickle):

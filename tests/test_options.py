@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 
 import click
 import numpy as np
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from test_house import commands
 
 from golden_data import FOLDER
-from helpers import run
+from helpers import ROOT, run
 from runs.numbers import parse_numbers
 from runs.options import Numbers, OutputDir, OutputFile
 
@@ -128,6 +129,62 @@ def test_no_numbers(text, sentence):
         parse_numbers(text)
 
 
+OVERWRITTEN = {
+    "legacy.py --source=u.pkl --dest=u.pkl": "u.pkl would be overwritten",
+    "legacy.py --source=u.pkl --dest=keep.zip": "keep.zip must end in .pkl",
+    "discover --network=u.pkl --dest=u.pkl": "u.pkl would be overwritten",
+    "discover --network=u.pkl --dest=mine.safetensors": "mine.json, which belongs to it, is there",
+    "export --network=u.pkl --dest=mine.safetensors": "mine.json, which belongs to it, is there",
+    "export --network=G.safetensors --dest=G.safetensors --half": "G.safetensors would be overwritten",
+    "semantics train --network=G.safetensors --annotations=x --dest=G.safetensors": "G.safetensors would be",
+}
+
+
+@pytest.mark.parametrize("line", OVERWRITTEN)
+def test_files_of_the_user_are_not_overwritten(line, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(NETWORK, "u.pkl")
+    for name in ("keep.zip", "mine.json", "G.safetensors", "G.json"):
+        (tmp_path / name).write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    name = next(each for each in sorted(COMMANDS, key=len, reverse=True) if line.startswith(each))
+    status, output = call(COMMANDS[name], *line.removeprefix(name).split())
+    assert status == 2 and f"--dest: {OVERWRITTEN[line]}" in " ".join(output.split()), output
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+WRONG = {
+    "train_segan.py --cfg=segan-eigen --own-dim=4097": "--own-dim: 4097 is not in the range",
+    "train_segan.py --data={discs} --num-gen=5": "--num-gen: has no effect without --metrics",
+    "train_segan.py --data={discs} --gpus=3": "--gpus: 16 images cannot be split between 3 processes",
+    "train_segan.py --cfg=eigengan --data={discs} --num-labels=4": "--num-labels: EigenGAN has no such thing",
+    "discover --network={cond} --method=labels --labels={labels} --class=9": "--class: this network is conditional",
+    "discover --network={net} --method=labels --labels={labels} --names=smile,nose": "it has smile, hat",
+    "discover --network={net} --method=labels --labels={labels} --names=smile --hold=smile": "--hold: smile is to be",
+    "discover --network={net} --layers=7-0": "--layers: 7-0 runs backwards; write 0-7",
+    "samples --network={net} --grid=100000x100000": "--grid: the last image's seed",
+    "samples --network={here}": "--network: {here} is a folder; give a file",
+    "calc_metrics.py --network={net} --mirror=1": "--mirror: fid50k_full never counts mirrored copies; fid50k does",
+    "generate.py --network={net} --seeds=0-99999999999 --outdir=x": "0-99999999999 is too large",
+    "edit --network={net} --image=nosuch.png": "--image: nosuch.png cannot be opened",
+    "semantics train --network={net} --segmenter=nosuch.zip": "--segmenter: nosuch.zip does not exist",
+    "web --network=avatars64 --network=nosuch.pkl": "--network: nosuch.pkl does not exist",
+    "legacy.py --source={labels}": "it is a text",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_the_option_that_is_wrong_is_named(line, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{i},{'yn'[i % 2]},{'ab'[i % 3 % 2]}\n" for i in range(10))
+    (tmp_path / "labels.csv").write_text("seed,smile,hat\n" + rows)
+    places = dict(net=NETWORK, cond=FOLDER / "nvidia_pickle_cond.pkl", labels=tmp_path / "labels.csv", here=tmp_path)
+    places |= dict(discs=ROOT / "tests" / "e37c618" / "discs.zip")
+    name = next(each for each in sorted(COMMANDS, key=len, reverse=True) if line.startswith(each))
+    status, output = call(COMMANDS[name], *line.removeprefix(name).format(**places).split())
+    assert status == 2 and WRONG[line].format(**places) in " ".join(output.split()), output
+
+
 USELESS = {
     "generate.py --projected-w=x.npz --trunc=0.5": "--trunc: has no effect on ws that are given",
     "generate.py --projected-w=x.npz --class=1": "--class: has no effect on ws",
@@ -150,6 +207,7 @@ USELESS = {
     "semantics train --segmenter=x --loss=focal": "--loss: has no effect without --method=sgd",
     "semantics train --annotations=x --shots=3": "--shots: has no effect with --annotations",
     "semantics edit --projected-w=x --trunc=1 --labels=x": "--trunc: has no effect on ws that are given",
+    "edit --replay=x.json --directions=x.json": "--directions: has no effect on an edit",
     "avatars --list-styles --count=5": "--count: has no effect with --list-styles",
 }
 

@@ -18,12 +18,13 @@ from segan_ext.directions.named import (
     with_named,
 )
 from segan_ext.directions.subspaces import check_plain, number_of_dims, parse_layers
+from segan_ext.latents import chosen_class
 from segan_ext.layers import FeatureHooks
 from segan_ext.metrics.labels import summary
 from segan_ext.networks import style_layers
 from snapshots import hub
 from snapshots.load import load_snapshot
-from snapshots.safetensors import save_safetensors
+from snapshots.safetensors import check_destination, save_safetensors
 from snapshots.save import save_snapshot
 
 
@@ -41,7 +42,7 @@ from snapshots.save import save_snapshot
 @click.option("--names", metavar="NAME,…", help="Of these attributes only  [default: all that can be told]")
 @click.option("--hold", metavar="NAME,…", help="What must not change  [default: every other attribute]")
 @click.option("--steps", type=click.IntRange(0), default=STEPS, show_default=True, help="Gradient steps a name")
-@click.option("--class", "class_idx", type=int, default=0, help="Class of the labelled seeds  [default: 0]")
+@click.option("--class", "class_idx", type=int, help="Class of the labelled seeds  [default: 0]")
 @click.option("--layers", default="each", show_default=True, metavar="RANGES", help="For sefa: each, all, or 0-3,4-7")
 @click.option("--dims", type=click.IntRange(1), help="Directions a layer  [default: 32, w_dim at most]")
 @click.option(
@@ -63,6 +64,9 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
     if (method == "labels") != (naming["labels"] is not None):
         raise click.UsageError("--labels: --method=labels and --labels=PATH go together")
     _refuse_useless(method)
+    if dest.endswith(".safetensors"):
+        with usage_errors("--dest"):
+            check_destination(dest)
     print(f"Loading networks from {network}...")
     with usage_errors("--network"):
         snapshot = load_snapshot(network, trust_pickle)
@@ -119,20 +123,24 @@ def _named(G, seed, labels, names, hold, steps, class_idx):
     with usage_errors("--network"):
         FeatureHooks(G)
         G = as_editable(G)
+    class_idx = chosen_class(G, class_idx)
     with usage_errors("--labels"):
         scores, source = _scores(G, labels, class_idx)
-    skill = scores.read.skill
-    known = [name for name, value in skill.items() if value >= TELLABLE or name in (names or "").split(",")]
+    skill, chosen = scores.read.skill, {}
+    for option, text in (("names", names), ("hold", hold)):
+        chosen[option] = None if text is None else list(dict.fromkeys(name.strip() for name in text.split(",")))
+        for name in chosen[option] or []:
+            if name not in skill:
+                raise click.UsageError(f"--{option}: {name} is no attribute of {labels}; it has {', '.join(skill)}")
+    asked_for = [name for names in chosen.values() for name in names or []]
+    known = [name for name, value in skill.items() if value >= TELLABLE or name in asked_for]
     for name in skill.keys() - set(known):
         print(f"{name} can hardly be told from these labels (skill {skill[name]:.2f}), and is left out.")
     if not known:
         raise click.UsageError(f"--labels: no attribute can be told from {labels}; label more images")
-    chosen = {}
-    for option, text in (("names", names), ("hold", hold)):
-        chosen[option] = None if text is None else [name.strip() for name in text.split(",")]
-        for name in chosen[option] or []:
-            if name not in known:
-                raise click.UsageError(f"--{option}: {name} is no attribute of {labels}; it has {', '.join(known)}")
+    both = set(chosen["names"] or []) & set(chosen["hold"] or [])
+    if both:
+        raise click.UsageError(f"--hold: {min(both)} is to be moved, by --names; name others")
     bar = lambda turns: tqdm(turns, desc="Refining", unit="step", disable=None)
     chosen["names"] = chosen["names"] or known
     found = find_named(G, scores, **chosen, steps=steps, seed=seed, source=source, count=bar)

@@ -73,9 +73,9 @@ def _latents(G, device, seeds, projected_w, image, num_steps, trunc, class_idx):
     if projected_w is not None:
         ws = load_ws(G, projected_w, device)
         return ws, [f"w{i:02d}" for i in range(len(ws))]
-    features = perceptual_features(None, device)
     with usage_errors("--image"):
         target = open_target(image, G)
+    features = perceptual_features(None, device)
     label = class_label(G, class_idx, 1, device) if G.c_dim else None
     start = Reader(G, samples=500, class_idx=class_idx or 0, count=reading_bar)(
         target[None].float().to(device) / 127.5 - 1
@@ -146,7 +146,7 @@ def _refuse_useless(replay, inside, seeds, projected_w, image, **_others):
     """click.UsageError for an option that the others leave without effect"""
     if replay:
         of_images = ("--seeds", "--projected-w", "--image", "--num-steps", "--trunc", "--class")
-        what = ("--set", "--mix", "--keep", "--inside", "--extractor", "--noise-mode")
+        what = ("--set", "--mix", "--keep", "--inside", "--extractor", "--directions", "--noise-mode")
         refuse_given([*of_images, *what], "on an edit that is made again")
     if image is None:
         refuse_given(["--num-steps"], "without --image")

@@ -71,7 +71,8 @@ def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     """Draw a grid of images of a generator."""
     columns, rows = parse_grid(grid)
     if seed + columns * rows - 1 > LARGEST_SEED:
-        raise click.UsageError(f"--seed: the last image's would be above {LARGEST_SEED}; give a smaller one")
+        option = "--seed" if seed else "--grid"
+        raise click.UsageError(f"{option}: the last image's seed would be above {LARGEST_SEED}; give less")
     G = open_generator(network, choose_device(device), trust_pickle)
     seeds = range(seed, seed + columns * rows)
     device = next(G.parameters()).device

@@ -1,14 +1,17 @@
 """`segan web`."""
 
+import os
+
 import click
 
+import dnnlib
 from runs.launch import choose_device
 from runs.options import command, usage_errors
 from segan_ext.semantics.extractors import open_extractor
 from segan_ext.web import memory
 from segan_ext.web.engine import Engine
 from segan_ext.web.server import serve
-from snapshots import box
+from snapshots import box, hub
 
 
 @command()
@@ -31,14 +34,22 @@ def web(networks, trust_pickle, extractors, atlas, address, port, allow_host, ro
     """Open a page to explore a generator, edit images by painting, and train extractors."""
     memory.give_back()
     networks = networks or box.names()
+    for path in networks:
+        with usage_errors("--network"):
+            found = hub.local_path(path)
+            if not dnnlib.util.is_url(found) and not os.path.isfile(found):
+                raise ValueError(f"{path} does not exist; give a network file")
     for path in extractors:
         with usage_errors("--extractor"):
             open_extractor(path)
     engine = Engine(networks, choose_device(device), trust_pickle, extractors)
     with usage_errors("--network"):
         first = engine.network(next(iter(engine.paths)))
-    if extractors and first.extractor is None:
-        print(f"No extractor fits {first.path}.", flush=True)
+    for path in extractors:
+        try:
+            open_extractor(path, first.G)
+        except ValueError as error:
+            print(f"--extractor: {error}; {first.path} goes without it.", flush=True)
     if atlas:
         with usage_errors("--atlas"):
             first.read_atlas(atlas)

@@ -64,7 +64,9 @@ def parse_layers(text: str, addresses: Sequence[tuple[int, int]]) -> list[list[t
         if not first.isdigit() or not (last or first).isdigit():
             raise ValueError(f"{part!r} is no range of layers; write each, all, or 0-3,4-7")
         numbers = range(int(first), int(last or first) + 1)
-        if not len(numbers) or numbers[-1] >= len(addresses):
+        if not len(numbers):
+            raise ValueError(f"{part} runs backwards; write {last}-{first}")
+        if numbers[-1] >= len(addresses):
             raise ValueError(f"{part}: this generator has style layers 0 to {len(addresses) - 1}")
         groups.append([addresses[i] for i in numbers])
     return groups

@@ -65,6 +65,8 @@ def open_segmenter(path: str | Path, device: str | torch.device = "cpu", progres
     """
     if Path(path).suffix.lower() in (".pt", ".pth", ".onnx", ".torchscript"):
         return _open_file(path, device)
+    if not Path(path).exists():
+        raise ValueError(f"{path} does not exist; give a data set with masks, or a segmenter")
     if not mask_path(path).is_file():
         raise ValueError(
             f"{path} has no masks beside it ({mask_path(path).name}); `avatars --masks` makes a set that has, "

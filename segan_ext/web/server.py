@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import html
 import ipaddress
 import json
@@ -280,7 +281,9 @@ def serve(
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         listening = socket.create_server((address, port), family=family, backlog=128)
     except OSError as error:
-        raise ValueError(f"--port: {port} cannot be used ({error})") from error
+        elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        option, value = ("--address", address) if elsewhere else ("--port", port)
+        raise ValueError(f"{option}: {value} cannot be used ({error})") from error
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an answer's two packets would wait for each other
     app = application(engine, address in _OWN_HOSTS, allowed, root_path)
     shown = f"[{address}]" if ":" in address else address

@@ -10,7 +10,7 @@ def parse_numbers(text: str, most: int = 10**6) -> list[int]:
     and for more than `most` numbers."""
     numbers = []
     for part in re.split(r"\s*,\s*|\s+", text.strip()):
-        match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part)
+        match = re.fullmatch(r"(\d{1,40})(?:-(\d{1,40}))?", part)
         if match is None:
             raise ValueError(f"{part[:30]!r} is no number or range; write 1,5,7 or 10-20")
         first, last = int(match[1]), int(match[2] or match[1])

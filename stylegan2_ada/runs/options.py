@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runs.numbers import LARGEST_SEED, parse_numbers
-from runs.outputs import check_directory, check_file
+from runs.outputs import check_directory, check_file, check_inputs_stay
 from runs.recipe import AUGPIPES, PRETRAINED
 from snapshots import box
 
@@ -62,6 +62,7 @@ class Command(click.Command):
         for param in self.params:
             if param.name in ctx.params:
                 ctx.params[param.name] = _checked(param, ctx.params[param.name])
+        _check_inputs_stay(self.params, ctx.params)
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -90,6 +91,15 @@ def _checked(param, value):
     if isinstance(value, float) and not math.isfinite(value):
         raise click.UsageError(f"{param.opts[0]}: {value} is no number to work with")
     return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
+
+
+def _check_inputs_stay(params, values):
+    """click.UsageError if a file that an option names for the result is one that another option reads"""
+    outputs = [param for param in params if isinstance(param.type, OutputFile) and values.get(param.name)]
+    inputs = [values[param.name] for param in params if param not in outputs and param.name in values]
+    for output in outputs:
+        with usage_errors(output.opts[0]):
+            check_inputs_stay((each for each in inputs if isinstance(each, str)), [values[output.name]])
 
 
 def refuse_given(options: Iterable[str], reason: str) -> None:

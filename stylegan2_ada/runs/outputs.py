@@ -36,4 +36,4 @@ def check_inputs_stay(inputs: Iterable[str], outputs: Iterable[str]) -> None:
     inputs = {os.path.realpath(path): path for path in inputs}
     for path in map(os.path.realpath, outputs):
         if path in inputs:
-            raise ValueError(f"{inputs[path]} would be overwritten; name another folder")
+            raise ValueError(f"{inputs[path]} would be overwritten; name another place")

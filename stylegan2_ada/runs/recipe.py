@@ -164,7 +164,8 @@ def _loader(options, device, cores):
 def _batches(options, config, gpus):
     batch = _positive(options, "batch", config.batch)
     if batch % gpus:
-        raise ValueError(f"--batch: {batch} images cannot be split between {gpus} processes; choose a multiple")
+        option = "gpus" if options["batch"] is None else "batch"
+        raise ValueError(f"--{option}: {batch} images cannot be split between {gpus} processes; choose a multiple")
     default = batch // gpus if options["batch"] is not None else max(config.batch // max(config.ref_gpus, gpus), 1)
     batch_gpu = _positive(options, "batch_gpu", default)
     if (batch // gpus) % batch_gpu:
@@ -240,6 +241,9 @@ def _augmentation(options, config):
 
 
 def _schedule(options, config, device):
+    for name in ("detector", "num_gen", "attributes"):
+        if options[name] is not None and not metric_names(options["metrics"] or ""):
+            raise ValueError(f"--{name.replace('_', '-')}: has no effect without --metrics; leave it out")
     args = dict(total_kimg=config.kimg, kimg_per_tick=config.tick, cudnn_benchmark=True, metrics=[])
     args |= dict(image_snapshot_ticks=config.snap, network_snapshot_ticks=config.snap)
     args |= dict(grid_size=[8, 8] if device.startswith("cpu") else None, allow_tf32=bool(options["allow_tf32"]))

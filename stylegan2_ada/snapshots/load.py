@@ -1,6 +1,7 @@
 """Opens networks: snapshots of ours and of the reference, of TensorFlow's time, safetensors; runs no code of theirs."""
 
 import inspect
+import os
 from typing import Any, BinaryIO
 
 import torch
@@ -62,6 +63,9 @@ def load_snapshot(network: str, trust: bool = False) -> dict[str, Any]:
     eval mode and without gradients. trust: as above. OSError or ValueError with one sentence.
     """
     network = hub.local_path(network)
+    if os.path.isdir(network):
+        inside = sorted(name for name in os.listdir(network) if name.endswith((".pkl", ".safetensors")))
+        raise ValueError(f"{network} is a folder; give a file{f', as {inside[-1]} in it' if inside else ''}")
     if network.endswith(".safetensors"):
         data = dict(G_ema=load_safetensors(network), training_set_kwargs=None)
     else:

@@ -20,6 +20,19 @@ _VERSION = 1
 _MOST_HALF = torch.finfo(torch.float16).max
 
 
+def check_destination(dest: str) -> None:
+    """ValueError if the JSON beside `dest` (a .safetensors path) would replace one that describes no generator."""
+    path = _config_path(dest)
+    if os.path.exists(path):
+        try:
+            with open(path, encoding="utf-8") as file:
+                ours = json.load(file).get("format") == _FORMAT
+        except (OSError, ValueError, RecursionError, AttributeError):
+            ours = False
+        if not ours:
+            raise ValueError(f"{path}, which belongs to it, is there and describes no generator; name another file")
+
+
 def save_safetensors(G: torch.nn.Module, dest: str, half: bool = False) -> tuple[str, str]:
     """Writes `dest` (a .safetensors path) and the JSON beside it; returns both paths.
 
@@ -27,6 +40,7 @@ def save_safetensors(G: torch.nn.Module, dest: str, half: bool = False) -> tuple
     another ending, and for numbers beyond that precision.
     """
     config_path = _config_path(dest)
+    check_destination(dest)
     config = dict(format=_FORMAT, version=_VERSION, class_name=type(G).__name__)
     config |= dict(init_args=G.init_args, init_kwargs=G.init_kwargs)
     config |= {

@@ -18,6 +18,7 @@ _SIGNATURES = [
     (rb"7z\xbc\xaf", "it is packed with 7-Zip; unpack it first"),
     (rb"\x89HDF", "it is an HDF5 file, which holds none of our networks"),
     (rb"\s*[\[{]", "it is a text, JSON perhaps"),
+    (rb"(?![(c\]}])[\t\n\r -~]{1,200}\Z", "it is a text"),  # the oldest pickles are texts that begin so
 ]
 
 
