@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from test_house import commands
 
 from golden_data import FOLDER
-from helpers import ROOT, run
+from helpers import ROOT
 from runs.numbers import parse_numbers
 from runs.options import Numbers, OutputDir, OutputFile
 
@@ -102,10 +102,10 @@ def test_words_are_taken_in_any_case_and_the_nearest_is_named(name):
 
 def test_the_home_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    env = dict(HOME=str(tmp_path), DNNLIB_CACHE_DIR=str(tmp_path / ".cache"))
-    run("stylegan2_ada/generate.py", f"--network={NETWORK}", "--seeds=1", "--outdir=~/out", env=env)
-    run("-m segan_ext samples", "--network=~/n.pkl", "--grid=1x1", "--dest=~/x/s.png", env=env, check=False)
-    assert sorted(os.listdir(tmp_path)) == [".cache", "out"] and os.listdir(tmp_path / "out") == ["seed0001.png"]
+    shutil.copy(NETWORK, tmp_path / "n.pkl")
+    assert call(COMMANDS["generate.py"], "--network=~/n.pkl", "--seeds=1", "--outdir=~/out")[0] == 0
+    assert call(COMMANDS["samples"], "--network=~/n.pkl", "--grid=1x1", "--dest=~/x/s.png")[0] == 0
+    assert os.listdir(tmp_path / "out") == ["seed0001.png"] and os.listdir(tmp_path / "x") == ["s.png"]
 
 
 @pytest.mark.parametrize(
@@ -225,27 +225,29 @@ def test_a_result_does_not_take_the_place_of_what_it_is_made_from(tmp_path):
         PIL.Image.new("RGB", (16, 16)).save(tmp_path / name)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     here = [f"--network={NETWORK}", f"--outdir={tmp_path}", "--num-steps=1"]
-    done = run("stylegan2_ada/projector.py", *here, f"--target={tmp_path / 'target.png'}", check=False)
-    assert done.returncode == 2 and "--outdir: " in done.stderr and "would be overwritten" in done.stderr
-    done = run("-m segan_ext project", *here, f"--target={tmp_path / 'a.png'}", check=False)
-    assert done.returncode == 2 and "--outdir: " in done.stderr and "would be overwritten" in done.stderr
-    done = run("-m segan_ext project", *here, f"--target={tmp_path}", check=False)
-    assert done.returncode == 2 and "--target: a picture is called projection" in done.stderr
+    for name, target, sentence in (
+        ("projector.py", tmp_path / "target.png", "would be overwritten"),
+        ("project", tmp_path / "a.png", "would be overwritten"),
+        ("project", tmp_path, "--target: a picture is called projection"),
+    ):
+        status, output = call(COMMANDS[name], *here, f"--target={target}")
+        assert status == 2 and sentence in " ".join(output.split()), output
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_style_mixing_of_a_small_network_mixes_by_default(tmp_path):
     args = [f"--network={NETWORK}", "--rows=1", "--cols=2", f"--outdir={tmp_path}"]
-    done = run("stylegan2_ada/style_mixing.py", *args)
-    assert "8 layers; the coarse half is mixed, --styles=0-3" in done.stdout
+    status, output = call(COMMANDS["style_mixing.py"], *args)
+    assert status == 0 and "8 layers; the coarse half is mixed, --styles=0-3" in output
     pictures = {name: np.asarray(PIL.Image.open(tmp_path / f"{name}.png")) for name in ("1-1", "1-2", "2-2")}
     assert not np.array_equal(pictures["1-2"], pictures["2-2"]) and not np.array_equal(pictures["1-2"], pictures["1-1"])
-    run("stylegan2_ada/style_mixing.py", *args, "--styles=0-3")
+    assert call(COMMANDS["style_mixing.py"], *args, "--styles=0-3")[0] == 0
     assert np.array_equal(pictures["1-2"], np.asarray(PIL.Image.open(tmp_path / "1-2.png")))
 
 
 def test_metrics_that_are_none(tmp_path):
-    assert "Calculating" not in run("stylegan2_ada/calc_metrics.py", f"--network={NETWORK}", "--metrics=None").stdout
+    status, output = call(COMMANDS["calc_metrics.py"], f"--network={NETWORK}", "--metrics=None")
+    assert status == 0 and "Calculating" not in output
 
 
 def archive():
