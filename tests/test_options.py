@@ -129,15 +129,16 @@ def test_no_numbers(text, sentence):
         parse_numbers(text)
 
 
-OVERWRITTEN = {
-    "legacy.py --source=u.pkl --dest=u.pkl": "u.pkl would be overwritten",
-    "legacy.py --source=u.pkl --dest=keep.zip": "keep.zip must end in .pkl",
-    "discover --network=u.pkl --dest=u.pkl": "u.pkl would be overwritten",
-    "discover --network=u.pkl --dest=mine.safetensors": "mine.json, which belongs to it, is there",
-    "export --network=u.pkl --dest=mine.safetensors": "mine.json, which belongs to it, is there",
-    "export --network=G.safetensors --dest=G.safetensors --half": "G.safetensors would be overwritten",
-    "semantics train --network=G.safetensors --annotations=x --dest=G.safetensors": "G.safetensors would be",
-}
+OVERWRITTEN = """
+legacy.py --source=u.pkl --dest=u.pkl → u.pkl would be overwritten
+legacy.py --source=u.pkl --dest=keep.zip → keep.zip must end in .pkl
+discover --network=u.pkl --dest=u.pkl → u.pkl would be overwritten
+discover --network=u.pkl --dest=mine.safetensors → mine.json, which belongs to it, is there
+export --network=u.pkl --dest=mine.safetensors → mine.json, which belongs to it, is there
+export --network=G.safetensors --dest=G.safetensors --half → G.safetensors would be overwritten
+semantics train --network=G.safetensors --annotations=x --dest=G.safetensors → G.safetensors would be
+"""
+OVERWRITTEN = dict(line.split(" → ") for line in OVERWRITTEN.strip().splitlines())
 
 
 @pytest.mark.parametrize("line", OVERWRITTEN)
@@ -153,24 +154,25 @@ def test_files_of_the_user_are_not_overwritten(line, monkeypatch, tmp_path):
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
-WRONG = {
-    "train_segan.py --cfg=segan-eigen --own-dim=4097": "--own-dim: 4097 is not in the range",
-    "train_segan.py --data={discs} --num-gen=5": "--num-gen: has no effect without --metrics",
-    "train_segan.py --data={discs} --gpus=3": "--gpus: 16 images cannot be split between 3 processes",
-    "train_segan.py --cfg=eigengan --data={discs} --num-labels=4": "--num-labels: EigenGAN has no such thing",
-    "discover --network={cond} --method=labels --labels={labels} --class=9": "--class: this network is conditional",
-    "discover --network={net} --method=labels --labels={labels} --names=smile,nose": "it has smile, hat",
-    "discover --network={net} --method=labels --labels={labels} --names=smile --hold=smile": "--hold: smile is to be",
-    "discover --network={net} --layers=7-0": "--layers: 7-0 runs backwards; write 0-7",
-    "samples --network={net} --grid=100000x100000": "--grid: the last image's seed",
-    "samples --network={here}": "--network: {here} is a folder; give a file",
-    "calc_metrics.py --network={net} --mirror=1": "--mirror: fid50k_full never counts mirrored copies; fid50k does",
-    "generate.py --network={net} --seeds=0-99999999999 --outdir=x": "0-99999999999 is too large",
-    "edit --network={net} --image=nosuch.png": "--image: nosuch.png cannot be opened",
-    "semantics train --network={net} --segmenter=nosuch.zip": "--segmenter: nosuch.zip does not exist",
-    "web --network=avatars64 --network=nosuch.pkl": "--network: nosuch.pkl does not exist",
-    "legacy.py --source={labels}": "it is a text",
-}
+WRONG = """
+train_segan.py --cfg=segan-eigen --own-dim=4097 → --own-dim: 4097 is not in the range
+train_segan.py --data={discs} --num-gen=5 → --num-gen: has no effect without --metrics
+train_segan.py --data={discs} --gpus=3 → --gpus: 16 images cannot be split between 3 processes
+train_segan.py --cfg=eigengan --data={discs} --num-labels=4 → --num-labels: EigenGAN has no such thing
+discover --network={cond} --method=labels --labels={labels} --class=9 → --class: this network is conditional
+discover --network={net} --method=labels --labels={labels} --names=smile,nose → it has smile, hat
+discover --network={net} --method=labels --labels={labels} --names=smile --hold=smile → --hold: smile is to be
+discover --network={net} --layers=7-0 → --layers: 7-0 runs backwards; write 0-7
+samples --network={net} --grid=100000x100000 → --grid: the last image's seed
+samples --network={here} → --network: {here} is a folder; give a file
+calc_metrics.py --network={net} --mirror=1 → --mirror: fid50k_full never counts mirrored copies; fid50k does
+generate.py --network={net} --seeds=0-99999999999 --outdir=x → 0-99999999999 is too large
+edit --network={net} --image=nosuch.png → --image: nosuch.png cannot be opened
+semantics train --network={net} --segmenter=nosuch.zip → --segmenter: nosuch.zip does not exist
+web --network=avatars64 --network=nosuch.pkl → --network: nosuch.pkl does not exist
+legacy.py --source={labels} → it is a text
+"""
+WRONG = dict(line.split(" → ") for line in WRONG.strip().splitlines())
 
 
 @pytest.mark.parametrize("line", WRONG)
@@ -185,31 +187,32 @@ def test_the_option_that_is_wrong_is_named(line, monkeypatch, tmp_path):
     assert status == 2 and WRONG[line].format(**places) in " ".join(output.split()), output
 
 
-USELESS = {
-    "generate.py --projected-w=x.npz --trunc=0.5": "--trunc: has no effect on ws that are given",
-    "generate.py --projected-w=x.npz --class=1": "--class: has no effect on ws",
-    "edit --replay=x.json --seeds=1": "--seeds: has no effect on an edit that is made again",
-    "edit --replay=x.json --set=a=1": "--set: has no effect on an edit",
-    "edit --seeds=1 --num-steps=5": "--num-steps: has no effect without --image",
-    "edit --projected-w=x.npz --trunc=0.5": "--trunc: has no effect without --seeds",
-    "edit --seeds=1 --extractor=x": "--extractor: has no effect without --inside",
-    "explore --seeds=1-3": "--seeds: has no effect without --atlas",
-    "explore --atlas=x.html --rows=3": "--rows: has no effect with --atlas",
-    "explore --interpolate=1,2 --dims=L1.N0.D0": "--dims: has no effect with --interpolate",
-    "explore --projected-w=x.npz --trunc=0.5": "--trunc: has no effect with --projected-w",
-    "explore --noise=all --sigmas=2": "--sigmas: has no effect with --noise",
-    "discover --method=sefa --samples=100": "--samples: has no effect with --method=sefa",
-    "discover --method=pca --layers=all": "--layers: has no effect with --method=pca",
-    "discover --method=pca --names=x": "--names: has no effect with --method=pca",
-    "discover --method=labels --labels=x --dims=4": "--dims: has no effect with --method=labels",
-    "export --dest=x.onnx --licence=mit": "--licence: has no effect without --to",
-    "report x --num-gen=5": "--num-gen: has no effect without --metrics",
-    "semantics train --segmenter=x --loss=focal": "--loss: has no effect without --method=sgd",
-    "semantics train --annotations=x --shots=3": "--shots: has no effect with --annotations",
-    "semantics edit --projected-w=x --trunc=1 --labels=x": "--trunc: has no effect on ws that are given",
-    "edit --replay=x.json --directions=x.json": "--directions: has no effect on an edit",
-    "avatars --list-styles --count=5": "--count: has no effect with --list-styles",
-}
+USELESS = """
+generate.py --projected-w=x.npz --trunc=0.5 → --trunc: has no effect on ws that are given
+generate.py --projected-w=x.npz --class=1 → --class: has no effect on ws
+edit --replay=x.json --seeds=1 → --seeds: has no effect on an edit that is made again
+edit --replay=x.json --set=a=1 → --set: has no effect on an edit
+edit --seeds=1 --num-steps=5 → --num-steps: has no effect without --image
+edit --projected-w=x.npz --trunc=0.5 → --trunc: has no effect without --seeds
+edit --seeds=1 --extractor=x → --extractor: has no effect without --inside
+explore --seeds=1-3 → --seeds: has no effect without --atlas
+explore --atlas=x.html --rows=3 → --rows: has no effect with --atlas
+explore --interpolate=1,2 --dims=L1.N0.D0 → --dims: has no effect with --interpolate
+explore --projected-w=x.npz --trunc=0.5 → --trunc: has no effect with --projected-w
+explore --noise=all --sigmas=2 → --sigmas: has no effect with --noise
+discover --method=sefa --samples=100 → --samples: has no effect with --method=sefa
+discover --method=pca --layers=all → --layers: has no effect with --method=pca
+discover --method=pca --names=x → --names: has no effect with --method=pca
+discover --method=labels --labels=x --dims=4 → --dims: has no effect with --method=labels
+export --dest=x.onnx --licence=mit → --licence: has no effect without --to
+report x --num-gen=5 → --num-gen: has no effect without --metrics
+semantics train --segmenter=x --loss=focal → --loss: has no effect without --method=sgd
+semantics train --annotations=x --shots=3 → --shots: has no effect with --annotations
+semantics edit --projected-w=x --trunc=1 --labels=x → --trunc: has no effect on ws that are given
+edit --replay=x.json --directions=x.json → --directions: has no effect on an edit
+avatars --list-styles --count=5 → --count: has no effect with --list-styles
+"""
+USELESS = dict(line.split(" → ") for line in USELESS.strip().splitlines())
 
 
 @pytest.mark.parametrize("line", USELESS)
