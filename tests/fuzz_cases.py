@@ -316,7 +316,8 @@ def pick_kind(dice):
 
 def _change_tree(dice, path):
     """A file gone, of another name, or something that is no file."""
-    changes = ["gone", "folder", "loop", "dangling", "renamed", "upper case", "copy", "strange name", "pipe"]
+    changes = ["gone", "folder", "loop", "dangling", "renamed", "upper case", "copy", "strange name"]
+    changes += ["pipe"] * (path.parent.name != "in")  # who names a pipe wants it read, and waited for
     change = dice.take([*changes, "link up", "link out", "hidden"], f"{path.name}: ")
     if change in ("gone", "folder", "loop", "dangling", "pipe", "link up", "link out"):
         path.unlink(missing_ok=True)

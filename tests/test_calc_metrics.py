@@ -117,7 +117,7 @@ def test_what_cannot_be_measured_is_explained(run_dir, tmp_path):
     coarse = f"--detector={run_dir / 'coarse.pt'}"
     for args, sentence in [
         (["--metrics=fid"], "--metrics: there is no 'fid'; known: fid50k_full,"),
-        ([f"--detector={tmp_path / 'missing.pt'}"], "--detector: [Errno 2] No such file"),
+        ([f"--detector={tmp_path / 'missing.pt'}"], "missing.pt'; give a file, a URL, or one of"),
         ([f"--detector={tmp_path / 'text.onnx'}"], "is no ONNX file that onnxruntime opens"),
         (
             ["--detector=pixel-pyramid", "--num-gen=8"],

@@ -297,12 +297,15 @@ def metric_kwargs(detector: str | None, num_gen: int | None, attributes: str | N
     ValueError for a detector that does not open (one behind a URL is not tried), or missing attributes.
     """
     import dnnlib
-    from metrics import metric_utils
+    from metrics import detectors, metric_utils
 
     names = [name.strip() for name in (detector or "").split(",") if name.strip()]
     for name in names:
         try:
             if not dnnlib.util.is_url(name):
+                if name not in detectors.OFFLINE and not os.path.exists(name):
+                    known = ", ".join(detectors.OFFLINE)
+                    raise ValueError(f"there is no {name!r}; give a file, a URL, or one of {known}")
                 metric_utils.get_feature_detector(name)
         except (OSError, ValueError) as error:
             raise ValueError(f"--detector: {error}") from error

@@ -81,6 +81,9 @@ def continue_run(run_dir: str, given: dict[str, Any], dry_run: bool = False) -> 
                 f"{option}: the run has {before[name] or 'the default'}, and {continues}; "
                 "leave the option out, or start a new run from one of its snapshots (--resume=….pkl)"
             )
+    outdir = given.get("outdir")
+    if outdir is not None and os.path.realpath(outdir) != os.path.dirname(os.path.realpath(run_dir)):
+        print(f"--outdir is ignored: the run goes on in {run_dir}.")
     measured = {name: before.get(name) if given[name] is None else given[name] for name in _HOW_TO_MEASURE}
     args |= recipe.free_arguments(given | measured)
     args.update(run_dir=run_dir, resume_pkl=None, resume_state=saved_states(run_dir)[-1])
