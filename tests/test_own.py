@@ -290,6 +290,7 @@ def test_a_run_goes_on_with_the_labels_that_it_began_with(named_run, data, label
     assert done.returncode == 2 and "labels.json cannot be read" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_of_a_version_that_kept_no_labels_goes_on(named_run, data, labels, tmp_path):
     copied = shutil.copytree(named_run, tmp_path / "run")
     kept = (copied / "labels.json").read_bytes()
