@@ -3,6 +3,8 @@
 `python legacy.py --source=OLD.pkl --dest=NEW.pkl` writes any pickle that opens as a snapshot of today's format.
 """
 
+import os
+
 import click
 
 import dnnlib
@@ -23,9 +25,17 @@ def convert_network_pickle(source: str, dest: str, force_fp16: bool = False, tru
 
     OSError or ValueError with the reason; `dest` is then as it was.
     """
+    _write(dest, _read(source, force_fp16, trust))
+
+
+def _read(source, force_fp16, trust):
     with dnnlib.util.open_url(source) as file:
-        data = load_network_pkl(file, force_fp16=force_fp16, trust=trust)
-    save_snapshot(dest, data)
+        return load_network_pkl(file, force_fp16=force_fp16, trust=trust)
+
+
+def _write(dest, networks):
+    os.makedirs(os.path.dirname(os.path.abspath(dest)), exist_ok=True)
+    save_snapshot(dest, networks)
 
 
 @command()
@@ -36,10 +46,9 @@ def convert_network_pickle(source: str, dest: str, force_fp16: bool = False, tru
 def main(source, dest, force_fp16, trust_pickle):
     """Convert a network pickle, of TensorFlow or of the reference implementation, to today's format."""
     print(f'Loading "{source}"...')
-    with usage_errors("--source"), dnnlib.util.open_url(source) as file:
-        data = load_network_pkl(file, force_fp16=force_fp16, trust=trust_pickle)
-    with usage_errors("--dest"):
-        save_snapshot(dest, data)
+    with usage_errors("--source"):
+        networks = _read(source, force_fp16, trust_pickle)
+    _write(dest, networks)
     print(f'Wrote "{dest}".')
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import dnnlib
-from helpers import make_dataset, png
+from helpers import make_dataset, png, run
+from training import files
 from training.contents import open_contents
 from training.dataset import ImageFolderDataset
 
@@ -304,3 +305,17 @@ def test_some_classes_beside_pictures_are_not_none(tmp_path):
     (folder / "b.cls").write_text("zero")
     with pytest.raises(ValueError, match="b.cls holds no class"):
         classes(folder)
+
+
+def test_other_files_of_a_folder_may_be_large_or_none(tmp_path):
+    """They are digested, not read: a film beside the pictures, a link that leads nowhere, a pipe"""
+    make_dataset(tmp_path, count=2)
+    with open(tmp_path / "film.avi", "wb") as file:
+        file.truncate(files.MOST_BYTES + 1)
+    alone = open_contents(str(tmp_path)).digest()
+    (tmp_path / "notes.txt").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    data = ImageFolderDataset(str(tmp_path))
+    assert len(data) == 2 and data.digest() != alone
+    done = run("train_segan.py", "-n", f"--data={tmp_path}")
+    assert "3 files are no pictures that can be read" in done.stdout

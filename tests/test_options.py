@@ -109,7 +109,8 @@ def test_the_home_of_the_user(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text, numbers", [("5", [5]), ("1,3-5", [1, 3, 4, 5]), ("1 2  3", [1, 2, 3]), (" 1, 2 ", [1, 2])]
+    "text, numbers",
+    [("5", [5]), ("1,3-5", [1, 3, 4, 5]), ("3 - 5", [3, 4, 5]), ("1 2  3", [1, 2, 3]), (" 1, 2 ", [1, 2])],
 )
 def test_numbers(text, numbers):
     assert parse_numbers(text) == numbers

@@ -4,7 +4,8 @@ import time
 
 import click
 
-from runs.options import SEED, OneOf, OutputFile, command, refuse_given
+from runs.options import SEED, OneOf, OutputFile, command, refuse_given, usage_errors
+from runs.outputs import check_file
 from segan_ext.data.avatars import make_avatars, mask_path
 from segan_ext.data.drawing import CLASSES, list_styles, style_licence
 from segan_ext.data.recipes import RECIPES
@@ -38,6 +39,8 @@ def avatars(
             terms = style_licence(name)
             click.echo(f"{name:20} {terms['licence']:38} {terms['creator']}")
         return
+    with usage_errors("--dest"):
+        check_file(dest)
     start = time.monotonic()
     if recipe:
         for name in ("style", "zoom", "jitter", "only"):

@@ -118,7 +118,7 @@ def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, nois
     Writes each image, a picture of what changed, and edit.json, which --replay turns into the same bytes again.
     """
     directions = source.pop("directions")
-    _refuse_useless(replay, inside, **source)
+    _refuse_useless(replay, inside, mix, **source)
     device = choose_device(device)
     loaded = open_generator(network, device, trust_pickle)
     G = with_sefa_controls(loaded)
@@ -142,7 +142,7 @@ def edit(network, trust_pickle, device, sets, mix, keep, inside, extractor, nois
     print(Path(outdir) / "edit.json")
 
 
-def _refuse_useless(replay, inside, seeds, projected_w, image, **_others):
+def _refuse_useless(replay, inside, mix, seeds, projected_w, image, **_others):
     """click.UsageError for an option that the others leave without effect"""
     if replay:
         of_images = ("--seeds", "--projected-w", "--image", "--num-steps", "--trunc", "--class")
@@ -150,9 +150,9 @@ def _refuse_useless(replay, inside, seeds, projected_w, image, **_others):
         refuse_given([*of_images, *what], "on an edit that is made again")
     if image is None:
         refuse_given(["--num-steps"], "without --image")
-    if seeds is None:
+    if seeds is None and not mix:  # what is mixed in is of a seed
         refuse_given(["--trunc"], "without --seeds")
-    if projected_w is not None:
+    if projected_w is not None and not mix:
         refuse_given(["--class"], "on ws that are given")
     if inside is None:
         refuse_given(["--extractor"], "without --inside")

@@ -19,6 +19,7 @@ from runs.options import (
     refuse_given,
     usage_errors,
 )
+from runs.outputs import check_file
 from runs.recipe import parse_grid
 from segan_ext.control.address import Name, parse_address
 from segan_ext.control.named import named_directions
@@ -70,6 +71,8 @@ def _print_row(G, dimension):
 def samples(network, trust_pickle, dest, grid, seed, trunc, device):
     """Draw a grid of images of a generator."""
     columns, rows = parse_grid(grid)
+    with usage_errors("--dest"):
+        check_file(dest)
     if seed + columns * rows - 1 > LARGEST_SEED:
         option = "--seed" if seed else "--grid"
         raise click.UsageError(f"{option}: the last image's seed would be above {LARGEST_SEED}; give less")
@@ -123,7 +126,10 @@ def explore(network, trust_pickle, device, dest, interpolate, atlas, seeds, attr
     they change the image. With --atlas, a page that ranks and names all dimensions.
     """
     _refuse_useless(interpolate, atlas, options)
-    check_ending(dest)
+    if atlas is None:
+        check_ending(dest)
+        with usage_errors("--dest"):
+            check_file(dest)
     G = open_generator(network, choose_device(device), trust_pickle)
     trunc, steps, class_idx = options["trunc"], options["steps"], chosen_class(G, options["class_idx"])
     if interpolate is not None:
@@ -176,7 +182,9 @@ def _refuse_useless(interpolate, atlas, options):
     if options["dims"]:
         refuse_given(["--rows"], "with --dims")
     if options["projected_w"]:
-        refuse_given(["--seed", "--trunc"], "with --projected-w")
+        refuse_given(["--trunc"], "with --projected-w")
+        if options["dims"]:  # else it decides which dimensions are shown
+            refuse_given(["--seed"], "with --projected-w and --dims")
 
 
 def _draw_noise(G, dest, groups, seed, steps, trunc, class_idx):

@@ -8,6 +8,7 @@ import calc_metrics
 from metrics import metric_main
 from runs.launch import choose_device
 from runs.options import Numbers, OutputDir, command, metric_options, refuse_given, usage_errors
+from runs.outputs import check_directory
 from runs.recipe import metric_kwargs, metric_names
 from segan_ext.metrics.attributes import source_digest
 from segan_ext.report.page import draw_curves, draw_samples, page
@@ -36,6 +37,8 @@ def report(run_dirs, outdir, metrics, seeds, truncation_psi, device, **options):
     except ImportError as error:
         raise click.UsageError("the curves need `pip install matplotlib`") from error
     device, metrics = choose_device(device), metric_names(metrics)
+    with usage_errors("--outdir"):
+        check_directory(outdir)
     if not metrics:
         refuse_given(["--detector", "--num-gen", "--attributes"], "without --metrics")
     if options["attributes"] is not None:

@@ -308,7 +308,7 @@ class Engine:
         if image is None:
             image = self.render(view)
             most = max(min(_KEPT, _KEPT_NUMBERS // image.numel()), 1)
-            self.kept = dict([*self.kept.items()][len(self.kept) + 1 - most :]) | {view: image}
+            self.kept = dict([*self.kept.items()][max(len(self.kept) + 1 - most, 0) :]) | {view: image}
         return image
 
     def offsets(self, view: View, named: Mapping[str, NamedDirection] = {}) -> dict[tuple[int, int], torch.Tensor]:

@@ -9,7 +9,7 @@ def parse_numbers(text: str, most: int = 10**6) -> list[int]:
     """`1,5,7`, `1 5 7` or `10-20` (both ends included) as a list of numbers below 2³². ValueError for anything else,
     and for more than `most` numbers."""
     numbers = []
-    for part in re.split(r"\s*,\s*|\s+", text.strip()):
+    for part in re.split(r"\s*,\s*|\s+", re.sub(r"\s*-\s*", "-", text.strip())):
         match = re.fullmatch(r"(\d{1,40})(?:-(\d{1,40}))?", part)
         if match is None:
             raise ValueError(f"{part[:30]!r} is no number or range; write 1,5,7 or 10-20")

@@ -136,7 +136,7 @@ class OutputDir(click.ParamType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The path, with "~" as the user's home. click.UsageError, with the option, for one that cannot be used."""
-        return _usable(check_directory, value, param)
+        return value if _is_default(param, ctx) else _usable(check_directory, value, param)
 
 
 class OutputFile(click.ParamType):
@@ -149,7 +149,12 @@ class OutputFile(click.ParamType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The path, with "~" as the user's home. click.UsageError, with the option, for one that cannot be used."""
-        return _usable(lambda path: check_file(path, self.endings), value, param)
+        return value if _is_default(param, ctx) else _usable(lambda path: check_file(path, self.endings), value, param)
+
+
+def _is_default(param, ctx):
+    """True for a default, which the command checks if it comes to use it"""
+    return ctx is not None and ctx.get_parameter_source(param.name) is click.core.ParameterSource.DEFAULT
 
 
 def _usable(check, path, param):
@@ -240,7 +245,9 @@ OPTIONS = [
     click.option("--snap", type=int, help="Snapshot interval in ticks"),
     click.option("--keep", type=click.IntRange(1), help="States of the run to keep, to continue from  [default: 2]"),
     click.option(
-        "--save-minutes", type=click.FloatRange(0), help="Save a state after so long without one  [default: 10]"
+        "--save-minutes",
+        type=click.FloatRange(0),
+        help="Save a state after so long without one; 0: every tick  [default: 10]",
     ),
     click.option("--tick", type=click.FloatRange(0, min_open=True), help="kimg between status lines"),
     click.option("--metrics", metavar="LIST", help="Comma-separated metrics to compute at snapshots  [default: none]"),

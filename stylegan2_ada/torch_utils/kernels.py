@@ -146,8 +146,8 @@ class _Op:
     def __init__(self, names, self_test):
         self.names, self.self_test = names, self_test
         self.passed = {}  # library → whether its kernels are right here
-        self.under_test = False
-        self.lock = threading.Lock()  # one thread tests, the others wait
+        self.tester = None  # the thread that tests them
+        self.lock = threading.Lock()  # the others wait
 
 
 _ops = {}  # name of a kernel → its op
@@ -164,7 +164,7 @@ def register(names: list[str], self_test: Callable[[torch.device], tuple[Callabl
 
 
 def _passes(op, library, device_type):
-    if op.under_test or op.passed.get(library):
+    if op.passed.get(library) or op.tester == threading.get_ident():
         return True
     with op.lock:
         if library not in op.passed:
@@ -173,7 +173,6 @@ def _passes(op, library, device_type):
 
 
 def _tested(op, device_type):
-    op.under_test = True
     device = torch.device(device_type, torch.cuda.current_device() if device_type == "cuda" else None)
     try:  # in a thread of its own, which knows nothing of the caller's modes: autocast, inference, default devices, …
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
@@ -183,10 +182,11 @@ def _tested(op, device_type):
         warnings.warn(f"No native {device_type} kernel for {op.names[0]}, plain PyTorch instead: {error}", stacklevel=6)
         return False
     finally:
-        op.under_test = False
+        op.tester = None
 
 
 def _compare_all(op, device):
+    op.tester = threading.get_ident()
     images = torch.sin(torch.arange(2 * 4 * 9 * 7, dtype=torch.float32)).reshape(2, 4, 9, 7).to(device)
     _compare(op, images, tolerance=1e-4)
     dtype, tolerance = (torch.float16, 0.03) if is_triton(available(device.type)) else (torch.float32, 1e-4)

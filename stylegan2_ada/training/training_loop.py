@@ -242,7 +242,7 @@ class Trainer:
 
     def _state_is_due(self):
         """Whether so many minutes have gone by without a state, and there is something new to save."""
-        late = time.monotonic() - self.saved >= self.o.save_minutes * 60
+        late = self.o.save_minutes > 0 and time.monotonic() - self.saved >= self.o.save_minutes * 60
         return late and self._saved_nimg != self.state.cur_nimg
 
     # Construction
@@ -573,6 +573,9 @@ class Trainer:
         if snapshot_due:
             self._save_snapshot()
             self._evaluate_metrics(self._snapshot_path())
+        elif o.save_minutes == 0:
+            self._check_weights()
+            self._save_state()
 
     def _count_seconds(self):
         """Adds the time since the last call to the run's, and returns what time it is."""

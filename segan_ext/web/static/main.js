@@ -67,19 +67,20 @@ on("view", async view => {
 });
 
 // What of a view from outside can be shown here; says what cannot. What is left out of it goes from the history too.
-async function fitted(view) {
+async function fitted(view, says = true) {
   const {view: fit, left_out} = await ask("fit", {view}), gone = Object.keys(left_out);
-  if (gone.length) tell("lasting", `Left out: ${Object.values(left_out).join("; ")}.`);
+  if (gone.length && says) tell("lasting", `Left out: ${Object.values(left_out).join("; ")}.`);
   return {fit, clean: each => without(each, gone)};
 }
 
 async function start() {
   const painted = new URLSearchParams(location.search).has("painted"), old = recalled();
   const remembered = old?.history?.[old.at], link = painted ? null : fromHash(location.hash);
-  const {fit = null, clean} = link ?? remembered ? await fitted(link ?? remembered) : {};
+  const before = remembered ? await fitted(remembered, !link) : {};
+  const {fit = null} = link ? await fitted(link) : before;
   const info = await openNetwork(painted ? null : fit?.network ?? null);
   const fresh = info.view, ofLink = link ? fit : null;
-  if (remembered?.network === info.network) Object.assign(state, {history: old.history.map(clean), at: old.at, pins: (old.pins ?? []).map(clean)});
+  if (remembered?.network === info.network) Object.assign(state, {history: old.history.map(before.clean), at: old.at, pins: (old.pins ?? []).map(before.clean)});
   else Object.assign(state, {history: [fit ?? fresh], at: 0});
   state.view = state.history[state.at];
   find();
