@@ -369,7 +369,7 @@ def test_states_are_saved_between_ticks(trained, tmp_path):
     def progress(*_):
         saved.extend(read(path)["counters"]["cur_nimg"] for path in saved_states(str(tmp_path)))
 
-    args = dict(args_of(trained), run_dir=str(tmp_path), total_kimg=0.064, kimg_per_tick=100, save_minutes=0)
+    args = dict(args_of(trained), run_dir=str(tmp_path), total_kimg=0.064, kimg_per_tick=100, save_minutes=1e-9)
     training_loop(**args, progress_fn=progress)
     assert saved == [8, 16, 24, 32, 40, 48, 56]  # before each step after the first
 
