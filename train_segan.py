@@ -58,9 +58,6 @@ def main(cfg, **options):
     from trained networks, whose images a subspace leaves as they are at first.
     """
     options = dict(options, cfg=cfg)
-    fixed = cfg.removeprefix("segan-mode").removeprefix("segan-") if cfg in PRESETS else None
-    if fixed in MODES and options["mode"] not in (None, fixed):
-        raise ValueError(f"--mode: --cfg={cfg} sets it to {fixed}; leave one of the two out")
     outdir, dry_run = options["outdir"] or "training-runs", options.pop("dry_run")
     if host.is_foreign():
         check_options_for_foreign_host(options)

@@ -156,7 +156,6 @@ def test_files_of_the_user_are_not_overwritten(line, monkeypatch, tmp_path):
 
 
 WRONG = """
-train_segan.py --cfg=segan-mode0 --mode=eigen → --mode: --cfg=segan-mode0 sets it to 0; leave one of the two out
 calc_metrics.py --network={net} --detector=vgghed → --detector: there is no 'vgghed'; give a file, a URL, or one of
 train_segan.py --cfg=segan-eigen --own-dim=4097 → --own-dim: 4097 is not in the range
 train_segan.py --data={discs} --num-gen=5 → --num-gen: has no effect without --metrics

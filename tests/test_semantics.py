@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 import zipfile
 
 import numpy as np
@@ -288,6 +289,9 @@ def test_a_segmenter_learns_the_masks_of_avatars(tmp_path, monkeypatch):
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     again = segmenters.open_segmenter(str(data))
     assert torch.equal(again.logits(images), learned.logits(images)) and again.skill == learned.skill
+    with pytest.raises(ValueError, match="does not exist"):
+        segmenters.open_segmenter(str(tmp_path / "other.zip"))
+    shutil.copy(data, tmp_path / "other.zip")
     with pytest.raises(ValueError, match="no masks beside it"):
         segmenters.open_segmenter(str(tmp_path / "other.zip"))
 
