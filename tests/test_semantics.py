@@ -542,7 +542,7 @@ def test_edit_inside_a_class_replays(files, tmp_path):
 @pytest.mark.parametrize(
     "command, args, sentence",
     [
-        ("train", ["--segmenter={}/none.zip", "--dest=x.safetensors"], "--segmenter: {}/none.zip has no masks"),
+        ("train", ["--segmenter={}/none.zip", "--dest=x.safetensors"], "--segmenter: {}/none.zip does not exist"),
         ("train", ["--annotations={}", "--dest=x.safetensors"], "no classes.json"),
         ("train", ["--dest=x.safetensors"], "--segmenter: give a segmenter"),
         ("train", ["--annotations={}/annotations", "--kind=NSE-2", "--dest=x.safetensors"], "--kind: NSE-2 needs"),
