@@ -472,8 +472,8 @@ def test_ranges_of_layers():
     assert subspaces.parse_layers("each", addresses) == [[a] for a in addresses]
     assert subspaces.parse_layers("all", addresses) == [addresses]
     assert subspaces.parse_layers("0-1,3", addresses) == [addresses[:2], addresses[3:]]
-    for text in ("x", "0-9", "2-1"):
-        with pytest.raises(ValueError, match="layers"):
+    for text, sentence in (("x", "layers"), ("0-9", "layers"), ("2-1", "2-1 runs backwards; write 1-2")):
+        with pytest.raises(ValueError, match=sentence):
             subspaces.parse_layers(text, addresses)
 
 
