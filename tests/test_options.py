@@ -165,6 +165,7 @@ discover --network={cond} --method=labels --labels={labels} --class=9 → --clas
 discover --network={net} --method=labels --labels={labels} --names=smile,nose → it has smile, hat
 discover --network={net} --method=labels --labels={labels} --names=smile --hold=smile → --hold: smile is to be
 discover --network={net} --layers=7-0 → --layers: 7-0 runs backwards; write 0-7
+export --network={net} --dest=x.SAFETENSORS → --dest: x.SAFETENSORS does not end in .safetensors
 samples --network={net} --grid=100000x100000 → --grid: the last image's seed
 samples --network={here} → --network: {here} is a folder; give a file
 calc_metrics.py --network={net} --mirror=1 → --mirror: fid50k_full never counts mirrored copies; fid50k does

@@ -59,12 +59,12 @@ from snapshots.save import save_snapshot
 def discover(network, trust_pickle, device, method, layers, dims, samples, seed, dest, **naming):
     """Find directions in a trained generator, for explore, edit and the page: per layer, or with names."""
     device = choose_device(device)
-    if dest.endswith(".pkl") and hub.is_export(network):
+    if dest.lower().endswith(".pkl") and hub.is_export(network):
         raise click.UsageError("--dest: an export holds no discriminator for a .pkl; name a .safetensors")
     if (method == "labels") != (naming["labels"] is not None):
         raise click.UsageError("--labels: --method=labels and --labels=PATH go together")
     _refuse_useless(method)
-    if dest.endswith(".safetensors"):
+    if dest.lower().endswith(".safetensors"):
         with usage_errors("--dest"):
             check_destination(dest)
     print(f"Loading networks from {network}...")
@@ -72,7 +72,7 @@ def discover(network, trust_pickle, device, method, layers, dims, samples, seed,
         snapshot = load_snapshot(network, trust_pickle)
     G = snapshot["G_ema"].to(device)
     found = _named(G, seed, **naming) if method == "labels" else _unnamed(G, method, dims, layers, samples, seed)
-    if dest.endswith(".safetensors"):
+    if dest.lower().endswith(".safetensors"):
         save_safetensors(found, dest)
     else:
         save_snapshot(dest, dict(snapshot, G=found, G_ema=found))

@@ -31,7 +31,7 @@ def export(network, trust_pickle, device, dest, half, to, licence, public, atlas
     """Write a generator as safetensors plus JSON, or as ONNX, or share it on the Hugging Face hub."""
     if (dest is None) == (to is None):
         raise click.UsageError("--dest: give --dest=FILE or --to=hub:OWNER/NAME, one of the two")
-    ending = Path(dest or "").suffix
+    ending = Path(dest or "").suffix.lower()  # as `OutputFile` reads it
     if dest:
         refuse_given(["--licence", "--public", "--atlas", "--extractor"], "without --to")
     if half and ending != ".safetensors":

@@ -125,8 +125,7 @@ def _refuse_useless(annotations, options):
     if annotations is not None:
         refuse_given(["--shots"], "with --annotations")
     if annotations is not None or options["shots"] is not None:
-        refuse_given(["--samples"], "on images that are annotated")
-        refuse_given(["--latents"], "on images that are annotated")
+        refuse_given(["--samples", "--latents"], "on images that are annotated")
     if options["method"] != "sgd":
         refuse_given(["--loss", "--latents"], "without --method=sgd")
 
