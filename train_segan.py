@@ -10,14 +10,21 @@ from segan_ext.cli.options import host_option
 from segan_ext.presets import PRESETS, for_device, recipe
 
 from runs.options import OneOf, command, train_options  # isort: skip (on the path since presets was imported)
-from segan_ext.training import MODES, add_method, check_options_for_foreign_host, default_data
+from segan_ext.training import (
+    MODES,
+    add_method,
+    begin_with_new_names,
+    check_options_for_foreign_host,
+    default_data,
+)
 
 
 @command()
 @click.option(
     "--cfg",
     type=OneOf([*PRESETS, "auto", *recipe.BASE_CONFIGS]),
-    help="Method and recipe; the host's own are mode 0 unless --mode says otherwise  [default: segan-mode2]",
+    help="Method and recipe; the host's own are mode 0 unless --mode says otherwise  [default: segan-mode2; with "
+    "--labels segan-named]",
 )
 @click.option("--mode", type=OneOf(MODES), help="0: none, 1 feature, 2 style, 3 importance subspaces; eigen, named")
 @click.option(
@@ -25,7 +32,11 @@ from segan_ext.training import MODES, add_method, check_options_for_foreign_host
 )
 @click.option("--subspace-form", type=OneOf(["full", "residual", "published"]), help="Form of mode 2")
 @click.option("--train", type=OneOf(["all", "subspace"]), help="What of G to train  [default: all]")
-@click.option("--own-dim", type=click.IntRange(1, 4096), help="Own coordinates of a block, eigen (4) and eigengan (6)")
+@click.option(
+    "--own-dim",
+    type=click.IntRange(1, 4096),
+    help="Own coordinates of a block, eigen (4), eigengan (6); without a name, named (32)",
+)
 @click.option("--map", type=click.IntRange(0, 100), help="Layers of the mapping network; 0: none, --cfg=traditional")
 @click.option("--mixing", type=click.FloatRange(0, 1), help="Share of training images that mix two ws")
 @click.option("--adv", type=OneOf(["logistic", "hinge", "wgan-gp"]), help="Loss of eigengan, stylegan1, traditional")
@@ -55,7 +66,8 @@ def main(cfg, **options):
     own attribute with 0.8 of its effect on the average, where the best found without has 0.2 (docs/results.md).
 
     Without --data it draws and uses the built-in avatars. --resume=RUN_DIR continues a run exactly; --resume=PKL starts
-    from trained networks, whose images a subspace leaves as they are at first.
+    from trained networks, whose images a subspace leaves as they are at first. With --labels of something new it gives
+    trained networks more names.
     """
     options = dict(options, cfg=cfg)
     outdir, dry_run = options["outdir"] or "training-runs", options.pop("dry_run")
@@ -65,11 +77,13 @@ def main(cfg, **options):
         import segan_ext.metrics  # noqa: F401 (registers them)
         from runs import resume
 
+        begin_with_new_names(options)
         if resume.continued(options, outdir, dry_run):
             return
     from runs import launch  # the modules of a host can be imported now that it is chosen
 
-    cfg = options["cfg"] = cfg or "segan-mode2"
+    usual = "segan-mode2" if options["labels"] is None or options["mode"] is not None else "segan-named"
+    cfg = options["cfg"] = options["cfg"] or usual
     device = launch.choose_device(options["device"])
     options["data"] = options["data"] or default_data()
     launch.check_outdir(outdir, options["data"])

@@ -142,13 +142,17 @@ def _rounded(numbers):
 def in_coordinates(found: Labelled, groups: Sequence[dict[str, Any]]) -> torch.Tensor:
     """`found.rows` as a generator's `groups` count: indices of their values, numbers in their units. [images, groups]
 
-    ValueError, in one sentence, if they are not of the same attributes.
+    NaN for groups that are not labelled. ValueError, in one sentence, for attributes that are none of the groups, or
+    other values than theirs.
     """
     names, theirs = [a.name for a in found.attributes], [group["name"] for group in groups]
-    if set(names) != set(theirs):
+    if not set(names) <= set(theirs):
         raise ValueError(f"label {', '.join(names)}, and the generator has coordinates for {', '.join(theirs)}")
     columns = []
     for group in groups:
+        if group["name"] not in names:
+            columns.append(torch.full([len(found.names)], torch.nan, dtype=torch.float64))
+            continue
         i = names.index(group["name"])
         values, column = found.attributes[i].values, found.rows[:, i]
         if (values is None) != ("shares" not in group):
@@ -166,6 +170,24 @@ def in_coordinates(found: Labelled, groups: Sequence[dict[str, Any]]) -> torch.T
             column = (column * deviation + (mean - origin)) / unit
         columns.append(column)
     return torch.stack(columns, dim=1)
+
+
+def new_coordinates(found: Labelled, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`named_coordinates` of the attributes that are none of `groups`"""
+    known = {group["name"] for group in groups}
+    new = [i for i, attribute in enumerate(found.attributes) if attribute.name not in known]
+    return named_coordinates([found.attributes[i] for i in new], found.rows[:, new], [found.units[i] for i in new])
+
+
+def merged(
+    names: Sequence[str], rows: torch.Tensor, other_names: Sequence[str], other_rows: torch.Tensor
+) -> tuple[list[str], torch.Tensor]:
+    """(names, rows [images, groups]) of two sets of labels in the same coordinates; where both say something, the first
+    counts."""
+    said = dict(zip(other_names, other_rows))
+    for name, row in zip(names, rows):
+        said[name] = torch.where(row.isnan(), said.get(name, row), row)
+    return list(said), torch.stack(list(said.values()))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

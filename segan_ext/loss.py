@@ -1,16 +1,19 @@
 """The host's loss plus the subspaces' regulariser."""
 
+import math
 from typing import Any
 
 import torch
 
 from runs import processes
 from segan_ext import labelled, own
-from torch_utils import training_stats
-from training.loss import StyleGAN2Loss
+from torch_utils import misc, training_stats
+from training.loss import StyleGAN2Loss, report_scores
 
 _RAMP = 10_000  # images over which G comes to follow an encoder that learns meanwhile
 _EXAMINED = 25  # batches between examinations
+_UNNAMED = 0.05  # weight of Q's loss of what is unnamed
+_FORGETS = 0.05  # what a batch counts in the moving averages
 _NOISE = 0.05  # on labelled images, deviation: there are few of them
 
 
@@ -83,9 +86,16 @@ class CodeLoss(SEGANLoss):
 
     groups: the generator's `own`. info: weight of Q's loss in G. labels: None, and Q learns e from generated images, as
     in InfoGAN (Chen et al. 2016), with the same weight in D; or `seed` of what is drawn from the labelled images of the
-    run (`labelled.of_run`; `source` and `count` for one of an older version). Then Q learns from mixtures of those real
-    images alone and G, more and more, follows it: from generated images it would learn to tell fakes, as long as G
-    ignores e. D must be an `encoder.EncoderDiscriminator`.
+    run (`labelled.of_run`; `source` and `count` for one of an older version). Then Q learns names from mixtures of real
+    images alone: from generated images it would learn to tell fakes, as long as G ignores e. What is unnamed it learns
+    as without labels, with a small weight, so that all of it shows. And G learns names twice:
+
+    - D judges images together with codes, generated ones with their e, real ones with codes drawn from what Q reads off
+      them. So G has to match the images of each name with all their variety (as S3GAN does, Lucic et al. 2019).
+    - G follows Q itself, more and more at first, and only as far as its images are read worse than real ones are: what
+      is read best of all is the most typical image of each name, again and again.
+
+    D must be an `encoder.EncoderDiscriminator`, with a projection for labels.
     """
 
     recordable = True
@@ -105,6 +115,16 @@ class CodeLoss(SEGANLoss):
         self.learned = torch.zeros([])  # batches of labelled images, by which Q is examined now and then
         self.drawn = torch.zeros([], dtype=torch.int64)  # the number of the next such batch
         self._labels, self._labelled = labels, None
+        self.real_moments = own.first_moments(groups).to(device)  # moving averages of what Q reads off real images
+        self.misses = own.doubts(self.real_moments, groups)  # and of how far it is off G's
+        self._batch_moments, self._batch_misses = self.real_moments.clone(), self.misses.clone()
+        self._centre = torch.tensor(own.centre(groups), device=device)
+        of_names = [float(not group.get("unnamed")) for group in own.of_each_code(groups)]
+        self._of_names = torch.tensor(of_names, device=device)  # [codes], 1 or 0
+        self._projects = getattr(getattr(self.D, "b4", None), "projection", False)  # runs of before have none
+        self._is_named = [i for i, group in enumerate(groups) if not group.get("unnamed")]
+        unnamed = [_UNNAMED * bool(group.get("unnamed")) for group in groups]
+        self._from_fakes = torch.tensor(unnamed if labels else [float(info)] * len(groups), device=device)  # [groups]
 
     def open_data(self, training_set: torch.utils.data.Dataset, run_dir: str) -> None:
         """Opens the labelled images of the run. ValueError that names --resume, where its labels cannot be read."""
@@ -113,8 +133,9 @@ class CodeLoss(SEGANLoss):
         kept = {name: self._labels[name] for name in ("source", "count") if name in self._labels}
         try:
             first = processes.rank() == 0
-            found = processes.told(labelled.of_run(run_dir, training_set, self.groups, **kept) if first else None)
-            names, codes = found[0], labelled.codes(found[1], self.groups)
+            groups = own.named(self.groups)
+            names, rows = processes.told(labelled.of_run(run_dir, training_set, groups, **kept) if first else None)
+            codes = own.of_all(labelled.codes(rows, groups), self.groups)
             seed = self._labels.get("seed", 0)
             self._labelled = labelled.LabelledImages(training_set, names, codes, self.groups, seed)
         except (OSError, ValueError) as error:
@@ -147,8 +168,13 @@ class CodeLoss(SEGANLoss):
         super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
 
     def finished(self, phase: str, part: dict[str, torch.Tensor]) -> None:
-        """Examines Q now and then."""
-        if "pairs" in part:
+        """Takes the batch into the moving averages, and examines Q now and then."""
+        if self._labelled is None:
+            return
+        if phase in ("Gmain", "Gboth"):
+            self.misses.lerp_(processes.mean(self._batch_misses), _FORGETS)
+        elif phase in ("Dmain", "Dboth"):
+            self.real_moments.lerp_(processes.mean(self._batch_moments), _FORGETS)
             if self._labelled.num_held_out and int(self.learned) % _EXAMINED == 0:
                 self._examine(part["real_c"])
             self.learned += 1
@@ -156,7 +182,7 @@ class CodeLoss(SEGANLoss):
     def _learn_labels(self, pairs, codes, real_c, gain):
         """Q learns what was said of some real images."""
         images, codes = labelled.mixed(pairs, codes, _NOISE)
-        misses = own.code_loss(self._read(images, real_c), codes, self.groups)
+        misses = own.code_losses(self._read(images, real_c), codes, self.groups).sum(dim=1)
         training_stats.report("Loss/D/labels", misses)
         misses.mean().mul(gain).backward()
 
@@ -175,37 +201,64 @@ class CodeLoss(SEGANLoss):
     def _generator_main(self, gen_z, gen_c, sync, gain):
         """As the host's, and Q should read e off the images."""
         img, ws = self.run_G(gen_z, gen_c, sync=sync)
-        logits, predicted = self._judge(img, gen_c)
-        training_stats.report("Loss/scores/fake", logits)
-        training_stats.report("Loss/signs/fake", logits.sign())
+        e = self._own(ws)
+        logits, read = self._judge(img, gen_c, e)
+        report_scores("fake", logits)
         adversarial = self.generator_loss(logits)
         training_stats.report("Loss/G/loss", adversarial)
-        misses = own.code_loss(predicted, self._own(ws), self.groups)
-        training_stats.report("Loss/G/codes", misses)
+        misses = own.code_losses(read, e, self.groups)
+        training_stats.report("Loss/G/codes", misses[:, self._is_named].sum(dim=1))
         self.shown += len(gen_z) * processes.count()
-        weight = self.info * ((self.shown / _RAMP).clamp(max=1) if self._labels else 1)
-        (adversarial[:, 0] + weight * misses).mean().mul(gain).backward()
+        self._batch_misses.copy_(misses.detach().mean(dim=0))
+        loss = adversarial[:, 0] + (misses * self._pull()).sum(dim=1)
+        loss.mean().mul(gain).backward()
+
+    def _pull(self):
+        """How much G follows Q in each group [groups]: names from not at all, where its images are read as well as real
+        ones, to --info, where they are read twice as badly."""
+        if not self._labels:
+            return self._from_fakes
+        worse = (self.misses / own.doubts(self.real_moments, self.groups) - 1).clamp(0, 1) if self._projects else 1
+        ramp = (self.shown / _RAMP).clamp(max=1)
+        return torch.where(self._from_fakes > 0, self._from_fakes, self.info * ramp * worse)
 
     def _discriminator_fakes(self, gen_z, gen_c, gain):
-        """As the host's; without labels Q learns to read e off the images."""
-        if self._labels:
-            return super()._discriminator_fakes(gen_z, gen_c, gain)
+        """As the host's; what Q does not learn from labels it learns to read off the images."""
         with torch.no_grad():
             img, ws = self.run_G(gen_z, gen_c, sync=False)
-        logits, predicted = self._judge(img, gen_c)
-        training_stats.report("Loss/scores/fake", logits)
-        training_stats.report("Loss/signs/fake", logits.sign())
+        e = self._own(ws)
+        logits, read = self._judge(img, gen_c, e)
+        report_scores("fake", logits)
         loss = self.fake_loss(logits)
-        misses = own.code_loss(predicted, self._own(ws), self.groups)
-        training_stats.report("Loss/D/codes", misses)
-        (loss[:, 0] + self.info * misses).mean().mul(gain).backward()
+        misses = (own.code_losses(read, e, self.groups) * self._from_fakes).sum(dim=1)
+        training_stats.report("Loss/D/codes", misses)  # times its weight
+        (loss[:, 0] + misses).mean().mul(gain).backward()
         return loss.detach()
 
-    def _judge(self, img, c):
-        """(logits of the images as they are augmented, what Q reads off them as they are)"""
-        if self.augment_pipe is None:
-            return self.D(img, c, codes=True)
-        return self.run_D(img, c, sync=False), self._read(img, c)
+    def run_D(self, img: torch.Tensor, c: torch.Tensor, sync: bool) -> torch.Tensor:
+        """Logits [N, 1] of real images, augmented, which are judged together with what Q reads off them."""
+        if not self._projects:
+            return super().run_D(img, c, sync)
+        with misc.ddp_sync(self.D, sync):
+            return self._judge(img, c)[0]
+
+    def _judge(self, img, c, e=None):
+        """(logits of augmented images together with their codes e, what Q reads off them as they are)
+
+        e: None for real images, whose codes are drawn.
+        """
+        logits, read, projection = self.D(img if self.augment_pipe is None else self.augment_pipe(img), c, codes=True)
+        if self.augment_pipe is not None:
+            with torch.set_grad_enabled(e is not None and torch.is_grad_enabled()):
+                read = self._read(img, c)
+        if not self._projects:
+            return logits, read
+        if e is None:
+            read = read.detach()
+            self._batch_moments.copy_(own.moments(read, self.groups))
+            e = own.drawn(read, self.real_moments, self.groups)
+        match = projection * (e - self._centre) * self._of_names
+        return logits + match.sum(dim=1, keepdim=True) / math.sqrt(len(self._is_named)), read
 
     def _read(self, img, c):
         return self.D(img, c, codes=True)[1]

@@ -214,8 +214,8 @@ class OwnCoordinates(torch.nn.Module):
 
     groups: dicts with a "name" and either "size", of independent coordinates, and "quantiles", equally spaced ones of
     what they follow (None: they stay normal); or "values" and their "shares", frequencies, and one coordinate for each
-    value, 1 for the one that holds. A group with shares takes one number, another one as many as its size. inputs,
-    outputs: how many there are in all.
+    value, 1 for the one that holds. A group with shares takes one number, another one as many as its size. One that is
+    "unnamed" stands for all that nobody has named, and has no controls. inputs, outputs: how many there are in all.
     """
 
     def __init__(self, groups: "list[dict]") -> None:
@@ -238,7 +238,7 @@ class OwnCoordinates(torch.nn.Module):
         return torch.cat([_within(part, group) for group, part in parts], dim=1)
 
     def controls(self) -> "list[tuple[dict, torch.Tensor]]":
-        """[(what is known of it, change of e by +1 [outputs])] of every control.
+        """[(what is known of it, change of e by +1 [outputs])] of every control, of which what is unnamed has none.
 
         A number has one, of unit length; two or more values have one each after the first, from the first (−1) to that
         one (+1), whichever holds.
@@ -246,6 +246,9 @@ class OwnCoordinates(torch.nn.Module):
         found, start = [], 0
         for group, size in zip(self.groups, self.sizes):
             unit = torch.eye(self.outputs)[start : start + size]
+            start += size
+            if group.get("unnamed"):
+                continue
             if "shares" in group:
                 scale = 1 if size == 2 else 2  # from any value, -1 leads to the first one and +1 to the other
                 for value, row in zip(group["values"][1:], unit[1:]):
@@ -255,7 +258,6 @@ class OwnCoordinates(torch.nn.Module):
                 low, *_, high = group["quantiles"] or [-2.0, 2.0]
                 names = [group["name"]] if size == 1 else [f"{group['name']}.{i}" for i in range(size)]
                 found += [(dict(name=name, low=low, high=high), row) for name, row in zip(names, unit)]
-            start += size
         return found
 
 

@@ -1,6 +1,7 @@
 """What `train_segan.py` adds to the host's recipe: default data, generators, subspaces, own coordinates, losses."""
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from segan_ext import host
@@ -9,7 +10,7 @@ if TYPE_CHECKING:  # before a host is chosen nothing heavy is imported
     import torch
 
 MODES = ("0", "1", "2", "3", "eigen", "named")
-_OWN_DIM = 4  # coordinates of a block
+_OWN_DIM = {"eigen": 4, "named": 32}  # coordinates of a block; those without a name
 _INFO = {"eigen": 0.05, "named": 0.5}
 _STYLE_BASED = {"stylegan1": "StyleGAN1Generator", "traditional": "TraditionalGenerator"}
 
@@ -39,6 +40,32 @@ def check_options_for_foreign_host(options: dict[str, Any]) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: is an option of the bundled host; leave it or --host out")
 
 
+def begin_with_new_names(options: dict[str, Any]) -> None:
+    """--resume=RUN with other --labels than the run's begins a new run from its newest snapshot: `options` then say so.
+
+    The recipe and the data are those of the run, where the command line names no others.
+    """
+    from training.files import parse_json
+
+    run_dir, labels = options["resume"], options["labels"]
+    if labels is None or not os.path.isdir(run_dir or ""):
+        return
+    try:
+        with open(os.path.join(run_dir, "training_options.json"), "rb") as file:
+            before = parse_json(file.read(), dict)["options"]
+        snapshots = sorted(name for name in os.listdir(run_dir) if re.fullmatch(r"network-snapshot-\d+\.pkl", name))
+        if before.get("labels") == labels or not snapshots:
+            return
+    except (OSError, ValueError, KeyError, AttributeError):
+        return  # what is wrong with it will be said where it is opened
+    options["resume"] = os.path.join(run_dir, snapshots[-1])
+    options["data"] = options["data"] or before.get("data")
+    if options["cfg"] is None:
+        options["cfg"] = before.get("cfg")
+        options["mode"] = options["mode"] or "named"
+    print(f"A new run begins from {options['resume']}: the labels are others than those of its run.")
+
+
 def add_method(
     args: dict[str, Any],
     options: dict[str, Any],
@@ -61,10 +88,9 @@ def add_method(
     if generator == "eigengan":
         _add_eigengan(args, options, config, networks)
     else:
-        source = None if networks is None else networks["G_ema"]
-        kept = add_mode(args, options, getattr(config, "mode", 0), source, data)
+        kept = add_mode(args, options, getattr(config, "mode", 0), networks, data)
         if generator is not None:
-            _add_style_based(args, options, generator, source)
+            _add_style_based(args, options, generator, None if networks is None else networks["G_ema"])
     if generator is not None:
         _add_published_loss(args, options, config)
     return kept
@@ -136,28 +162,28 @@ def add_mode(
     args: dict[str, Any],
     options: dict[str, Any],
     mode: int | str,
-    source: "torch.nn.Module | None",
+    networks: "dict[str, torch.nn.Module] | None",
     data: "torch.utils.data.Dataset",
 ) -> dict[str, bytes]:
     """Makes the arguments of the training loop those of `mode`, or of --mode where that is given.
 
-    source: generator that --resume starts from, or None. data, and what is returned: as in `add_method`. ValueError for
-    options that do not go together.
+    networks: what --resume starts from, or None; for names that they do not have they get coordinates. data, and what
+    is returned: as in `add_method`. ValueError for options that do not go together.
     """
     if options["mode"] is not None:
         mode = options["mode"] if options["mode"] in _INFO else int(options["mode"])
-    belongs = dict(own_dim=("eigen",), prior=("eigen",), labels=("named",), num_labels=("named",))
+    belongs = dict(own_dim=tuple(_INFO), prior=("eigen",), labels=("named",), num_labels=("named",))
     belongs |= dict(bottleneck=tuple(_INFO), info=tuple(_INFO))
     for name, modes in belongs.items():
         if options.get(name) is not None and mode not in modes:
             raise ValueError(f"--{name.replace('_', '-')}: belongs to the mode {' or '.join(modes)}, not to {mode}")
     if mode in _INFO:
-        return _add_own_coordinates(args, options, mode, source, data)
-    _add_subspaces(args, options, mode, source)
+        return _add_own_coordinates(args, options, mode, networks, data)
+    _add_subspaces(args, options, mode, None if networks is None else networks["G_ema"])
     return {}
 
 
-def _add_own_coordinates(args, options, mode, source, data):
+def _add_own_coordinates(args, options, mode, networks, data):
     """Coordinates of one's own in G, an encoder that reads them in D, and the loss of both; files for the run."""
     from segan_ext import own
     from segan_ext.networks import OwnCoordinates
@@ -169,21 +195,32 @@ def _add_own_coordinates(args, options, mode, source, data):
             raise ValueError(f"--{name.replace('_', '-')}: belongs to the modes 1 to 3, not to {mode}")
     if options["mixing"] is not None:
         raise ValueError("--mixing: would hide own coordinates from their encoder; leave it out")
-    if source is not None and getattr(source, "mode", 0) != mode:
-        raise ValueError(f"--resume: its generator has no own coordinates of mode {mode}; train one from scratch")
-    groups, kept = None if source is None else source.init_kwargs["own"], {}
+    source, kept = None if networks is None else networks["G_ema"], {}
+    if source is not None and options["own_dim"] is not None:
+        raise ValueError("--own-dim: the generator of --resume has its own; leave it out")
+    size = options["own_dim"] or _OWN_DIM[mode]
     if mode == "named":
-        groups, kept = _labels(options, data, groups)
-    elif source is None:
-        resolution, dims = args["training_set_kwargs"]["resolution"], options["own_dim"] or _OWN_DIM
-        groups = own.eigen_coordinates(resolution, dims, options["prior"] or "uniform")
+        groups, kept = _labels(options, data, source)
+        if source is None:
+            groups = [*groups, own.unnamed_coordinates(size)]
+        else:
+            _add_names(args, networks, groups)
+            groups = networks["G_ema"].init_kwargs["own"]
+    elif source is not None and getattr(source, "mode", 0) != mode:
+        raise ValueError(f"--resume: its generator has no own coordinates of mode {mode}; train one from scratch")
+    elif source is not None:
+        groups = source.init_kwargs["own"]
+    else:
+        resolution = args["training_set_kwargs"]["resolution"]
+        groups = own.eigen_coordinates(resolution, size, options["prior"] or "uniform")
     counted, G = OwnCoordinates(groups), args["G_kwargs"]
     if source is None:
         G |= dict(z_dim=G["z_dim"] + counted.inputs, w_dim=G["w_dim"] + counted.outputs)
-    bottleneck = True if options["bottleneck"] is None else options["bottleneck"]
+        G["synthesis_kwargs"]["use_noise"] = mode == "named"  # what noise would decide has a coordinate in eigen
+    bottleneck = _bottleneck(options, None if networks is None else networks["G_ema"])
     G |= dict(class_name="segan_ext.networks.SEGANGenerator", mode=mode, own=groups, bottleneck=bottleneck)
-    G["synthesis_kwargs"]["use_noise"] = False  # what noise would decide has a coordinate here
     args["D_kwargs"] |= dict(class_name="segan_ext.encoder.EncoderDiscriminator", codes=counted.outputs)
+    args["D_kwargs"] |= dict(projection=True) if mode == "named" else {}
     info = _INFO[mode] if options["info"] is None else options["info"]
     if mode == "named" and info == 0:
         raise ValueError(f"--info: {info:g} is no weight that serves; give more than 0, or leave it out")
@@ -194,8 +231,43 @@ def _add_own_coordinates(args, options, mode, source, data):
     return kept
 
 
-def _labels(options, data, groups):
-    """(the coordinates that --labels ask for, or `groups`, those of a generator, if they fit; files for the run)"""
+def _bottleneck(options, source):
+    """Whether w reaches the first block alone: as --bottleneck says, or the generator of --resume has it"""
+    asked = options["bottleneck"]
+    theirs = True if source is None else source.init_kwargs.get("bottleneck", True)
+    if source is not None and asked not in (None, theirs):
+        raise ValueError(f"--bottleneck: the generator of --resume has {str(theirs).lower()}; leave it out")
+    return theirs if asked is None else asked
+
+
+def _add_names(args, networks, groups):
+    """Gives networks coordinates for those of `groups` that they do not have, and says so."""
+    from segan_ext.added_names import discriminator_with_names, generator_with_names
+
+    before = _names_of(networks["G_ema"])
+    new = groups[len(before) :]
+    try:
+        if new:
+            for name in ("G", "G_ema"):
+                networks[name] = generator_with_names(networks[name], new)
+        networks["D"] = discriminator_with_names(networks["D"], networks["G_ema"].mapping.own.outputs)
+    except ValueError as error:
+        raise ValueError(f"--resume: {error}") from error
+    args["G_kwargs"] |= dict(z_dim=networks["G_ema"].z_dim, w_dim=networks["G_ema"].w_dim)
+    if new:
+        names = ", ".join(group["name"] for group in new)
+        print(f"The generator of --resume gets coordinates for {names}; at first its images stay as they are.")
+
+
+def _names_of(G):
+    """Groups of named coordinates that a generator has, or None"""
+    from segan_ext import own
+
+    return own.named(G.init_kwargs["own"]) if getattr(G, "mode", 0) == "named" else []
+
+
+def _labels(options, data, source):
+    """(coordinates for --labels, those of the generator `source` first; files for the run)"""
     from segan_ext import labelled
     from segan_ext.metrics.labels import summary
 
@@ -214,9 +286,10 @@ def _labels(options, data, groups):
     print(f"{len(found.names)} images are labelled{outside}:")
     for line in summary(found.attributes, found.rows):
         print(f"  {line}")
-    groups = groups or labelled.named_coordinates(found.attributes, found.rows, found.units)
+    before = _names_of(source)
+    groups = before + labelled.new_coordinates(found, before)
     try:
-        rows = labelled.in_coordinates(found, groups)
+        names, rows = found.names, labelled.in_coordinates(found, groups)
     except ValueError as error:
         raise ValueError(f"--labels: do not fit the generator of --resume: they {error}") from error
     unitless = [group["name"] for group in groups if "shares" not in group and "unit" not in group]
@@ -225,7 +298,36 @@ def _labels(options, data, groups):
             f"The generator of --resume does not know in which unit {', '.join(unitless)} were labelled: from now on "
             "1 is a deviation of these labels, and 0 their mean."
         )
-    return groups, {labelled.FILE: labelled.as_file(found.names, rows, groups)}
+    unsaid = [group["name"] for group, column in zip(groups, rows.t()) if not column.isfinite().any()]
+    if unsaid:
+        names, rows = _with_labels_of_before(options["resume"], data, groups, before, names, rows, unsaid)
+    return groups, {labelled.FILE: labelled.as_file(names, rows, groups)}
+
+
+def _with_labels_of_before(resume, data, groups, before, names, rows, unsaid):
+    """(names, rows) with the labels of the run that `resume` is a snapshot of, for names that are not labelled anew"""
+    import torch
+
+    from segan_ext import labelled
+
+    path = os.path.join(os.path.dirname(resume or ""), labelled.FILE)
+    try:
+        with open(path, "rb") as file:
+            old_names, old_rows = labelled.of_file(file.read(), before)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--labels: nothing is said of {', '.join(unsaid)}, which the generator of --resume has; label that too, "
+            f"or start from a snapshot beside the {labelled.FILE} of its run"
+        ) from error
+    missing = set(old_names) - set(data.image_names())
+    if missing:
+        raise ValueError(
+            f"--data: {data.path} does not have {min(missing)}, which the run of --resume knows {unsaid[0]} of; take "
+            f"its data, or label {unsaid[0]} anew"
+        )
+    padded = torch.nn.functional.pad(old_rows, [0, len(groups) - len(before)], value=torch.nan)
+    print(f"{', '.join(unsaid)}: as the run of --resume has it of {len(old_names)} images.")
+    return labelled.merged(names, rows, old_names, padded)
 
 
 def _add_subspaces(args, options, mode, source):

@@ -225,7 +225,7 @@ def test_metrics_order_what_goes_wrong(avatars, tmp_path, monkeypatch):
     )
     data = dict(class_name="training.dataset.ImageFolderDataset", path=str(path))
     found = {name: {} for name in generators}
-    for metric in ("fid50k_full", "kid50k_full", "pr50k3_full"):
+    for metric in ("fid50k_full", "kid50k_full", "pr50k3_full", "prdc50k5"):
         for name, G in generators.items():
             kwargs = dict(dataset_kwargs=dict(data), detectors=["efficientnet-lite0"], num_gen=160, seed=0)
             results = metric_main.calc_metric(metric, G=G, device="cpu", **kwargs).results
@@ -238,6 +238,9 @@ def test_metrics_order_what_goes_wrong(avatars, tmp_path, monkeypatch):
     assert fid["real"] < fid["shifted"] < fid["blurred"] < fid["modes"] < fid["noise"]
     assert kid["real"] < 0.01 < kid["shifted"] < min(kid["blurred"], kid["modes"]) and kid["noise"] > 1
     assert precision["real"] == recall["real"] == 1 and precision["noise"] == recall["noise"] == 0
+    coverage, floor = ({n: found[n][f"prdc50k5_coverage{of}"] for n in generators} for of in ("", "_of_reals"))
+    assert len(set(floor.values())) == 1 and floor["real"] > 0.8  # two halves of the same pictures
+    assert coverage["real"] > coverage["blurred"] > coverage["modes"] > coverage["noise"] == 0
     assert precision["modes"] == 1 and recall["modes"] < 0.5 and recall["blurred"] < recall["shifted"] <= 1
 
 

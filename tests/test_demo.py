@@ -21,7 +21,8 @@ def test_the_verdict_stands_on_the_measured_results(demo):
     scores = sorted(float(row[3].strip("*")) for row in rows if row[2] == "50")
     assert len(scores) == 3 and f"{scores[0]} to {scores[-1]}" in demo.MEASURED and scores[0] > demo.LEAST
     for score, met in ((scores[0], True), (demo.LEAST - 0.001, False)):
-        assert demo.verdict(score)[0] == met and f"{score:.3f}" in demo.verdict(score)[1]
+        found, sentence = demo.verdict("Selectivity", score, demo.LEAST, demo.MEASURED)
+        assert found == met and f"Selectivity {score:.3f}" in sentence
 
 
 @pytest.mark.slow

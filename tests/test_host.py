@@ -300,13 +300,30 @@ def test_health_speaks_up_when_something_is_wrong():
         (dict(augment_p=0.9), "augment p is 0.90"),
         (dict(signs_real=0.97, signs_fake=-0.97, adaptive=False), "memorises"),
         (dict(relative_diversity=0.1), "collapses"),
+        (dict(relative_recall=0.1, kimg=50), "the samples show 10% of the variety"),
     ]:
         (sentence,) = health.assess(**(well | change))
         assert word in sentence
     nan = float("nan")
     assert health.assess(nan, nan, nan, True, nan, nan) == []
+    assert health.assess(**well, relative_recall=0.1, kimg=5) == []  # too early to say
     images = torch.randn(8, 3, 32, 32)
     assert health.diversity(images) > 10 * health.diversity(images[:1] + 0.01 * images)
+
+
+def test_health_sees_samples_that_are_alike_within_a_kind():
+    rng = torch.Generator().manual_seed(0)
+    kinds = torch.randn(4, 3, 16, 16, generator=rng).repeat(32, 1, 1, 1)
+    within = torch.randn(3, 128, 3, 16, 16, generator=rng)
+    real, other, made = (kinds + 0.3 * each for each in within)
+    alike = kinds + 0.03 * within[2]
+    assert health.diversity(alike) > 0.8 * health.diversity(real)  # of all kinds together it says nothing
+    assert (
+        health.recall(real, made) == pytest.approx(health.recall(real, other), abs=0.2)
+        and health.recall(real, made) > 0.5
+    )
+    assert health.recall(real, alike) < 0.05
+    assert np.isnan(health.recall(real, made[:3]))
 
 
 # Persistence

@@ -83,7 +83,7 @@ segan_ext.latents segan_ext.images segan_ext.layers
 segan_ext.data
 segan_ext.control segan_ext.onnx_export
 segan_ext.metrics segan_ext.semantics
-segan_ext.labelled
+segan_ext.labelled segan_ext.added_names
 segan_ext.report segan_ext.atlas segan_ext.directions segan_ext.loss
 segan_ext.adversarial
 segan_ext.training

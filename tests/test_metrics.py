@@ -177,11 +177,10 @@ def test_agreement_with_independent_implementations():
     assert kernel_distance(*same, num_subsets=1, max_subset_size=700) == pytest.approx(theirs, rel=1e-3)
 
     theirs = compute_prdc(real_features=real, fake_features=generated, nearest_k=3)
-    opts = metric_utils.MetricOptions()
-    distances = functools.partial(precision_recall._blocks, opts, 200, 300)
-    real, generated = torch.from_numpy(real), torch.from_numpy(generated)
-    assert precision_recall._share_within(real, generated, 3, distances) == pytest.approx(theirs["precision"], rel=1e-3)
-    assert precision_recall._share_within(generated, real, 3, distances) == pytest.approx(theirs["recall"], rel=1e-3)
+    blocks = functools.partial(precision_recall._blocks, metric_utils.MetricOptions(), 200, 300)
+    for distances in (None, blocks):
+        ours = precision_recall.likeness(*map(torch.from_numpy, (real, generated)), 3, distances)
+        assert ours._asdict() == pytest.approx(theirs, rel=1e-3)
 
 
 def test_fid_of_known_gaussians():

@@ -150,22 +150,51 @@ def test_the_loss_of_codes_is_cross_entropy_and_half_a_squared_error():
     first = (predicted[0, 0] - 0.5) ** 2 / 2 + entropy(predicted[0, 1:4], torch.tensor(1))
     first = first + entropy(predicted[0, 4:], torch.tensor(0))
     second = entropy(predicted[1, 1:4], torch.tensor(0))
-    assert torch.allclose(own.code_loss(predicted[:1], codes[:1], NAMED), first)
-    found = own.code_loss(predicted, codes, NAMED)  # the mean over one, of which all is known, and over two
+    assert torch.allclose(own.code_losses(predicted[:1], codes[:1], NAMED).sum(dim=1), first)
+    found = own.code_losses(predicted, codes, NAMED).sum(
+        dim=1
+    )  # the mean over one, of which all is known, and over two
     hair = entropy(predicted[0, 1:4], torch.tensor(1))
     assert torch.allclose(found.mean(), first - hair + (hair + second) / 2)
     (grad,) = torch.autograd.grad(found.sum(), predicted)
     assert grad.isfinite().all() and not grad[1, [0, 4, 5]].any()  # nothing was said of those
 
 
+def test_codes_that_real_images_might_have():
+    """What is drawn is distributed as the codes are, whatever Q does not see of them."""
+    torch.manual_seed(0)
+    e = OwnCoordinates(NAMED)(torch.randn(20_000, 3))
+    e[:, 0] = (e[:, 0] - e[:, 0].mean()) / e[:, 0].std()
+    seen = 0.8
+    noise = (1 - seen**2) ** 0.5 * torch.randn(len(e), 1)
+    number = seen * (seen * e[:, :1] + noise)  # the best guess, of variance 0.64
+    guess = 0.7 * e[:, 1:4] + 0.3 * torch.tensor([0.2, 0.3, 0.5])
+    e[:, 1:4] = torch.nn.functional.one_hot(torch.multinomial(guess, 1)[:, 0], 3)  # as likely as it says
+    glasses = e[:, 4:] * 40  # no doubt is left
+    read = torch.cat([number, guess.log(), glasses], dim=1)
+    average = own.moments(read, NAMED)
+    doubts = own.doubts(average, NAMED)
+    known = own.code_losses(read, e, NAMED)
+    assert float(doubts[0]) == pytest.approx((1 - seen**2) / 2, abs=0.01) == float(known[:, 0].mean())
+    assert float(doubts[1]) == pytest.approx(float(known[:, 1].mean()), abs=0.01) and doubts[2] < 1e-6
+    drawn = own.drawn(read, average, NAMED)
+    assert float(drawn[:, 0].var()) == pytest.approx(1, abs=0.03)
+    assert torch.allclose(drawn[:, 1:].mean(dim=0), torch.tensor([0.2, 0.3, 0.5, 0.75, 0.25]), atol=0.02)
+    assert torch.equal(drawn[:, 4:], e[:, 4:]) and set(drawn[:, 1:].unique().tolist()) == {0, 1}
+    first = own.doubts(own.first_moments(NAMED), NAMED)
+    assert torch.allclose(first, torch.tensor([0.5, 1.0297, 0.5623]), atol=1e-4)  # ½ and the entropies of the shares
+
+
 def test_the_encoder_leaves_the_logits_alone():
     narrow = dict(channel_base=128, channel_max=8)
-    D, plain = EncoderDiscriminator(0, 16, 3, **narrow, codes=5), Discriminator(0, 16, 3, **narrow)
+    D, plain = EncoderDiscriminator(0, 16, 3, **narrow, codes=5, projection=True), Discriminator(0, 16, 3, **narrow)
     missing, unexpected = plain.load_state_dict(D.state_dict(), strict=False)
-    assert not missing and all(name.startswith("b4.codes") for name in unexpected)
+    assert not missing and all(name.startswith(("b4.codes", "b4.projection")) for name in unexpected)
     img = torch.randn(8, 3, 16, 16)
-    logits, codes = D(img, None, codes=True)
-    assert torch.equal(logits, plain(img, None)) and torch.equal(logits, D(img, None)) and codes.shape == (8, 5)
+    logits, codes, projection = D(img, None, codes=True)
+    assert torch.equal(logits, plain(img, None)) and torch.equal(logits, D(img, None))
+    assert codes.shape == projection.shape == (8, 5)
+    assert EncoderDiscriminator(0, 16, 3, **narrow, codes=5)(img, None, codes=True)[2].shape == (8, 0)
     assert torch.allclose(codes[3:4], D(img[3:4], None, codes=True)[1], atol=1e-5)  # of one image, not of the batch
 
 
@@ -225,7 +254,7 @@ def test_a_run_trains_and_its_snapshot_is_edited_by_name(mode, data, labels, tmp
     run("train_segan.py", *started(mode, data, labels), f"--outdir={tmp_path / 'out'}")
     stats = read_stats(only_run(tmp_path / "out"))[-1]
     assert stats["Loss/G/codes"]["num"] > 0 and stats["Loss/G/ortho"]["num"] > 0
-    assert ("Loss/D/labels" in stats) == (mode == "named") and ("Loss/D/codes" in stats) == (mode == "eigen")
+    assert ("Loss/D/labels" in stats) == (mode == "named") and stats["Loss/D/codes"]["mean"] > 0
     network = newest(only_run(tmp_path / "out"))
     G = load_generator(str(network))
     name = "bright" if mode == "named" else "E1.0"
@@ -513,7 +542,7 @@ def test_sparse_labels_are_used_as_often_as_they_are_stored(data, tmp_path):
     usable = codes[:, :, ::2].isfinite().all(dim=1)  # known of both
     assert (usable.sum(dim=1) == 1).all() and usable.sum(dim=0).min() > 60
     _, mixtures = labelled.mixed(torch.zeros(800, 2, 3, 4, 4, dtype=torch.uint8), codes, 0)
-    loss = own.code_loss(torch.zeros(800, 16), mixtures, groups).mean()
+    loss = own.code_losses(torch.zeros(800, 16), mixtures, groups).sum(dim=1).mean()
     assert loss == pytest.approx(8 * math.log(2), rel=1e-4)  # what it is where all eight are known of each image
 
 

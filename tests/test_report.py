@@ -91,8 +91,8 @@ def test_report(runs, tmp_path):
     text = (tmp_path / "out" / "report.md").read_text()
     header, _, first, second = (line for line in text.splitlines() if line.startswith("|"))
     columns = [cell.strip() for cell in header.split("|")[1:-1]]
-    assert columns[:5] == ["run", "mode", "kimg", "parameters of G", "s/kimg"]
-    assert columns[5:] == ["ppl_segan_pixel-pyramid_n8", "subspaces_deviation", "subspaces_rank"]
+    assert columns[:6] == ["run", "mode", "kimg", "parameters of G", "s/kimg", "variety"]
+    assert columns[6:] == ["ppl_segan_pixel-pyramid_n8", "subspaces_deviation", "subspaces_rank"]
     assert [row.split("|")[2].strip() for row in (first, second)] == ["0", "2"] and "| – | – |" in first
     assert first.count("**") + second.count("**") == 2  # one of the two is better
 

@@ -51,7 +51,7 @@ def test_any_generator_becomes_a_segan_with_the_same_images(name, form):
     config = recipe.auto_config(1, source.img_resolution)
     _, args = recipe.build(given, "auto", config, Data(source), "cpu", gpus=1, cores=1)
     networks = launch.adopt_networks(args, Data(source))
-    add_mode(args, given, 0, networks["G_ema"], Data(source))
+    add_mode(args, given, 0, networks, Data(source))
     shape = dict(c_dim=source.c_dim, img_resolution=source.img_resolution, img_channels=source.img_channels)
     G = dnnlib.util.construct_class_by_name(**args["G_kwargs"], **shape).eval()
     D = dnnlib.util.construct_class_by_name(**args["D_kwargs"], **shape).eval()

@@ -90,7 +90,8 @@ _PAGE = """<!doctype html>
  img {{ max-width: 100% }}
 </style>
 <h1>Training runs</h1>
-<p class="small">Green: the best of a column. Numbers compare within a column only.</p>
+<p class="small">Green: the best of a column. Numbers compare within a column only. Variety: recall of the last samples
+by small pictures, that of other real images being 1.</p>
 <div class="wide"><table><thead>{header}</thead><tbody>{rows}</tbody></table></div>
 {pictures}
 <h2>What the columns depend on</h2>

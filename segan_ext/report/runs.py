@@ -16,7 +16,9 @@ from metrics.metric_main import better_way
 from training.files import parse_json
 
 _METHODS = {"EigenGANGenerator": "eigengan", "StyleGAN1Generator": "stylegan1", "TraditionalGenerator": "traditional"}
+VARIETY = "Health/recall"
 _LOSSES = {"Loss/G/loss": "loss of G", "Loss/D/loss": "loss of D", "Loss/signs/real": "mean sign of D on reals"}
+_LOSSES |= {VARIETY: "recall of samples, of real images 1"}
 
 
 class Result(NamedTuple):

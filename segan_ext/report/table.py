@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from segan_ext.report.runs import Column, Run, short_names
+from segan_ext.report.runs import VARIETY, Column, Run, short_names
 from torch_utils import misc
 
 _NOT_LEARNED = ("noise_const", "resample_filter", "w_avg")  # of a generator's tensors; frozen weights are buffers too
@@ -16,11 +16,13 @@ def table_of(
     runs: Sequence[Run], generators: Sequence[torch.nn.Module], columns: Sequence[Column]
 ) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of texts; the best of a column is put between asterisks, as in Markdown."""
-    header = ["run", "mode", "kimg", "parameters of G", "s/kimg", *(column.title for column in columns)]
+    header = ["run", "mode", "kimg", "parameters of G", "s/kimg", "variety", *(column.title for column in columns)]
     rows = []
     for i, (run, G, name) in enumerate(zip(runs, generators, short_names(runs))):
         speed = "–" if run.seconds_per_kimg is None else f"{run.seconds_per_kimg:.1f}"
-        row = [name, run.mode, f"{run.kimg:g}", f"{parameters_of(G):,}", speed]
+        varied = run.losses.get(VARIETY)
+        variety = f"{varied[-1][1]:.2f}" if varied else "–"
+        row = [name, run.mode, f"{run.kimg:g}", f"{parameters_of(G):,}", speed, variety]
         for column in columns:
             value = column.values[i]
             text = "–" if value is None else f"{value:.4g}"
@@ -43,6 +45,7 @@ def markdown(
 ) -> str:
     """The report as text. names: {short name: path of the run}. pictures: {title: path}"""
     lines = ["# Training runs", "", "Bold: the best of a column. Numbers compare within a column only.", ""]
+    lines += ["Variety: recall of the last samples by small pictures, that of other real images being 1.", ""]
     lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
     lines += ["", "What the columns depend on:", ""]
     lines += [f"- `{title}`: {protocol}" for title, protocol in protocols.items()]

@@ -16,10 +16,12 @@ from metrics.frechet_inception_distance import compute_fid
 from metrics.inception_score import compute_is
 from metrics.kernel_inception_distance import compute_kid
 from metrics.perceptual_path_length import compute_ppl
-from metrics.precision_recall import compute_pr
+from metrics.precision_recall import compute_pr, compute_prdc
 from snapshots.atomic import append_line, write_atomically
 from torch_utils import misc
 from training import files
+
+_BLOCKS = dict(row_batch_size=100, col_batch_size=10000)  # 20 MB of distances to 50 000 images at a time
 
 Metric = Callable[[metric_utils.MetricOptions], dict[str, float]]
 
@@ -248,13 +250,25 @@ def ppl_wend(opts: metric_utils.MetricOptions) -> dict[str, float]:
     return dict(ppl_wend=_ppl(opts, space="w", sampling="end", crop=True))
 
 
+_PRDC = ("precision", "recall", "density", "coverage")
+_REALS = " ".join(f"prdc50k5_{name}_of_reals" for name in _PRDC)
+
+
+@register_metric(higher=" ".join(f"prdc50k5_{name}" for name in _PRDC), neither=_REALS)
+def prdc50k5(opts: metric_utils.MetricOptions) -> dict[str, float]:
+    """Precision, recall, density, coverage, k = 5, of 50 000 images against as many, half of the data set at most; and
+    what other real images give"""
+    found = compute_prdc(_plain(opts), opts.count(50000), nhood_size=5, **_BLOCKS)
+    results = zip(("", "_of_reals"), found)
+    return {f"prdc50k5_{name}{of}": value for of, likeness in results for name, value in likeness._asdict().items()}
+
+
 def _kid(opts, max_real):
     return compute_kid(opts, max_real, opts.count(50000), num_subsets=100, max_subset_size=1000)
 
 
 def _pr(opts, max_real):
-    blocks = dict(row_batch_size=100, col_batch_size=10000)  # 20 MB of distances to 50 000 images at a time
-    return compute_pr(opts, max_real, opts.count(50000), nhood_size=3, **blocks)
+    return compute_pr(opts, max_real, opts.count(50000), nhood_size=3, **_BLOCKS)
 
 
 def _ppl(opts, **kwargs):

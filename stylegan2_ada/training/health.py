@@ -3,21 +3,41 @@
 import numpy as np
 import torch
 
+from metrics.precision_recall import likeness
+
 # Thresholds, with what they mean. They are rules of thumb: a warning is a reason to look, not a verdict.
 _NONFINITE = 0.01  # share of optimizer steps whose gradients held NaN or infinity
 _SURE = 0.9  # mean sign of D's scores for reals beyond which it tells nearly all of them from fakes
 _HIGH_P = 0.8  # beyond this ADA's augmentations begin to show in the images
 _COLLAPSED = 0.35  # diversity of the samples relative to that of the real images
+_NEIGHBOURS = 3
+_REPEATS = 0.25  # recall of the samples relative to that of other real images
+_EARLY = 20  # kimg, until which recall is still low everywhere
 
 
-def diversity(images: torch.Tensor | np.ndarray, points: int = 16) -> float:
+def diversity(images: torch.Tensor | np.ndarray) -> float:
     """Mean distance between pairs of images [N, C, H, W], as root mean square over pixels shrunk to 16×16."""
-    images = torch.as_tensor(images, dtype=torch.float32)
     if len(images) < 2:
         return float("nan")
-    small = torch.nn.functional.adaptive_avg_pool2d(images, min(points, images.shape[-1])).flatten(1)
-    distances = torch.pdist(small) / np.sqrt(small.shape[1])
-    return float(distances.mean())
+    small = _small(images, 16)
+    return float(torch.pdist(small).mean() / np.sqrt(small.shape[1]))
+
+
+def recall(real: torch.Tensor | np.ndarray, images: torch.Tensor | np.ndarray) -> float:
+    """The share of real images [N, C, H, W] that lie among `images` [M, C, H, W], by their 3 nearest neighbours.
+
+    Pixels shrunk to 8×8 are the features: enough to see that all samples of a kind are alike, and at no cost. NaN with
+    fewer than 4 of either.
+    """
+    if min(len(real), len(images)) <= _NEIGHBOURS:
+        return float("nan")
+    return likeness(_small(real, 8), _small(images, 8), _NEIGHBOURS).recall
+
+
+def _small(images, points):
+    """Images as rows of pixels, shrunk to so many a side"""
+    images = torch.as_tensor(images, dtype=torch.float32)
+    return torch.nn.functional.adaptive_avg_pool2d(images, min(points, images.shape[-1])).flatten(1)
 
 
 def assess(
@@ -30,6 +50,8 @@ def assess(
     bad_steps: dict[str, tuple[int, int]] = {},
     left_out: dict[str, int] = {},
     one_picture: bool = False,
+    relative_recall: float = float("nan"),
+    kimg: float = 0,
 ) -> list[str]:
     """A list of sentences, each a problem and what to change; empty when all is well. NaN means not known.
 
@@ -37,6 +59,7 @@ def assess(
     of steps with non-finite gradients. bad_steps: {phase: their number, and the last}. relative_diversity: of the
     samples, with that of the reals as 1. left_out:
     {statistic: number of its values that were not finite}. one_picture: whether all real images are equal.
+    relative_recall: `recall` of the samples, with that of other real images as 1. kimg: how long training has gone on.
     """
     problems = []
     if one_picture:
@@ -64,5 +87,10 @@ def assess(
         problems.append(
             f"the samples are {relative_diversity:.0%} as different from each other as real images are: "
             "G collapses; raise --gamma (×2 to ×4), or go back to an earlier snapshot."
+        )
+    elif relative_recall < _REPEATS and kimg >= _EARLY:
+        problems.append(
+            f"the samples show {relative_recall:.0%} of the variety that real images have: G repeats itself, or is "
+            "still young; if this does not rise, raise --gamma or lower --info, or go back to an earlier snapshot."
         )
     return problems

@@ -146,7 +146,7 @@ class StyleGAN2Loss(Loss):
         """G wants its images taken for real ones."""
         img, _ws = self.run_G(gen_z, gen_c, sync=sync)
         logits = self.run_D(img, gen_c, sync=False)
-        _report_scores("fake", logits)
+        report_scores("fake", logits)
         loss = self.generator_loss(logits)
         training_stats.report("Loss/G/loss", loss)
         loss.mean().mul(gain).backward()
@@ -174,7 +174,7 @@ class StyleGAN2Loss(Loss):
         with torch.no_grad():
             img, _ws = self.run_G(gen_z, gen_c, sync=False)
         logits = self.run_D(img, gen_c, sync=False)  # the reals that follow are the ones to synchronise
-        _report_scores("fake", logits)
+        report_scores("fake", logits)
         loss = self.fake_loss(logits)
         loss.mean().mul(gain).backward()
         return loss.detach()
@@ -183,7 +183,7 @@ class StyleGAN2Loss(Loss):
         """D wants a high score for real images (unless fake_loss is None), and a flat one around them (R1)."""
         img = real_img.detach().requires_grad_(regularise)
         logits = self.run_D(img, real_c, sync=sync)
-        _report_scores("real", logits)
+        report_scores("real", logits)
         loss = 0
         if fake_loss is not None:
             loss = self.real_loss(logits)
@@ -199,6 +199,7 @@ class StyleGAN2Loss(Loss):
         loss.mean().mul(gain).backward()
 
 
-def _report_scores(kind, logits):
+def report_scores(kind: str, logits: torch.Tensor) -> None:
+    """D's scores of images of a kind, real or fake, in the statistics"""
     training_stats.report(f"Loss/scores/{kind}", logits)
     training_stats.report(f"Loss/signs/{kind}", logits.sign())

@@ -30,7 +30,7 @@ from training import graphs, health, networks
 from training.images import save_picture
 from training.state import TrainingState, preserved_randomness, read, saved_states, set_random_state, state_path
 
-_HEALTH_SAMPLES = 64
+_HEALTH_SAMPLES, _HEALTH_REALS = 64, 256  # images that are compared, generated and real ones
 _LABEL_EXAMPLES = 64
 _MOST_BAD_STEPS = 50  # in a row; then training has broken down
 _LONG_WAIT = 0.2  # of the time, for images
@@ -395,8 +395,11 @@ class Trainer:
             z = rng.randn(len(labels), self.G.z_dim).astype(np.float32)
             self.grid_z = torch.from_numpy(z).to(self.device).split(self.o.batch_gpu)
             self.grid_c = torch.from_numpy(labels).to(self.device).split(self.o.batch_gpu)
-            reals = [data[i][0] for i in rng.choice(len(data), min(len(data), _HEALTH_SAMPLES), replace=False)]
-            self.real_diversity = health.diversity(np.stack(reals) / 127.5 - 1)
+            samples = min(len(labels), _HEALTH_SAMPLES)
+            chosen = rng.choice(len(data), min(len(data), samples + _HEALTH_REALS), replace=False)
+            reals = np.stack([data[i][0] for i in chosen])
+            others, self.reals = np.split(reals / 127.5 - 1, [samples])  # others: as many as there are samples
+            self.real_diversity, self.real_recall = health.diversity(others), health.recall(self.reals, others)
             equal = not self.real_diversity > 0  # those that were drawn; NaN where there is but one
             self.one_picture = equal and all(np.array_equal(data[i][0], reals[0]) for i in range(len(data)))
             if self.o.rank == 0 and self.o.resume_state is None:
@@ -559,6 +562,9 @@ class Trainer:
         if self.real_diversity > 0:
             relative = health.diversity(fakes[:_HEALTH_SAMPLES]) / self.real_diversity if o.rank == 0 else 0
             training_stats.report0("Health/diversity", relative)
+        if self.real_recall > 0:
+            relative = health.recall(self.reals, fakes[:_HEALTH_SAMPLES]) / self.real_recall if o.rank == 0 else 0
+            training_stats.report0("Health/recall", relative)
         self.stats.update()
         problems = self._assess_health()
         self._say("  ".join(fields) + ("" if problems else "  health ok"))
@@ -624,6 +630,8 @@ class Trainer:
             bad_steps={p.name: (int(p.bad_steps), int(p.last_bad)) for p in self.phases if p.bad_steps},
             left_out={name: count for name in stats.names() if (count := stats.nonfinite(name))},
             one_picture=self.one_picture,
+            relative_recall=stats["Health/recall"],
+            kimg=self.state.cur_nimg / 1000,
         )
         if self.o.rank == 0:
             kimg, text = self.state.cur_nimg / 1000, "\n".join(problems) or "All is well."
