@@ -63,7 +63,7 @@ def main(cfg, **options):
     """Train a StyleGAN2 generator with linear subspaces in its style layers.
 
     For dimensions that mean something label some images and take --cfg=segan-named: with 200 labels a control moves its
-    own attribute with 0.8 of its effect on the average, where the best found without has 0.2 (docs/results.md).
+    own attribute with 0.75 of its effect on the average, where the best found without has 0.2 (docs/results.md).
 
     Without --data it draws and uses the built-in avatars. --resume=RUN_DIR continues a run exactly; --resume=PKL starts
     from trained networks, whose images a subspace leaves as they are at first. With --labels of something new it gives

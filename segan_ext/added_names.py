@@ -99,5 +99,6 @@ def discriminator_with_names(D: torch.nn.Module, codes: int) -> EncoderDiscrimin
         if name.startswith("b4.projection_out"):
             tensor.zero_()  # silent too
         if name in tensors:
-            tensor[: len(tensors[name])].copy_(tensors[name]) if tensor.ndim else tensor.copy_(tensors[name])
+            before = tensors[name]
+            (tensor[: len(before)] if tensor.ndim else tensor).copy_(before)
     return made.train(D.training).requires_grad_(False)
